@@ -1,0 +1,283 @@
+//! The vocabulary of the client's local socket: what `gatereeve` asks the daemon, as JSON.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use gatereeve_shared::generation::Generation;
+use gatereeve_shared::identity::fingerprint::Fingerprint;
+use gatereeve_shared::ids::{DeviceId, DeviceName, RuleId, TagName, UserName};
+use gatereeve_shared::policy::port::{PortSpec, Protocol};
+use gatereeve_shared::posture::fact::FactValue;
+use gatereeve_shared::posture::verdict::CheckOutcome;
+use gatereeve_shared::time::UnixMillis;
+use gatereeve_shared::wire::controller::Standing;
+use gatereeve_shared::wire::map::OverlayAddresses;
+
+/// What a local user may ask. Changes take root or the configured operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum LocalRequest {
+    /// How it goes.
+    Status,
+    /// The peers of this device.
+    Peers,
+    /// Round trips to a peer through the tunnel.
+    Ping {
+        /// Name, device ID or overlay address.
+        peer: String,
+        /// How many.
+        count: u32,
+    },
+    /// Whether a destination may be reached.
+    Why {
+        /// Name, device ID or overlay address.
+        peer: String,
+        /// Protocol.
+        protocol: Protocol,
+        /// Port; 0 for protocols without.
+        port: u16,
+    },
+    /// What this device reports, and how it does.
+    Posture,
+    /// Which device is behind an overlay address.
+    Whois {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Join a network. A change.
+    Join(Join),
+    /// Leave the network and forget its keys. A change.
+    Leave,
+    /// Take part. A change.
+    Up,
+    /// Stop taking part; stays down over restarts. A change.
+    Down,
+}
+
+/// How to join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Join {
+    /// With an invite's text.
+    Invite(String),
+    /// Without: wait for an administrator's approval.
+    Controller {
+        /// `host:port`.
+        address: String,
+        /// The network key to pin.
+        fingerprint: Fingerprint,
+    },
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalError {
+    /// Exit status of the command line: 1 failed, 2 usage, 3 refused, 4 no such thing, 5 conflict,
+    /// 6 the controller cannot be reached.
+    pub exit_status: u8,
+    /// What failed, why, and what to do next.
+    pub message: String,
+}
+
+/// Answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum LocalReply {
+    /// To [`LocalRequest::Status`].
+    Status(Box<StatusView>),
+    /// To [`LocalRequest::Peers`].
+    Peers {
+        /// By name.
+        peers: Vec<PeerView>,
+    },
+    /// To [`LocalRequest::Ping`].
+    Pinged {
+        /// Which peer.
+        peer: DeviceName,
+        /// Its address.
+        address: IpAddr,
+        /// Requests sent.
+        sent: u32,
+        /// Round trips of the answers, in milliseconds.
+        round_trips_ms: Vec<f64>,
+        /// Why there was no answer, where the reason is known.
+        note: Option<String>,
+    },
+    /// To [`LocalRequest::Why`].
+    Why(WhyView),
+    /// To [`LocalRequest::Posture`].
+    Posture {
+        /// What was collected last.
+        facts: Vec<LocalFact>,
+        /// What the controller made of it.
+        checks: Vec<CheckOutcome>,
+    },
+    /// To [`LocalRequest::Whois`].
+    Whois {
+        /// The device.
+        device: DeviceId,
+        /// Its name.
+        name: DeviceName,
+        /// Its user.
+        user: Option<UserName>,
+        /// Its tags.
+        tags: Vec<TagName>,
+        /// Whether it is this device itself.
+        is_self: bool,
+    },
+    /// To every change.
+    Done {
+        /// What was done, in words.
+        message: String,
+        /// How the device stands now.
+        standing: Option<Standing>,
+    },
+}
+
+/// How the daemon is doing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// Software version.
+    pub version: String,
+    /// Whether a network was joined.
+    pub joined: bool,
+    /// Whether the device is to take part (`up`).
+    pub up: bool,
+    /// The control session.
+    pub connection: Connection,
+    /// Why there is no session.
+    pub last_error: Option<String>,
+    /// How the device stands.
+    pub standing: Option<Standing>,
+    /// The network.
+    pub network: Option<String>,
+    /// Its pinned key.
+    pub fingerprint: Option<Fingerprint>,
+    /// Controllers, as joined.
+    pub controllers: Vec<String>,
+    /// This device.
+    pub device: Option<DeviceId>,
+    /// Its name.
+    pub name: Option<DeviceName>,
+    /// Its overlay addresses.
+    pub addresses: Option<OverlayAddresses>,
+    /// Its WireGuard key in use, in base64.
+    pub wg_key: Option<String>,
+    /// UDP port of its WireGuard socket.
+    pub listen_port: u16,
+    /// The TUN interface.
+    pub interface: String,
+    /// The map held.
+    pub generation: Option<Generation>,
+    /// The generation that the data path enforces.
+    pub enforced: Option<Generation>,
+    /// When the last of the leases held ends.
+    pub leases_end: Option<UnixMillis>,
+    /// How many peers the map has.
+    pub peers: usize,
+    /// Posture checks that fail.
+    pub failing_checks: Vec<CheckOutcome>,
+    /// Packets dropped, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// What needs attention.
+    pub warnings: Vec<String>,
+}
+
+/// The control session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Connection {
+    /// Not wanted: not joined, or down.
+    Off,
+    /// Trying.
+    Connecting,
+    /// Authenticated, waiting for a map or for approval.
+    Waiting,
+    /// The newest map is in force.
+    Synced,
+}
+
+/// One peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerView {
+    /// Its ID.
+    pub device: DeviceId,
+    /// Its name.
+    pub name: DeviceName,
+    /// Its addresses.
+    pub addresses: OverlayAddresses,
+    /// Its user, where it may reach this device.
+    pub user: Option<UserName>,
+    /// How it is reached.
+    pub path: Option<PathView>,
+    /// Seconds since the last WireGuard handshake.
+    pub last_handshake_secs: Option<u64>,
+    /// Bytes received through the tunnel.
+    pub rx_bytes: u64,
+    /// Bytes sent through it.
+    pub tx_bytes: u64,
+    /// What this device may send to it.
+    pub egress: Vec<RuleStatus>,
+    /// What it may send to this device.
+    pub ingress: Vec<RuleStatus>,
+    /// The generation that its rules are from.
+    pub generation: Generation,
+    /// When the last of its leases ends.
+    pub leases_end: Option<UnixMillis>,
+}
+
+/// How a peer is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "path", rename_all = "snake_case")]
+pub enum PathView {
+    /// By UDP, at this endpoint.
+    Direct {
+        /// Where.
+        endpoint: SocketAddr,
+    },
+}
+
+/// A rule between this device and a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleStatus {
+    /// The rule.
+    pub rule: RuleId,
+    /// What may be reached.
+    pub ports: Vec<PortSpec>,
+    /// Until when, as leased now.
+    pub until: UnixMillis,
+}
+
+/// Whether a destination may be reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhyView {
+    /// As asked.
+    pub peer: String,
+    /// As asked.
+    pub port: PortSpec,
+    /// Whether it is allowed now.
+    pub allowed: bool,
+    /// Through which rule.
+    pub rule: Option<RuleId>,
+    /// Until when.
+    pub until: Option<UnixMillis>,
+    /// What is missing.
+    pub missing: Vec<String>,
+    /// `controller`, or `map` where the controller could not be asked.
+    pub answered_by: String,
+}
+
+/// A fact as collected here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalFact {
+    /// Which.
+    pub id: String,
+    /// The value.
+    pub value: FactValue,
+    /// Where it was read.
+    pub source: String,
+    /// Seconds since.
+    pub age_secs: u64,
+}

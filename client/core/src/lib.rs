@@ -1,0 +1,6 @@
+//! The policy enforcement point of Gatereeve, without I/O.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod api;

@@ -1,0 +1,3 @@
+//! The authoritative tables: the fold of the journal's changes.
+
+pub mod device;
