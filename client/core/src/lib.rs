@@ -4,3 +4,7 @@
 #![warn(missing_docs)]
 
 pub mod api;
+pub mod datapath;
+pub mod drop_reason;
+pub mod filter;
+pub mod wg;

@@ -1,0 +1,191 @@
+//! WireGuard: the contract of a tunnel, and what stands around it.
+//!
+//! A [`Tunnel`] is the cryptography between one local and one remote key: handshakes and sessions. When
+//! to shake hands, to which endpoints, and what to do with packets that wait is decided outside, in
+//! `timers` and `peers`, in virtual time. So the same decisions run over the real tunnel and over the
+//! fake one of the simulation.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use gatereeve_shared::identity::wg_key::{WgPublicKey, WgSecret};
+use gatereeve_shared::time::{Mono, Now};
+use thiserror::Error;
+
+use crate::filter::Permit;
+
+/// Bytes that a tunnel adds to a packet, padding aside.
+pub const OVERHEAD: usize = 32;
+/// The least room that a call needs that may write a handshake message.
+pub const HANDSHAKE_ROOM: usize = 148;
+/// The largest inner packet on a 1500-byte underlay with IPv6; also the limit of padding.
+pub const OVERLAY_MTU: usize = 1420;
+
+/// The cryptographic state between one local and one remote key.
+///
+/// What an implementation promises (`wg::contract` checks it):
+/// * it never holds a packet back: without a session [`Tunnel::encapsulate`] fails;
+/// * a session is used for at most 180 seconds and 2^60 + some messages, checked on every call against
+///   `now`, whether or not [`Tunnel::maintain`] runs;
+/// * the responder of a handshake sends nothing over the new session before the initiator has;
+/// * messages that are replayed, forged or for another index fail and change nothing;
+/// * every index it puts on the wire is `index << 8 | n`, with the `index` it was made with.
+pub trait Tunnel: Send + fmt::Debug {
+    /// Writes a new handshake initiation, replacing one in flight, and returns its length. `out` has at
+    /// least [`HANDSHAKE_ROOM`] bytes.
+    ///
+    /// # Errors
+    /// [`TunnelError::Room`] where `out` is too small, [`TunnelError::Crypto`] where it cannot be made.
+    fn initiate(&mut self, now: Now, out: &mut [u8]) -> Result<usize, TunnelError>;
+
+    /// Seals a packet that passed the filter and returns the datagram's length. The contents are padded
+    /// to a multiple of 16 bytes, but not beyond [`OVERLAY_MTU`]. `out` has room for the packet,
+    /// 15 bytes of padding and [`OVERHEAD`], and at least [`HANDSHAKE_ROOM`] bytes.
+    ///
+    /// # Errors
+    /// [`TunnelError::NoSession`] where there is none that may send, [`TunnelError::Room`].
+    fn encapsulate(
+        &mut self,
+        permit: &Permit,
+        packet: &[u8],
+        now: Now,
+        out: &mut [u8],
+    ) -> Result<usize, TunnelError>;
+
+    /// Seals an empty packet.
+    ///
+    /// # Errors
+    /// As [`Self::encapsulate`].
+    fn keepalive(&mut self, now: Now, out: &mut [u8]) -> Result<usize, TunnelError>;
+
+    /// Opens a datagram. `out` has at least the datagram's length and [`HANDSHAKE_ROOM`] bytes.
+    ///
+    /// # Errors
+    /// [`TunnelError`]; the tunnel is as before.
+    fn decapsulate(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Now,
+        out: &mut [u8],
+    ) -> Result<Opened, TunnelError>;
+
+    /// The session that [`Self::encapsulate`] would use.
+    fn session(&self, now: Now) -> Option<SessionView>;
+
+    /// Erases what is too old. May write a handshake initiation that has become necessary, and returns
+    /// its length then. To be called every second or so while there is a session or a handshake.
+    fn maintain(&mut self, now: Now, out: &mut [u8]) -> Option<usize>;
+
+    /// Erases all sessions.
+    fn erase(&mut self);
+}
+
+/// The session a tunnel sends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionView {
+    /// When its handshake was completed.
+    pub established: Mono,
+    /// Whether this side began the handshake: the one that renews it.
+    pub is_initiator: bool,
+    /// Messages sent with it.
+    pub sent: u64,
+}
+
+/// What was in a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// An initiation; the first `len` bytes are the response, to be sent to where it came from.
+    Response {
+        /// Bytes of the response.
+        len: usize,
+    },
+    /// The response to our initiation: the session is usable. The first `len` bytes are a keepalive that
+    /// confirms it, to be sent.
+    Established {
+        /// Bytes of the keepalive.
+        len: usize,
+    },
+    /// An authenticated message without contents.
+    Keepalive {
+        /// Whether it is the first on its session, which is usable now.
+        first: bool,
+    },
+    /// An authenticated packet, unchecked: the first `len` bytes, padding included.
+    Packet {
+        /// Bytes of the packet.
+        len: usize,
+        /// Whether it is the first on its session, which is usable now.
+        first: bool,
+    },
+    /// A cookie, kept for the next initiation. It proves nothing about where it came from.
+    Cookie,
+}
+
+/// Why a tunnel refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum TunnelError {
+    /// No session that may be used, or one that is too old.
+    #[error("no usable session")]
+    NoSession,
+    /// Forged, replayed, or out of place.
+    #[error("the message does not authenticate")]
+    Crypto,
+    /// Not a message.
+    #[error("not a WireGuard message")]
+    Junk,
+    /// The buffer is too small.
+    #[error("the buffer is too small")]
+    Room,
+    /// The system clock stands before 1970, where handshakes have no timestamps.
+    #[error("the system clock is before 1970")]
+    Clock,
+    /// The peer's key contributes nothing to a Diffie-Hellman, or is our own.
+    #[error("not a key of a peer")]
+    Key,
+}
+
+/// Makes tunnels and gates.
+pub trait TunnelFactory: Send + Sync + fmt::Debug {
+    /// A tunnel between two keys. `index` has 24 bits, is unpredictable, and no other tunnel's.
+    ///
+    /// # Errors
+    /// [`TunnelError::Key`] for keys that no tunnel may have, [`TunnelError::Clock`].
+    fn create(
+        &self,
+        local: &WgSecret,
+        remote: &WgPublicKey,
+        index: u32,
+        now: Now,
+    ) -> Result<Box<dyn Tunnel>, TunnelError>;
+
+    /// The gate before the tunnels of one local key.
+    fn gate(&self, local: &WgSecret) -> Box<dyn HandshakeGate>;
+}
+
+/// What is looked at before a handshake message costs a Diffie-Hellman.
+pub trait HandshakeGate: Send + Sync + fmt::Debug {
+    /// Checks an initiation or a response: is it for this key and, under load, has the sender proved its
+    /// address? `out` has at least [`HANDSHAKE_ROOM`] bytes.
+    fn admit(&self, from: SocketAddr, datagram: &[u8], out: &mut [u8]) -> Admission;
+
+    /// The static key of an initiation that [`Self::admit`] let in. One Diffie-Hellman.
+    fn sender(&self, initiation: &[u8]) -> Option<WgPublicKey>;
+
+    /// To be called about once a second: load is counted per second.
+    fn reset(&self);
+}
+
+/// A gate's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Let it in.
+    Admitted,
+    /// Not for this key.
+    NotOurs,
+    /// Send the first `len` bytes back: the sender must prove its address first.
+    Cookie {
+        /// Bytes of the cookie reply.
+        len: usize,
+    },
+}
