@@ -3,5 +3,9 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod audit;
+pub mod change;
 pub mod command;
+pub mod controller;
+pub mod output;
 pub mod state;
