@@ -1,1 +1,20 @@
-//! placeholder
+//! The system tested as a whole: what the suites, the demo and the benchmarks share.
+//!
+//! * [`netns`]: network namespaces that leave nothing behind, and the links between them.
+//! * [`process`]: the daemons as child processes that never outlive this one.
+//! * [`binaries`]: builds the two programs once, the way cargo would.
+//! * [`world`]: a controller and devices, each in a namespace with its own state.
+//! * [`cli`]: the two command lines, typed.
+//! * [`traffic`]: real TCP, UDP and ICMP through the tunnels, counted.
+//! * [`suite`]: a runner whose tests can say that the machine lacks what they need.
+//!
+//! Everything here returns errors instead of panicking, so that the demo can use it too.
+
+pub mod binaries;
+pub mod cli;
+pub mod clock;
+pub mod netns;
+pub mod process;
+pub mod suite;
+pub mod traffic;
+pub mod world;

@@ -1,0 +1,230 @@
+//! UDP: numbered packets at a steady rate, received with the kernel's own timestamps.
+
+use std::collections::BTreeMap;
+use std::io::IoSliceMut;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::cmsg_space;
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
+};
+use nix::sys::time::TimeSpec;
+
+use super::{Worker, is_stopped};
+use crate::clock::wall;
+use crate::netns::Namespace;
+
+const POLL: Duration = Duration::from_millis(50);
+/// Flow, sequence number, and filling up to a size of everyday.
+const PACKET: usize = 200;
+
+/// What was received of one flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Packets.
+    pub packets: u64,
+    /// Highest sequence number, from 0.
+    pub highest: u64,
+    /// Wall-clock time at which the kernel had the first packet.
+    pub first_at: Duration,
+    /// Wall-clock time at which the kernel had the last packet.
+    pub last_at: Duration,
+}
+
+/// Receives on a UDP port, both families, and can answer each packet with itself.
+#[derive(Debug)]
+pub struct UdpReceiver {
+    flows: Arc<Mutex<BTreeMap<u32, Received>>>,
+    _worker: Worker,
+}
+
+impl UdpReceiver {
+    /// Receives on `port` in `namespace`; with `echo`, every packet goes back.
+    ///
+    /// # Errors
+    /// Where the port cannot be had.
+    pub fn start(namespace: &Namespace, port: u16, echo: bool) -> anyhow::Result<Self> {
+        let socket = namespace
+            .run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).context("bind a UDP port"))?;
+        socket.set_read_timeout(Some(POLL))?;
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
+        setsockopt(&socket, sockopt::RcvBuf, &(4 << 20))?;
+        let flows = Arc::new(Mutex::new(BTreeMap::new()));
+        let table = Arc::clone(&flows);
+        let worker = Worker::start(move |stop| receive(&socket, &table, echo, stop));
+        Ok(Self {
+            flows,
+            _worker: worker,
+        })
+    }
+
+    /// What was received of `flow`.
+    #[must_use]
+    pub fn flow(&self, flow: u32) -> Received {
+        let flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        flows.get(&flow).copied().unwrap_or_default()
+    }
+
+    /// Packets of all flows.
+    #[must_use]
+    pub fn packets(&self) -> u64 {
+        let flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        flows.values().map(|flow| flow.packets).sum()
+    }
+}
+
+fn receive(
+    socket: &UdpSocket,
+    table: &Mutex<BTreeMap<u32, Received>>,
+    echo: bool,
+    stop: &AtomicBool,
+) {
+    let mut buffer = [0; 2048];
+    while !is_stopped(stop) {
+        let mut control = cmsg_space!(TimeSpec);
+        let mut slices = [IoSliceMut::new(&mut buffer)];
+        let received = recvmsg::<SockaddrStorage>(
+            socket.as_raw_fd(),
+            &mut slices,
+            Some(&mut control),
+            MsgFlags::empty(),
+        );
+        let Ok(message) = received else { continue };
+        let stamp = message
+            .cmsgs()
+            .into_iter()
+            .flatten()
+            .find_map(|control| match control {
+                ControlMessageOwned::ScmTimestampns(at) => Some(Duration::from(at)),
+                _ => None,
+            });
+        let (length, from) = (message.bytes, message.address);
+        let at = stamp.unwrap_or_else(wall);
+        let packet = buffer.get(..length).unwrap_or_default();
+        let Some((flow, sequence)) = parse(packet) else {
+            continue;
+        };
+        {
+            let mut flows = table.lock().unwrap_or_else(PoisonError::into_inner);
+            let entry = flows.entry(flow).or_default();
+            if entry.packets == 0 {
+                entry.first_at = at;
+            }
+            entry.packets += 1;
+            entry.highest = entry.highest.max(sequence);
+            entry.last_at = entry.last_at.max(at);
+        }
+        if let (true, Some(to)) = (echo, from.and_then(|from| socket_address(&from))) {
+            // The answer may be refused as the packet might have been: both are what is measured.
+            drop(socket.send_to(packet, to));
+        }
+    }
+}
+
+fn socket_address(from: &SockaddrStorage) -> Option<SocketAddr> {
+    from.as_sockaddr_in6()
+        .map(|v6| SocketAddr::from((v6.ip(), v6.port())))
+        .or_else(|| {
+            from.as_sockaddr_in()
+                .map(|v4| SocketAddr::from((v4.ip(), v4.port())))
+        })
+}
+
+fn parse(packet: &[u8]) -> Option<(u32, u64)> {
+    let (flow, rest) = packet.split_first_chunk::<4>()?;
+    let (sequence, _) = rest.split_first_chunk::<8>()?;
+    Some((u32::from_be_bytes(*flow), u64::from_be_bytes(*sequence)))
+}
+
+/// Sends numbered packets at a steady rate, and counts what comes back.
+#[derive(Debug)]
+pub struct UdpSender {
+    counters: Arc<Counters>,
+    _sender: Worker,
+    _answers: Worker,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    sent: AtomicU64,
+    errors: AtomicU64,
+    answers: AtomicU64,
+}
+
+impl UdpSender {
+    /// Sends from `namespace` to `to`, one packet every `interval`, marked as `flow`.
+    ///
+    /// # Errors
+    /// Where no socket is to be had.
+    pub fn start(
+        namespace: &Namespace,
+        to: SocketAddr,
+        flow: u32,
+        interval: Duration,
+    ) -> anyhow::Result<Self> {
+        let socket = namespace.run(|| {
+            let any: SocketAddr = if to.is_ipv4() {
+                (Ipv4Addr::UNSPECIFIED, 0).into()
+            } else {
+                (Ipv6Addr::UNSPECIFIED, 0).into()
+            };
+            UdpSocket::bind(any).context("bind a UDP port")
+        })?;
+        socket.set_read_timeout(Some(POLL))?;
+        let counters = Arc::new(Counters::default());
+        let listener = socket.try_clone()?;
+        let (count, count_answers) = (Arc::clone(&counters), Arc::clone(&counters));
+        let sender = Worker::start(move |stop| {
+            let mut packet = [0; PACKET];
+            let mut sequence = 0_u64;
+            while !is_stopped(stop) {
+                packet[..4].copy_from_slice(&flow.to_be_bytes());
+                packet[4..12].copy_from_slice(&sequence.to_be_bytes());
+                match socket.send_to(&packet, to) {
+                    Ok(_) => {
+                        sequence += 1;
+                        count.sent.fetch_add(1, Ordering::Relaxed)
+                    }
+                    Err(_) => count.errors.fetch_add(1, Ordering::Relaxed),
+                };
+                std::thread::sleep(interval);
+            }
+        });
+        let answers = Worker::start(move |stop| {
+            while !is_stopped(stop) {
+                match listener.recv(&mut [0; 2048]) {
+                    Ok(_) => count_answers.answers.fetch_add(1, Ordering::Relaxed),
+                    Err(_) => 0,
+                };
+            }
+        });
+        Ok(Self {
+            counters,
+            _sender: sender,
+            _answers: answers,
+        })
+    }
+
+    /// Packets that the local stack took.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.counters.sent.load(Ordering::Relaxed)
+    }
+
+    /// Packets that the local stack refused, after an ICMP error for example.
+    #[must_use]
+    pub fn errors(&self) -> u64 {
+        self.counters.errors.load(Ordering::Relaxed)
+    }
+
+    /// Packets that came back.
+    #[must_use]
+    pub fn answers(&self) -> u64 {
+        self.counters.answers.load(Ordering::Relaxed)
+    }
+}

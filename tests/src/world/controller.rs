@@ -1,0 +1,157 @@
+//! The controller's host.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+
+use gatereeve_controller_core::command::{DeviceView, ExplainView, Reply, StatusReply};
+
+use super::PATIENCE;
+use crate::cli::ControllerCli;
+use crate::clock::wait_for;
+use crate::netns::Namespace;
+use crate::netns::links::UnderlayAddresses;
+use crate::process::Process;
+
+/// The port that the controller serves on.
+const PORT: u16 = 8443;
+
+/// A controller with its state, in its namespace.
+#[derive(Debug)]
+pub struct ControllerHost {
+    /// Its command line.
+    pub cli: ControllerCli,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its addresses on the underlay.
+    pub underlay: UnderlayAddresses,
+    process: Option<Process>,
+    log: PathBuf,
+}
+
+impl ControllerHost {
+    /// Initialised, not started.
+    pub(super) fn new(
+        program: PathBuf,
+        directory: &Path,
+        namespace: Namespace,
+        underlay: UnderlayAddresses,
+    ) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(directory)?;
+        let config = directory.join("controller.toml");
+        std::fs::write(&config, "")?;
+        let cli = ControllerCli {
+            program,
+            state_dir: directory.join("state"),
+            socket: directory.join("admin.sock"),
+            config,
+        };
+        let advertise = format!("{}:{PORT}", underlay.v4);
+        let done = cli.run(&["init", "--name", "test-network", "--advertise", &advertise])?;
+        if done.status != Some(0) {
+            bail!("init: status {:?}: {}", done.status, done.stderr);
+        }
+        Ok(Self {
+            cli,
+            namespace,
+            underlay,
+            process: None,
+            log: directory.join("log"),
+        })
+    }
+
+    /// Starts `serve` and waits until it answers.
+    ///
+    /// # Errors
+    /// Where it does not; with the end of its log.
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        let listen = format!("[::]:{PORT}");
+        let command = self.cli.command(["serve", "--listen", &listen]);
+        let process = Process::start(
+            "gatereeve-controller serve",
+            command,
+            Some(&self.namespace),
+            Some(&self.log),
+        )?;
+        let process = self.process.insert(process);
+        let cli = &self.cli;
+        wait_for("the controller to answer", PATIENCE, || {
+            if !process.is_running() {
+                bail!("it has ended");
+            }
+            cli.ask(&["status"]).map(Some)
+        })
+        .map(drop)
+        .map_err(|error| error.context(self.log_tail()))
+    }
+
+    /// Kills it as power loss would.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Asks it to end.
+    ///
+    /// # Errors
+    /// Where it does not within the time given, or ends with an error.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        let mut process = self.process.take().context("the controller does not run")?;
+        let status = process.stop(Duration::from_secs(15))?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(anyhow!("the controller ended with {status}").context(self.log_tail()))
+        }
+    }
+
+    /// The process, while it runs.
+    #[must_use]
+    pub fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+
+    /// `status`.
+    ///
+    /// # Errors
+    /// Where the command fails.
+    pub fn status(&self) -> anyhow::Result<StatusReply> {
+        match self.cli.ask(&["status"])? {
+            Reply::Status(status) => Ok(status),
+            other => Err(anyhow!("status answered {other:?}")),
+        }
+    }
+
+    /// `device show`.
+    ///
+    /// # Errors
+    /// Where the command fails.
+    pub fn device(&self, name: &str) -> anyhow::Result<DeviceView> {
+        match self.cli.ask(&["device", "show", name])? {
+            Reply::Device(device) => Ok(*device),
+            other => Err(anyhow!("device show answered {other:?}")),
+        }
+    }
+
+    /// `policy explain`.
+    ///
+    /// # Errors
+    /// Where the command fails.
+    pub fn explain(&self, from: &str, to: &str, port: &str) -> anyhow::Result<ExplainView> {
+        match self.cli.ask(&["policy", "explain", from, to, port])? {
+            Reply::Explained(view) => Ok(view),
+            other => Err(anyhow!("policy explain answered {other:?}")),
+        }
+    }
+
+    /// The last lines of its log.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = lines
+            .get(lines.len().saturating_sub(15)..)
+            .unwrap_or_default();
+        format!("controller log:\n{}", tail.join("\n"))
+    }
+}

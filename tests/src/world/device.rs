@@ -1,0 +1,278 @@
+//! A device's host.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+
+use gatereeve_client_core::api::{Connection, LocalReply, PeerView, StatusView, WhyView};
+use gatereeve_shared::generation::Generation;
+use gatereeve_shared::wire::map::OverlayAddresses;
+
+use super::{PATIENCE, firewall};
+use crate::cli::DeviceCli;
+use crate::clock::wait_for;
+use crate::netns::Namespace;
+use crate::netns::links::UnderlayAddresses;
+use crate::process::{Process, Setting};
+
+/// UDP port of every device's WireGuard socket.
+pub const WIREGUARD_PORT: u16 = 51820;
+/// The TUN interface of every device.
+pub const TUN: &str = "gatereeve0";
+
+/// A device's daemon with its state, in its namespace.
+#[derive(Debug)]
+pub struct DeviceHost {
+    /// What its host calls itself, and so its name in the network.
+    pub name: String,
+    /// Its command line.
+    pub cli: DeviceCli,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its addresses on the underlay.
+    pub underlay: UnderlayAddresses,
+    daemon: Option<Process>,
+    addresses: Option<OverlayAddresses>,
+    directory: PathBuf,
+}
+
+impl DeviceHost {
+    pub(super) fn new(
+        name: &str,
+        program: PathBuf,
+        directory: &Path,
+        namespace: Namespace,
+        underlay: UnderlayAddresses,
+    ) -> anyhow::Result<Self> {
+        let facts = directory.join("config/facts.d");
+        std::fs::create_dir_all(&facts)?;
+        // The product takes facts only from a directory that others cannot write to.
+        std::fs::set_permissions(&facts, std::fs::Permissions::from_mode(0o755))?;
+        Ok(Self {
+            name: name.to_owned(),
+            cli: DeviceCli {
+                program,
+                socket: directory.join("d.sock"),
+            },
+            namespace,
+            underlay,
+            daemon: None,
+            addresses: None,
+            directory: directory.to_owned(),
+        })
+    }
+
+    /// The command that runs this device's daemon.
+    #[must_use]
+    pub fn daemon_command(&self) -> Command {
+        let mut command = Command::new(&self.cli.program);
+        command
+            .arg("daemon")
+            .arg("--state-dir")
+            .arg(self.directory.join("state"))
+            .arg("--socket")
+            .arg(&self.cli.socket)
+            .args(["--tun", TUN, "--listen", &WIREGUARD_PORT.to_string()])
+            .arg("--config-dir")
+            .arg(self.directory.join("config"));
+        command
+    }
+
+    /// Starts the daemon and waits until it answers.
+    ///
+    /// # Errors
+    /// Where it does not; with the end of its log.
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        let log = self.directory.join("log");
+        let setting = Setting {
+            namespace: Some(self.namespace.clone()),
+            hostname: Some(self.name.clone()),
+            private_directory: None,
+        };
+        let command = self.daemon_command();
+        let daemon = Process::start_in(setting, "gatereeve daemon", command, Some(&log))?;
+        let daemon = self.daemon.insert(daemon);
+        let cli = &self.cli;
+        wait_for("the daemon to answer", PATIENCE, || {
+            if !daemon.is_running() {
+                bail!("it has ended");
+            }
+            cli.ask(&["status"]).map(Some)
+        })
+        .map(drop)
+        .map_err(|error| error.context(self.log_tail()))
+    }
+
+    /// Joins by an invite and waits for the map.
+    ///
+    /// # Errors
+    /// Where the device is not let in or gets no map.
+    pub fn join(&mut self, invite: &str) -> anyhow::Result<()> {
+        self.cli
+            .ask(&["join", invite])
+            .with_context(|| self.log_tail())?;
+        let status = self.wait_until("it has its map", |status| {
+            status.connection == Connection::Synced && status.enforced.is_some()
+        })?;
+        self.addresses = status.addresses;
+        Ok(())
+    }
+
+    /// Kills the daemon as power loss would.
+    pub fn kill(&mut self) {
+        self.daemon = None;
+    }
+
+    /// Asks the daemon to end.
+    ///
+    /// # Errors
+    /// Where it does not within the time given.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        let mut daemon = self.daemon.take().context("the daemon does not run")?;
+        daemon.stop(Duration::from_secs(15)).map(drop)
+    }
+
+    /// The daemon, while it runs.
+    #[must_use]
+    pub fn process(&self) -> Option<&Process> {
+        self.daemon.as_ref()
+    }
+
+    /// Its overlay addresses.
+    ///
+    /// # Errors
+    /// Where it has not joined.
+    pub fn addresses(&self) -> anyhow::Result<OverlayAddresses> {
+        self.addresses.context("the device has not joined")
+    }
+
+    /// Its overlay IPv4 address with a port.
+    ///
+    /// # Errors
+    /// Where it has not joined.
+    pub fn v4(&self, port: u16) -> anyhow::Result<SocketAddr> {
+        Ok(SocketAddr::new(IpAddr::V4(self.addresses()?.v4), port))
+    }
+
+    /// Its overlay IPv6 address with a port.
+    ///
+    /// # Errors
+    /// Where it has not joined.
+    pub fn v6(&self, port: u16) -> anyhow::Result<SocketAddr> {
+        Ok(SocketAddr::new(IpAddr::V6(self.addresses()?.v6), port))
+    }
+
+    /// `status`.
+    ///
+    /// # Errors
+    /// Where the command fails.
+    pub fn status(&self) -> anyhow::Result<StatusView> {
+        match self.cli.ask(&["status"])? {
+            LocalReply::Status(status) => Ok(*status),
+            other => Err(anyhow!("status answered {other:?}")),
+        }
+    }
+
+    /// `peers`.
+    ///
+    /// # Errors
+    /// Where the command fails.
+    pub fn peers(&self) -> anyhow::Result<Vec<PeerView>> {
+        match self.cli.ask(&["peers"])? {
+            LocalReply::Peers { peers } => Ok(peers),
+            other => Err(anyhow!("peers answered {other:?}")),
+        }
+    }
+
+    /// `why`; a destination is `web:22`, `web:udp:53` or `web:icmp`. A denial is an answer too.
+    ///
+    /// # Errors
+    /// Where the command fails.
+    pub fn why(&self, destination: &str) -> anyhow::Result<WhyView> {
+        // 3 is the status of a denial.
+        match self.cli.run(&["why", destination])?.json(&[0, 3])? {
+            LocalReply::Why(view) => Ok(view),
+            other => Err(anyhow!("why answered {other:?}")),
+        }
+    }
+
+    /// Waits until its status is as `wanted`.
+    ///
+    /// # Errors
+    /// Where it does not come to that; with the status and the end of its log.
+    pub fn wait_until(
+        &self,
+        what: &str,
+        wanted: impl Fn(&StatusView) -> bool,
+    ) -> anyhow::Result<StatusView> {
+        let mut last = None;
+        let name = &self.name;
+        wait_for(&format!("{name}: {what}"), PATIENCE, || {
+            let status = self.status()?;
+            let is_as_wanted = wanted(&status);
+            last = Some(status.clone());
+            Ok(is_as_wanted.then_some(status))
+        })
+        .map_err(|error| error.context(format!("{last:?}\n{}", self.log_tail())))
+    }
+
+    /// Waits until the data path enforces `generation` or a later one.
+    ///
+    /// # Errors
+    /// Where it does not come to that.
+    pub fn wait_enforced(&self, generation: Generation) -> anyhow::Result<StatusView> {
+        self.wait_until(&format!("it enforces {generation}"), |status| {
+            status.enforced.is_some_and(|held| held >= generation)
+        })
+    }
+
+    /// Provides a fact, as the machine's administrator does.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn set_facts(&self, json: &str) -> anyhow::Result<()> {
+        let path = self.directory.join("config/facts.d/facts.json");
+        let new = self.directory.join("facts.new");
+        std::fs::write(&new, json)?;
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o644))?;
+        std::fs::rename(new, path)?;
+        Ok(())
+    }
+
+    /// Loads a firewall that drops what nobody asked for into this host's namespace.
+    ///
+    /// # Errors
+    /// Where `nft` fails.
+    pub fn raise_firewall(&self) -> anyhow::Result<()> {
+        firewall::raise(&self.namespace)
+    }
+
+    /// Flushes this host's firewall, as a careless user would.
+    ///
+    /// # Errors
+    /// Where `nft` fails.
+    pub fn flush_firewall(&self) -> anyhow::Result<()> {
+        firewall::flush(&self.namespace)
+    }
+
+    /// The directory of its state, configuration and log.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The last lines of its log.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = lines
+            .get(lines.len().saturating_sub(15)..)
+            .unwrap_or_default();
+        format!("{} log:\n{}", self.name, tail.join("\n"))
+    }
+}

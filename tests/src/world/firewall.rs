@@ -1,0 +1,52 @@
+//! A host firewall by nftables, where `nft` is installed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+use super::device::{TUN, WIREGUARD_PORT};
+use crate::cli;
+use crate::netns::Namespace;
+use crate::process;
+
+/// Where `nft` is, if anywhere.
+#[must_use]
+pub fn nft() -> Option<PathBuf> {
+    ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"]
+        .into_iter()
+        .map(PathBuf::from)
+        .find(|path| path.exists())
+}
+
+/// Drops whatever comes in unasked, but for WireGuard and what comes out of the tunnel.
+pub(super) fn raise(namespace: &Namespace) -> anyhow::Result<()> {
+    let rules = format!(
+        "table inet host {{ chain input {{ type filter hook input priority 0; policy drop; \
+         iifname \"lo\" accept; iifname \"{TUN}\" accept; ct state established,related accept; \
+         meta l4proto ipv6-icmp accept; udp dport {WIREGUARD_PORT} accept; }} }}"
+    );
+    run(namespace, &[rules.as_str()])
+}
+
+pub(super) fn flush(namespace: &Namespace) -> anyhow::Result<()> {
+    run(namespace, &["delete table inet host"])
+}
+
+fn run(namespace: &Namespace, arguments: &[&str]) -> anyhow::Result<()> {
+    let nft: PathBuf = nft().context("nft is not installed")?;
+    let mut command = Command::new(Path::new(&nft));
+    command.args(arguments);
+    process::prepare(
+        &mut command,
+        process::Setting {
+            namespace: Some(namespace.clone()),
+            ..Default::default()
+        },
+    );
+    let done = cli::run(command)?;
+    if done.status != Some(0) {
+        bail!("nft: {}", done.stderr);
+    }
+    Ok(())
+}
