@@ -1,1 +1,20 @@
-//! placeholder
+//! What both daemons need of the operating system and of the network, behind small doors.
+//!
+//! * [`clock`]: the only reader of clocks.
+//! * [`keyfile`], [`atomic_file`]: keys and state in files that others cannot read and crashes cannot tear.
+//! * [`tls`], [`quic`], [`framed`]: the control connection: raw public keys, limits, frames with deadlines.
+//! * [`local_socket`]: HTTP and JSON over a Unix socket, with peer credentials.
+//! * [`shutdown`], [`telemetry`], [`exit`]: how a process ends, what it logs, what it tells its caller.
+
+#![warn(missing_docs)]
+
+pub mod atomic_file;
+pub mod clock;
+pub mod exit;
+pub mod framed;
+pub mod keyfile;
+pub mod local_socket;
+pub mod quic;
+pub mod shutdown;
+pub mod telemetry;
+pub mod tls;
