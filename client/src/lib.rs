@@ -1,1 +1,3 @@
-//! placeholder
+//! The Gatereeve client: daemon and command line in one.
+
+pub mod posture;

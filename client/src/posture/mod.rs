@@ -53,7 +53,11 @@ impl CollectedFact {
             FactValue::Unknown(why) => FactValue::Unknown(cut(why)),
             other @ (FactValue::Bool(_) | FactValue::Int(_)) => other,
         };
-        Self { id: id.into(), value, source: cut(source.into()) }
+        Self {
+            id: id.into(),
+            value,
+            source: cut(source.into()),
+        }
     }
 }
 
@@ -61,7 +65,10 @@ fn cut(text: String) -> String {
     if text.len() <= limits::TEXT {
         return text;
     }
-    text.char_indices().take_while(|(at, c)| at + c.len_utf8() <= limits::TEXT).map(|(_, c)| c).collect()
+    text.char_indices()
+        .take_while(|(at, c)| at + c.len_utf8() <= limits::TEXT)
+        .map(|(_, c)| c)
+        .collect()
 }
 
 /// The machine, as collectors see it.
@@ -144,7 +151,9 @@ mod tests {
     #[test]
     fn long_texts_are_cut_at_a_character() {
         let fact = CollectedFact::new("x", FactValue::Text("é".repeat(300)), "s");
-        let FactValue::Text(text) = fact.value else { panic!("text expected") };
+        let FactValue::Text(text) = fact.value else {
+            panic!("text expected")
+        };
         assert_eq!(text, "é".repeat(127));
     }
 }

@@ -58,7 +58,11 @@ pub async fn run_collector(
     run(command, program, deadline).await
 }
 
-async fn run(mut command: Command, program: &Path, deadline: Duration) -> Result<Vec<CollectedFact>, CollectError> {
+async fn run(
+    mut command: Command,
+    program: &Path,
+    deadline: Duration,
+) -> Result<Vec<CollectedFact>, CollectError> {
     let mut child = command
         .env_clear()
         .stdin(Stdio::null())
@@ -67,8 +71,14 @@ async fn run(mut command: Command, program: &Path, deadline: Duration) -> Result
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
-        .map_err(|source| CollectError::Start { program: program.to_owned(), source })?;
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+        .map_err(|source| CollectError::Start {
+            program: program.to_owned(),
+            source,
+        })?;
+    let group = child
+        .id()
+        .and_then(|id| i32::try_from(id).ok())
+        .map(Pid::from_raw);
     let result = tokio::time::timeout(deadline, answer(&mut child)).await;
     // Whatever came of it, nothing that it started stays behind.
     if let Some(group) = group
@@ -84,11 +94,20 @@ async fn run(mut command: Command, program: &Path, deadline: Duration) -> Result
 
 async fn answer(child: &mut Child) -> Result<Vec<CollectedFact>, CollectError> {
     let failed = |error: io::Error| CollectError::Failed(error.to_string());
-    let stdout = child.stdout.take().ok_or_else(|| CollectError::Failed("it has no output".into()))?;
+    let stdout = child
+        .stdout
+        .take()
+        .ok_or_else(|| CollectError::Failed("it has no output".into()))?;
     let mut bytes = Vec::new();
-    stdout.take(MAX_OUTPUT + 1).read_to_end(&mut bytes).await.map_err(failed)?;
+    stdout
+        .take(MAX_OUTPUT + 1)
+        .read_to_end(&mut bytes)
+        .await
+        .map_err(failed)?;
     if u64::try_from(bytes.len()).map_or(true, |length| length > MAX_OUTPUT) {
-        return Err(CollectError::Failed(format!("it printed more than {MAX_OUTPUT} bytes")));
+        return Err(CollectError::Failed(format!(
+            "it printed more than {MAX_OUTPUT} bytes"
+        )));
     }
     let status = child.wait().await.map_err(failed)?;
     if !status.success() {
@@ -111,7 +130,11 @@ mod tests {
 
     #[tokio::test]
     async fn facts_are_taken_from_standard_output() {
-        let facts = shell(r#"echo '[{"id":"firewall","value":{"bool":true},"source":"nft"}]'"#, LONG).await;
+        let facts = shell(
+            r#"echo '[{"id":"firewall","value":{"bool":true},"source":"nft"}]'"#,
+            LONG,
+        )
+        .await;
         assert_eq!(facts.unwrap()[0].id, "firewall");
     }
 
@@ -120,11 +143,17 @@ mod tests {
         let hangs = shell("sleep 600 & sleep 600", Duration::from_millis(300)).await;
         assert!(matches!(hangs, Err(CollectError::Deadline(_))), "{hangs:?}");
         let floods = shell("yes | head -c 10000000", LONG).await;
-        assert!(matches!(&floods, Err(CollectError::Failed(why)) if why.contains("more than")), "{floods:?}");
+        assert!(
+            matches!(&floods, Err(CollectError::Failed(why)) if why.contains("more than")),
+            "{floods:?}"
+        );
         let fails = shell("echo '[]'; exit 3", LONG).await;
         assert!(matches!(fails, Err(CollectError::Failed(_))), "{fails:?}");
         let garbage = shell("echo no", LONG).await;
-        assert!(matches!(garbage, Err(CollectError::Failed(_))), "{garbage:?}");
+        assert!(
+            matches!(garbage, Err(CollectError::Failed(_))),
+            "{garbage:?}"
+        );
     }
 
     #[tokio::test]

@@ -39,8 +39,13 @@ impl ChangeWatch {
         let firewall = firewall_events()
             .inspect_err(|error| tracing::warn!(%error, "firewall changes show at the posture interval only"))
             .ok();
-        let mut watch =
-            Self { request, firewall, running: BTreeMap::new(), files: BTreeMap::new(), looks: 0 };
+        let mut watch = Self {
+            request,
+            firewall,
+            running: BTreeMap::new(),
+            files: BTreeMap::new(),
+            looks: 0,
+        };
         watch.look();
         watch
     }
@@ -65,7 +70,9 @@ impl ChangeWatch {
     }
 
     fn firewall_changed(&self) -> bool {
-        let Some(events) = &self.firewall else { return false };
+        let Some(events) = &self.firewall else {
+            return false;
+        };
         let mut buffer = [0; 8192];
         let mut changed = false;
         // Bounded, so that a ruleset that changes without end cannot hold the caller.
@@ -86,7 +93,8 @@ impl ChangeWatch {
         let mut changed = false;
         for path in &self.request.watched {
             let before = self.running.get(path).copied().flatten();
-            let still = before.filter(|pid| executable(&proc, *pid).as_deref() == Some(Path::new(path)));
+            let still =
+                before.filter(|pid| executable(&proc, *pid).as_deref() == Some(Path::new(path)));
             let now = match still {
                 Some(pid) => Some(pid),
                 // One that has just gone is searched for at once: it may have been restarted.

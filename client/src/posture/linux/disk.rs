@@ -38,7 +38,9 @@ fn volumes(mountinfo: &str) -> Vec<Volume> {
     let mut volumes: Vec<Volume> = Vec::new();
     for volume in mountinfo.lines().filter_map(volume) {
         let point = volume.mount_point.as_str();
-        let below_home = point.strip_prefix("/home/").is_some_and(|rest| !rest.contains('/'));
+        let below_home = point
+            .strip_prefix("/home/")
+            .is_some_and(|rest| !rest.contains('/'));
         if point == "/" || point == "/home" || below_home {
             volumes.retain(|earlier| earlier.mount_point != volume.mount_point);
             volumes.push(volume);
@@ -69,21 +71,37 @@ fn judge(host: &dyn Host, volumes: &[Volume]) -> (FactValue, String) {
     for volume in volumes {
         let Some(block) = block_device(host, volume) else {
             unknown.get_or_insert_with(|| {
-                format!("{} is {}, which has no block device to follow", volume.mount_point, volume.filesystem)
+                format!(
+                    "{} is {}, which has no block device to follow",
+                    volume.mount_point, volume.filesystem
+                )
             });
             continue;
         };
-        seen.push(format!("{} on {}", volume.mount_point, block.file_name().unwrap_or_default().to_string_lossy()));
+        seen.push(format!(
+            "{} on {}",
+            volume.mount_point,
+            block.file_name().unwrap_or_default().to_string_lossy()
+        ));
         match is_encrypted(&block, 0) {
             Some(true) => {}
             Some(false) => return (FactValue::Bool(false), seen.join(", ")),
             None => {
-                unknown.get_or_insert_with(|| format!("{} cannot be followed in sysfs", volume.mount_point));
+                unknown.get_or_insert_with(|| {
+                    format!("{} cannot be followed in sysfs", volume.mount_point)
+                });
             }
         }
     }
-    let source = if seen.is_empty() { MOUNTINFO.to_owned() } else { seen.join(", ") };
-    (unknown.map_or(FactValue::Bool(true), FactValue::Unknown), source)
+    let source = if seen.is_empty() {
+        MOUNTINFO.to_owned()
+    } else {
+        seen.join(", ")
+    };
+    (
+        unknown.map_or(FactValue::Bool(true), FactValue::Unknown),
+        source,
+    )
 }
 
 /// The volume's directory in sysfs. Filesystems with numbers of their own (btrfs) are found by the
@@ -100,7 +118,9 @@ fn block_device(host: &dyn Host, volume: &Volume) -> Option<PathBuf> {
     blocks
         .filter_map(Result::ok)
         .map(|entry| entry.path())
-        .find(|path| std::fs::read_to_string(path.join("dm/name")).is_ok_and(|text| text.trim() == mapped))
+        .find(|path| {
+            std::fs::read_to_string(path.join("dm/name")).is_ok_and(|text| text.trim() == mapped)
+        })
         .and_then(|path| fs_dir(&path))
 }
 
@@ -117,7 +137,12 @@ fn is_encrypted(block: &Path, depth: usize) -> Option<bool> {
         return Some(true);
     }
     let slaves: Vec<PathBuf> = std::fs::read_dir(block.join("slaves"))
-        .map(|entries| entries.filter_map(Result::ok).map(|entry| entry.path()).collect())
+        .map(|entries| {
+            entries
+                .filter_map(Result::ok)
+                .map(|entry| entry.path())
+                .collect()
+        })
         .unwrap_or_default();
     if slaves.is_empty() {
         // A partition or a disk: nothing below it could encrypt, but a disk's own firmware could,
@@ -145,7 +170,10 @@ mod tests {
 
     fn luks(fixture: Fixture) -> Fixture {
         fixture
-            .file("/sys/devices/virtual/block/dm-0/dm/uuid", "CRYPT-LUKS2-abc-luks\n")
+            .file(
+                "/sys/devices/virtual/block/dm-0/dm/uuid",
+                "CRYPT-LUKS2-abc-luks\n",
+            )
             .file("/sys/devices/virtual/block/dm-0/dm/name", "luks\n")
             .file("/sys/devices/virtual/block/dm-1/dm/uuid", "LVM-xyz\n")
             .link("/sys/devices/virtual/block/dm-1/slaves/dm-0", "../../dm-0")
@@ -168,29 +196,53 @@ mod tests {
     #[test]
     fn a_plain_home_spoils_an_encrypted_root() {
         let home = "30 22 8:2 / /home rw - ext4 /dev/sda2 rw\n";
-        assert_eq!(value(&format!("{LVM_ON_LUKS}{home}")), FactValue::Bool(false));
+        assert_eq!(
+            value(&format!("{LVM_ON_LUKS}{home}")),
+            FactValue::Bool(false)
+        );
         let elsewhere = "30 22 8:2 / /srv rw - ext4 /dev/sda2 rw\n";
-        assert_eq!(value(&format!("{LVM_ON_LUKS}{elsewhere}")), FactValue::Bool(true));
+        assert_eq!(
+            value(&format!("{LVM_ON_LUKS}{elsewhere}")),
+            FactValue::Bool(true)
+        );
     }
 
     #[test]
     fn btrfs_is_found_by_what_was_mounted() {
-        assert_eq!(value("22 1 0:25 /@ / rw - btrfs /dev/mapper/luks rw\n"), FactValue::Bool(true));
-        assert!(matches!(value("22 1 0:25 / / rw - btrfs /dev/mapper/gone rw\n"), FactValue::Unknown(_)));
+        assert_eq!(
+            value("22 1 0:25 /@ / rw - btrfs /dev/mapper/luks rw\n"),
+            FactValue::Bool(true)
+        );
+        assert!(matches!(
+            value("22 1 0:25 / / rw - btrfs /dev/mapper/gone rw\n"),
+            FactValue::Unknown(_)
+        ));
     }
 
     #[test]
     fn what_has_no_block_device_is_unknown() {
         for mountinfo in ["", "22 1 0:30 / / rw - overlay overlay rw\n", "garbage\n"] {
-            assert!(matches!(value(mountinfo), FactValue::Unknown(_)), "{mountinfo:?}");
+            assert!(
+                matches!(value(mountinfo), FactValue::Unknown(_)),
+                "{mountinfo:?}"
+            );
         }
         let nfs_home = "30 22 0:40 / /home rw - nfs4 server:/home rw\n";
-        assert!(matches!(value(&format!("{LVM_ON_LUKS}{nfs_home}")), FactValue::Unknown(_)));
+        assert!(matches!(
+            value(&format!("{LVM_ON_LUKS}{nfs_home}")),
+            FactValue::Unknown(_)
+        ));
     }
 
     #[test]
     fn the_later_mount_at_a_point_counts() {
-        assert_eq!(value(&format!("{LVM_ON_LUKS}{PLAIN}")), FactValue::Bool(false));
-        assert_eq!(value(&format!("{PLAIN}{LVM_ON_LUKS}")), FactValue::Bool(true));
+        assert_eq!(
+            value(&format!("{LVM_ON_LUKS}{PLAIN}")),
+            FactValue::Bool(false)
+        );
+        assert_eq!(
+            value(&format!("{PLAIN}{LVM_ON_LUKS}")),
+            FactValue::Bool(true)
+        );
     }
 }

@@ -25,21 +25,44 @@ pub(in super::super) fn collect(config_dir: &Path) -> Vec<CollectedFact> {
 
 fn collect_owned_by(config_dir: &Path, owner: u32) -> Vec<CollectedFact> {
     let directory = config_dir.join("facts.d");
-    let Ok(metadata) = fs::symlink_metadata(&directory) else { return Vec::new() };
-    let refused_directory = if metadata.is_dir() { refusal(&metadata, owner) } else { Some("it is no directory") };
+    let Ok(metadata) = fs::symlink_metadata(&directory) else {
+        return Vec::new();
+    };
+    let refused_directory = if metadata.is_dir() {
+        refusal(&metadata, owner)
+    } else {
+        Some("it is no directory")
+    };
     let mut facts: BTreeMap<String, (FactValue, String)> = BTreeMap::new();
-    let Ok(entries) = fs::read_dir(&directory) else { return Vec::new() };
-    let mut paths: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    let Ok(entries) = fs::read_dir(&directory) else {
+        return Vec::new();
+    };
+    let mut paths: Vec<_> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .collect();
     paths.sort();
-    for path in paths.iter().filter(|path| path.extension().is_some_and(|e| e == "json")).take(MAX_FILES) {
+    for path in paths
+        .iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "json"))
+        .take(MAX_FILES)
+    {
         let source = path.display().to_string();
         let values = match refused_directory {
             Some(why) => Err(format!("refused: {} {why}", directory.display())),
             None => read(path, owner),
         };
         let values = values.unwrap_or_else(|why| {
-            let stem = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
-            let stem = if is_name(&stem) { stem } else { "unnamed".to_owned() };
+            let stem = path
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .to_lowercase();
+            let stem = if is_name(&stem) {
+                stem
+            } else {
+                "unnamed".to_owned()
+            };
             BTreeMap::from([(stem, FactValue::Unknown(why))])
         });
         for (name, value) in values {
@@ -51,7 +74,9 @@ fn collect_owned_by(config_dir: &Path, owner: u32) -> Vec<CollectedFact> {
     }
     facts
         .into_iter()
-        .map(|(name, (value, source))| CollectedFact::new(format!("{}{name}", names::CUSTOM_PREFIX), value, source))
+        .map(|(name, (value, source))| {
+            CollectedFact::new(format!("{}{name}", names::CUSTOM_PREFIX), value, source)
+        })
         .collect()
 }
 
@@ -78,9 +103,10 @@ fn read(path: &Path, owner: u32) -> Result<BTreeMap<String, FactValue>, String> 
             let value = match value {
                 Value::Bool(value) => FactValue::Bool(value),
                 Value::String(value) => FactValue::Text(value),
-                Value::Number(number) => number
-                    .as_i64()
-                    .map_or_else(|| FactValue::Unknown("it is no whole number".into()), FactValue::Int),
+                Value::Number(number) => number.as_i64().map_or_else(
+                    || FactValue::Unknown("it is no whole number".into()),
+                    FactValue::Int,
+                ),
                 Value::Null | Value::Array(_) | Value::Object(_) => {
                     FactValue::Unknown("a fact is true, false, a whole number or a text".into())
                 }
@@ -102,7 +128,9 @@ fn refusal(metadata: &Metadata, owner: u32) -> Option<&'static str> {
 
 fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 #[cfg(test)]
@@ -132,7 +160,10 @@ mod tests {
         }
 
         fn values(&self, owner: u32) -> Vec<(String, FactValue)> {
-            collect_owned_by(self.0.path(), owner).into_iter().map(|f| (f.id, f.value)).collect()
+            collect_owned_by(self.0.path(), owner)
+                .into_iter()
+                .map(|f| (f.id, f.value))
+                .collect()
         }
     }
 
@@ -143,7 +174,10 @@ mod tests {
     #[test]
     fn every_kind_of_value_is_taken() {
         let facts = Facts::new();
-        facts.file("mdm.json", r#"{"mdm_enrolled": true, "ring": 2, "site": "berlin"}"#);
+        facts.file(
+            "mdm.json",
+            r#"{"mdm_enrolled": true, "ring": 2, "site": "berlin"}"#,
+        );
         let expected = [
             ("custom.mdm_enrolled".to_owned(), FactValue::Bool(true)),
             ("custom.ring".to_owned(), FactValue::Int(2)),
@@ -161,7 +195,10 @@ mod tests {
         let refused = |facts: &Facts, owner: u32| {
             let values = facts.values(owner);
             assert_eq!(values.len(), 1);
-            assert!(matches!(&values[0].1, FactValue::Unknown(why) if why.contains("refused")), "{values:?}");
+            assert!(
+                matches!(&values[0].1, FactValue::Unknown(why) if why.contains("refused")),
+                "{values:?}"
+            );
         };
         refused(&facts, me() + 1);
         facts.mode("mdm.json", 0o664);
@@ -171,7 +208,11 @@ mod tests {
         refused(&facts, me());
         facts.mode("", 0o755);
         fs::remove_file(facts.0.path().join("facts.d/mdm.json")).unwrap();
-        fs::write(facts.0.path().join("elsewhere"), r#"{"mdm_enrolled": true}"#).unwrap();
+        fs::write(
+            facts.0.path().join("elsewhere"),
+            r#"{"mdm_enrolled": true}"#,
+        )
+        .unwrap();
         symlink("../elsewhere", facts.0.path().join("facts.d/mdm.json")).unwrap();
         refused(&facts, me());
     }
@@ -187,6 +228,11 @@ mod tests {
         facts.file("ignored.txt", r#"{"x": true}"#);
         let values = facts.values(me());
         assert_eq!(values.len(), 4);
-        assert!(values.iter().all(|(_, value)| matches!(value, FactValue::Unknown(_))), "{values:?}");
+        assert!(
+            values
+                .iter()
+                .all(|(_, value)| matches!(value, FactValue::Unknown(_))),
+            "{values:?}"
+        );
     }
 }

@@ -13,8 +13,14 @@ use super::super::{CollectedFact, Host, RunError};
 
 const NFT: [&str; 3] = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"];
 const LEGACY: [[&str; 2]; 2] = [
-    ["/usr/sbin/iptables-legacy-save", "/sbin/iptables-legacy-save"],
-    ["/usr/sbin/ip6tables-legacy-save", "/sbin/ip6tables-legacy-save"],
+    [
+        "/usr/sbin/iptables-legacy-save",
+        "/sbin/iptables-legacy-save",
+    ],
+    [
+        "/usr/sbin/ip6tables-legacy-save",
+        "/sbin/ip6tables-legacy-save",
+    ],
 ];
 const SAVE: [[&str; 2]; 2] = [
     ["/usr/sbin/iptables-save", "/sbin/iptables-save"],
@@ -26,20 +32,28 @@ pub(in super::super) fn collect(host: &dyn Host) -> CollectedFact {
     let ruleset = host.run(&NFT, &["-j", "list", "ruleset"]);
     let nft_is_there = ruleset != Err(RunError::Absent);
     let nft = match ruleset {
-        Ok(json) => closed_by_nft(&json).ok_or_else(|| "nft printed what is not understood".to_owned()),
+        Ok(json) => {
+            closed_by_nft(&json).ok_or_else(|| "nft printed what is not understood".to_owned())
+        }
         Err(RunError::Absent) => Ok(Closed::default()),
         Err(RunError::Failed(why)) => Err(why),
     };
     // iptables-save speaks for nftables too, where nft itself is missing.
-    let legacy = if nft_is_there { closed_by_iptables(host, LEGACY) } else { closed_by_iptables(host, SAVE) };
+    let legacy = if nft_is_there {
+        closed_by_iptables(host, LEGACY)
+    } else {
+        closed_by_iptables(host, SAVE)
+    };
     let (value, source) = match (nft, legacy) {
-        (Ok(nft), Ok(Some(legacy))) => {
-            (FactValue::Bool((nft.v4 || legacy.v4) && (nft.v6 || legacy.v6)), "nft and iptables-save")
-        }
+        (Ok(nft), Ok(Some(legacy))) => (
+            FactValue::Bool((nft.v4 || legacy.v4) && (nft.v6 || legacy.v6)),
+            "nft and iptables-save",
+        ),
         (Ok(nft), _) if nft_is_there => (FactValue::Bool(nft.v4 && nft.v6), "nft list ruleset"),
-        (Ok(_), Ok(None)) => {
-            (FactValue::Unknown("neither nft nor iptables-save is installed".into()), "nft list ruleset")
-        }
+        (Ok(_), Ok(None)) => (
+            FactValue::Unknown("neither nft nor iptables-save is installed".into()),
+            "nft list ruleset",
+        ),
         (Err(why), _) | (_, Err(why)) => (FactValue::Unknown(why), "nft list ruleset"),
     };
     CollectedFact::new(names::FIREWALL, value, source)
@@ -87,11 +101,14 @@ fn closed_by_nft(json: &str) -> Option<Closed> {
         }
     }
     let mut closed = Closed::default();
-    for chain in chains.iter().filter(|chain| chain.hook.as_deref() == Some("input")) {
+    for chain in chains
+        .iter()
+        .filter(|chain| chain.hook.as_deref() == Some("input"))
+    {
         let mut verdict = (chain.policy.as_deref() == Some("drop")).then_some(true);
-        let own = rules
-            .iter()
-            .filter(|rule| rule.family == chain.family && rule.table == chain.table && rule.chain == chain.name);
+        let own = rules.iter().filter(|rule| {
+            rule.family == chain.family && rule.table == chain.table && rule.chain == chain.name
+        });
         for rule in own {
             if let Some(drops) = unconditional(&rule.expr) {
                 verdict = Some(drops);
@@ -131,7 +148,10 @@ fn closed_by_iptables(host: &dyn Host, programs: [[&str; 2]; 2]) -> Result<Optio
     });
     Ok(match (v4?, v6?) {
         (None, None) => None,
-        (v4, v6) => Some(Closed { v4: v4.unwrap_or(false), v6: v6.unwrap_or(false) }),
+        (v4, v6) => Some(Closed {
+            v4: v4.unwrap_or(false),
+            v6: v6.unwrap_or(false),
+        }),
     })
 }
 
@@ -162,7 +182,8 @@ mod tests {
     use super::*;
 
     fn nft(objects: &str) -> FactValue {
-        let json = format!(r#"{{"nftables": [{{"metainfo": {{"version": "1.0.6"}}}}, {objects}]}}"#);
+        let json =
+            format!(r#"{{"nftables": [{{"metainfo": {{"version": "1.0.6"}}}}, {objects}]}}"#);
         collect(&Fixture::new().prints("nft", &json)).value
     }
 
@@ -192,16 +213,25 @@ mod tests {
     #[test]
     fn a_last_rule_that_rejects_everything_is_a_firewall() {
         let open = chain("inet", "accept");
-        let ssh = rule("inet", r#"{"match": {"op": "==", "left": {}, "right": 22}}, {"accept": null}"#);
+        let ssh = rule(
+            "inet",
+            r#"{"match": {"op": "==", "left": {}, "right": 22}}, {"accept": null}"#,
+        );
         let reject = rule("inet", r#"{"counter": {}}, {"reject": {"type": "icmpx"}}"#);
-        assert_eq!(nft(&format!("{open},{ssh},{reject}")), FactValue::Bool(true));
+        assert_eq!(
+            nft(&format!("{open},{ssh},{reject}")),
+            FactValue::Bool(true)
+        );
         assert_eq!(nft(&format!("{open},{ssh}")), FactValue::Bool(false));
     }
 
     #[test]
     fn accepting_everything_first_is_none() {
         let accept = rule("inet", r#"{"accept": null}"#);
-        assert_eq!(nft(&format!("{},{accept}", chain("inet", "drop"))), FactValue::Bool(false));
+        assert_eq!(
+            nft(&format!("{},{accept}", chain("inet", "drop"))),
+            FactValue::Bool(false)
+        );
     }
 
     #[test]
@@ -209,7 +239,9 @@ mod tests {
         let empty = Fixture::new().prints("nft", r#"{"nftables": []}"#);
         assert_eq!(collect(&empty).value, FactValue::Bool(false));
         let denied = Fixture::new().fails("nft", "Operation not permitted");
-        assert!(matches!(collect(&denied).value, FactValue::Unknown(why) if why.contains("permitted")));
+        assert!(
+            matches!(collect(&denied).value, FactValue::Unknown(why) if why.contains("permitted"))
+        );
         let garbage = Fixture::new().prints("nft", "oops");
         assert!(matches!(collect(&garbage).value, FactValue::Unknown(_)));
     }
@@ -220,7 +252,12 @@ mod tests {
         let open = "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp --dport 22 -j ACCEPT\nCOMMIT\n";
         let by_rule = "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -j REJECT --reject-with x\nCOMMIT\n";
         let value = |v4: &str, v6: &str| {
-            collect(&Fixture::new().prints("iptables-save", v4).prints("ip6tables-save", v6)).value
+            collect(
+                &Fixture::new()
+                    .prints("iptables-save", v4)
+                    .prints("ip6tables-save", v6),
+            )
+            .value
         };
         assert_eq!(value(closed, closed), FactValue::Bool(true));
         assert_eq!(value(by_rule, closed), FactValue::Bool(true));

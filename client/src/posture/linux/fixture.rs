@@ -48,13 +48,15 @@ impl Fixture {
 
     /// What a program prints, by the last part of its path.
     pub(crate) fn prints(mut self, program: &str, output: &str) -> Self {
-        self.outputs.insert(program.to_owned(), Ok(output.to_owned()));
+        self.outputs
+            .insert(program.to_owned(), Ok(output.to_owned()));
         self
     }
 
     /// A program that fails.
     pub(crate) fn fails(mut self, program: &str, why: &str) -> Self {
-        self.outputs.insert(program.to_owned(), Err(RunError::Failed(why.to_owned())));
+        self.outputs
+            .insert(program.to_owned(), Err(RunError::Failed(why.to_owned())));
         self
     }
 }

@@ -24,7 +24,13 @@ mod tests {
     #[test]
     fn the_release_is_read_as_it_is() {
         let fixture = Fixture::new().file(SOURCE, "6.1.0-18-amd64\n");
-        assert_eq!(collect(&fixture).value, FactValue::Text("6.1.0-18-amd64".into()));
-        assert!(matches!(collect(&Fixture::new()).value, FactValue::Unknown(_)));
+        assert_eq!(
+            collect(&fixture).value,
+            FactValue::Text("6.1.0-18-amd64".into())
+        );
+        assert!(matches!(
+            collect(&Fixture::new()).value,
+            FactValue::Unknown(_)
+        ));
     }
 }

@@ -31,7 +31,10 @@ impl ThisHost {
     /// This machine, read below `root`.
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
-        Self { root, now: Clock::now().unix }
+        Self {
+            root,
+            now: Clock::now().unix,
+        }
     }
 }
 
@@ -45,7 +48,10 @@ impl Host for ThisHost {
     }
 
     fn run(&self, paths: &[&str], arguments: &[&str]) -> Result<String, RunError> {
-        let program = paths.iter().find(|path| Path::new(path).is_file()).ok_or(RunError::Absent)?;
+        let program = paths
+            .iter()
+            .find(|path| Path::new(path).is_file())
+            .ok_or(RunError::Absent)?;
         let output = Command::new(program)
             .args(arguments)
             .env_clear()
@@ -54,8 +60,9 @@ impl Host for ThisHost {
             .output()
             .map_err(|error| RunError::Failed(format!("{program}: {error}")))?;
         if output.status.success() {
-            String::from_utf8(output.stdout)
-                .map_err(|_| RunError::Failed(format!("{program} printed something that is no text")))
+            String::from_utf8(output.stdout).map_err(|_| {
+                RunError::Failed(format!("{program} printed something that is no text"))
+            })
         } else {
             let said = String::from_utf8_lossy(&output.stderr);
             let said = said.lines().next().unwrap_or("no reason given").to_owned();

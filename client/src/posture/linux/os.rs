@@ -23,7 +23,9 @@ pub(in super::super) fn collect(host: &dyn Host) -> Vec<CollectedFact> {
 
 /// The value of `KEY=value`, with or without quotes; `None` where absent or empty.
 fn field(text: &str, key: &str) -> Option<String> {
-    let value = text.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='))?;
+    let value = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='))?;
     let value = value.trim();
     let unquoted = ['"', '\'']
         .into_iter()
@@ -39,7 +41,10 @@ mod tests {
 
     fn values(os_release: &str) -> Vec<FactValue> {
         let fixture = Fixture::new().file("/etc/os-release", os_release);
-        collect(&fixture).into_iter().map(|fact| fact.value).collect()
+        collect(&fixture)
+            .into_iter()
+            .map(|fact| fact.value)
+            .collect()
     }
 
     #[test]
@@ -47,7 +52,10 @@ mod tests {
         let text = |value: &str| FactValue::Text(value.into());
         let debian = "PRETTY_NAME=\"Debian GNU/Linux 12\"\nVERSION_ID=\"12\"\nID=debian\n";
         assert_eq!(values(debian), [text("debian"), text("12")]);
-        assert_eq!(values("ID='ubuntu'\nVERSION_ID=22.04"), [text("ubuntu"), text("22.04")]);
+        assert_eq!(
+            values("ID='ubuntu'\nVERSION_ID=22.04"),
+            [text("ubuntu"), text("22.04")]
+        );
     }
 
     #[test]

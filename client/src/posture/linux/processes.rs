@@ -24,7 +24,11 @@ pub(in super::super) fn collect(host: &dyn Host, watched: &[String]) -> Vec<Coll
                 Ok(running) => FactValue::Bool(running.contains(Path::new(path))),
                 Err(why) => FactValue::Unknown(why.clone()),
             };
-            CollectedFact::new(format!("{}{path}", names::PROCESS_PREFIX), value, "/proc/*/exe")
+            CollectedFact::new(
+                format!("{}{path}", names::PROCESS_PREFIX),
+                value,
+                "/proc/*/exe",
+            )
         })
         .collect()
 }
@@ -33,11 +37,21 @@ fn executables(proc: &Path) -> Result<BTreeSet<PathBuf>, String> {
     let entries = std::fs::read_dir(proc).map_err(|error| format!("/proc: {error}"))?;
     let running: BTreeSet<PathBuf> = entries
         .filter_map(Result::ok)
-        .filter(|entry| entry.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()))
+        .filter(|entry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .bytes()
+                .all(|b| b.is_ascii_digit())
+        })
         .filter_map(|entry| std::fs::read_link(entry.path().join("exe")).ok())
         .collect();
     // Without rights not even the own process would be seen as running.
-    if running.is_empty() { Err("no process's executable can be read".into()) } else { Ok(running) }
+    if running.is_empty() {
+        Err("no process's executable can be read".into())
+    } else {
+        Ok(running)
+    }
 }
 
 #[cfg(test)]
@@ -52,8 +66,17 @@ mod tests {
             .link("/proc/11/exe", "/opt/old/agent (deleted)")
             .file("/proc/12/comm", "agent\n")
             .link("/proc/self/exe", "/opt/self/agent");
-        let watched = ["/opt/edr/agent", "/opt/old/agent", "/opt/self/agent", "agent"].map(String::from);
-        let values: Vec<_> = collect(&fixture, &watched).into_iter().map(|fact| fact.value).collect();
+        let watched = [
+            "/opt/edr/agent",
+            "/opt/old/agent",
+            "/opt/self/agent",
+            "agent",
+        ]
+        .map(String::from);
+        let values: Vec<_> = collect(&fixture, &watched)
+            .into_iter()
+            .map(|fact| fact.value)
+            .collect();
         assert_eq!(values, [true, false, false, false].map(FactValue::Bool));
     }
 

@@ -31,7 +31,9 @@ pub(in super::super) fn collect(host: &dyn Host) -> CollectedFact {
 fn has_desktop(host: &dyn Host) -> bool {
     ["/usr/share/xsessions", "/usr/share/wayland-sessions"]
         .into_iter()
-        .any(|path| std::fs::read_dir(host.path(path)).is_ok_and(|mut entries| entries.next().is_some()))
+        .any(|path| {
+            std::fs::read_dir(host.path(path)).is_ok_and(|mut entries| entries.next().is_some())
+        })
 }
 
 /// `lock-enabled` from a database directory that also locks it. Later files win, as in dconf(7).
@@ -71,17 +73,28 @@ fn boolean(text: &str) -> Option<bool> {
 }
 
 fn sorted_texts(directory: &std::path::Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let mut paths: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let mut paths: Vec<_> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .collect();
     paths.sort();
-    paths.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect()
+    paths
+        .iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .collect()
 }
 
 fn ini_value(text: &str, section: &str, key: &str) -> Option<String> {
     let mut inside = false;
     let mut value = None;
     for line in text.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        if let Some(name) = line
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
             inside = name == section;
         } else if inside
             && let Some((name, right)) = line.split_once('=')
@@ -116,9 +129,21 @@ mod tests {
     #[test]
     fn plasma_counts_when_immutable_only() {
         let value = |text: &str| collect(&Fixture::new().file(KDE, text)).value;
-        assert!(matches!(value("[Daemon]\nAutolock=true\n"), FactValue::Unknown(_)));
-        assert_eq!(value("[Daemon]\nAutolock[$i]=true\n"), FactValue::Bool(true));
-        assert_eq!(value("[Daemon][$i]\nAutolock=true\n"), FactValue::Bool(true));
-        assert_eq!(value("[$i]\n[Daemon]\nAutolock=false\n"), FactValue::Bool(false));
+        assert!(matches!(
+            value("[Daemon]\nAutolock=true\n"),
+            FactValue::Unknown(_)
+        ));
+        assert_eq!(
+            value("[Daemon]\nAutolock[$i]=true\n"),
+            FactValue::Bool(true)
+        );
+        assert_eq!(
+            value("[Daemon][$i]\nAutolock=true\n"),
+            FactValue::Bool(true)
+        );
+        assert_eq!(
+            value("[$i]\n[Daemon]\nAutolock=false\n"),
+            FactValue::Bool(false)
+        );
     }
 }

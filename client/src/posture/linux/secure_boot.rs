@@ -16,14 +16,23 @@ pub(in super::super) fn collect(host: &dyn Host) -> CollectedFact {
         _ if !host.path("/sys/firmware/efi").exists() => {
             FactValue::Unknown("the machine was not started by UEFI, or does not show it".into())
         }
-        _ => FactValue::Unknown(format!("{EFIVARS} has no readable SecureBoot and SetupMode")),
+        _ => FactValue::Unknown(format!(
+            "{EFIVARS} has no readable SecureBoot and SetupMode"
+        )),
     };
-    CollectedFact::new(names::SECURE_BOOT, value, format!("{EFIVARS}/SecureBoot-{GLOBAL}"))
+    CollectedFact::new(
+        names::SECURE_BOOT,
+        value,
+        format!("{EFIVARS}/SecureBoot-{GLOBAL}"),
+    )
 }
 
 /// The value of a one-byte variable: four bytes of attributes come first.
 fn variable(host: &dyn Host, name: &str) -> Option<u8> {
-    match std::fs::read(host.path(&format!("{EFIVARS}/{name}-{GLOBAL}"))).ok()?.as_slice() {
+    match std::fs::read(host.path(&format!("{EFIVARS}/{name}-{GLOBAL}")))
+        .ok()?
+        .as_slice()
+    {
         [_, _, _, _, value] => Some(*value),
         _ => None,
     }
@@ -48,8 +57,16 @@ mod tests {
         assert_eq!(with(&on, &off), FactValue::Bool(true));
         assert_eq!(with(&off, &off), FactValue::Bool(false));
         assert_eq!(with(&on, &on), FactValue::Bool(false));
-        for malformed in [&[][..], &[6, 0, 0, 0], &[6, 0, 0, 0, 1, 1], &[6, 0, 0, 0, 7]] {
-            assert!(matches!(with(malformed, &off), FactValue::Unknown(_)), "{malformed:?}");
+        for malformed in [
+            &[][..],
+            &[6, 0, 0, 0],
+            &[6, 0, 0, 0, 1, 1],
+            &[6, 0, 0, 0, 7],
+        ] {
+            assert!(
+                matches!(with(malformed, &off), FactValue::Unknown(_)),
+                "{malformed:?}"
+            );
         }
     }
 }

@@ -20,22 +20,34 @@ const MAX_AGE: Duration = Duration::from_hours(7 * 24);
 /// The fact `pending_security_updates`.
 pub(in super::super) fn collect(host: &dyn Host) -> CollectedFact {
     let value = count(host).map_or_else(FactValue::Unknown, FactValue::Int);
-    CollectedFact::new(names::PENDING_SECURITY_UPDATES, value, format!("{LISTS} and {STATUS}"))
+    CollectedFact::new(
+        names::PENDING_SECURITY_UPDATES,
+        value,
+        format!("{LISTS} and {STATUS}"),
+    )
 }
 
 fn count(host: &dyn Host) -> Result<i64, String> {
-    let status = host
-        .read(STATUS)
-        .map_err(|_| "the package manager is not dpkg; only dpkg and apt are understood".to_owned())?;
+    let status = host.read(STATUS).map_err(|_| {
+        "the package manager is not dpkg; only dpkg and apt are understood".to_owned()
+    })?;
     let installed: BTreeMap<(&str, &str), &str> = paragraphs(&status)
-        .filter(|package| package.get("Status").is_some_and(|status| status.ends_with(" installed")))
+        .filter(|package| {
+            package
+                .get("Status")
+                .is_some_and(|status| status.ends_with(" installed"))
+        })
         .filter_map(|package| Some((key(&package)?, *package.get("Version")?)))
         .collect();
     let mut newest: BTreeMap<(String, String), String> = BTreeMap::new();
     for list in security_lists(host)? {
         for package in paragraphs(&list) {
-            let (Some(key), Some(version)) = (key(&package), package.get("Version")) else { continue };
-            let Some(current) = installed.get(&key) else { continue };
+            let (Some(key), Some(version)) = (key(&package), package.get("Version")) else {
+                continue;
+            };
+            let Some(current) = installed.get(&key) else {
+                continue;
+            };
             if compare(current, version) == Ordering::Less {
                 newest.insert((key.0.to_owned(), key.1.to_owned()), (*version).to_owned());
             }
@@ -50,7 +62,8 @@ fn key<'a>(package: &BTreeMap<&'a str, &'a str>) -> Option<(&'a str, &'a str)> {
 
 /// The fetched lists of security archives, if they are fresh.
 fn security_lists(host: &dyn Host) -> Result<Vec<String>, String> {
-    let entries = std::fs::read_dir(host.path(LISTS)).map_err(|error| format!("{LISTS}: {error}"))?;
+    let entries =
+        std::fs::read_dir(host.path(LISTS)).map_err(|error| format!("{LISTS}: {error}"))?;
     let mut lists = Vec::new();
     let mut compressed = false;
     for entry in entries.filter_map(Result::ok) {
@@ -70,14 +83,19 @@ fn security_lists(host: &dyn Host) -> Result<Vec<String>, String> {
             .map_or(UnixMillis(0), |since| UnixMillis(0).saturating_add(since));
         let age = host.now().since(modified);
         if age > MAX_AGE {
-            return Err(format!("the package lists are {} days old; run apt-get update", age.as_secs() / 86_400));
+            return Err(format!(
+                "the package lists are {} days old; run apt-get update",
+                age.as_secs() / 86_400
+            ));
         }
         lists.push(std::fs::read_to_string(entry.path()).map_err(|error| error.to_string())?);
     }
     match (lists.is_empty(), compressed) {
         (false, _) => Ok(lists),
         (true, true) => Err("the package lists are compressed, and not read".into()),
-        (true, false) => Err("there is no package list of a security archive; run apt-get update".into()),
+        (true, false) => {
+            Err("there is no package list of a security archive; run apt-get update".into())
+        }
     }
 }
 
@@ -139,7 +157,9 @@ fn compare_part(mut left: &str, mut right: &str) -> Ordering {
 }
 
 fn split_run(text: &str, digits: bool) -> (&str, &str) {
-    let end = text.find(|c: char| c.is_ascii_digit() != digits).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| c.is_ascii_digit() != digits)
+        .unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -160,8 +180,17 @@ mod tests {
     fn versions_sort_as_dpkg_sorts_them() {
         // In rising order; each pair was checked with `dpkg --compare-versions`.
         let rising = [
-            "1.0~rc1-1", "1.0-1", "1.0-1+b1", "1.0-1+deb12u1", "1.0-1+deb12u2", "1.0-1+deb12u10",
-            "1.0a-1", "1.0+x-1", "1.1-1", "1.10-1", "1:0.1-1",
+            "1.0~rc1-1",
+            "1.0-1",
+            "1.0-1+b1",
+            "1.0-1+deb12u1",
+            "1.0-1+deb12u2",
+            "1.0-1+deb12u10",
+            "1.0a-1",
+            "1.0+x-1",
+            "1.1-1",
+            "1.10-1",
+            "1:0.1-1",
         ];
         for (i, left) in rising.iter().enumerate() {
             for (j, right) in rising.iter().enumerate() {
@@ -184,7 +213,10 @@ mod tests {
 
     #[test]
     fn older_installed_packages_are_counted() {
-        let current = machine().file(LIST, "Package: openssl\nArchitecture: amd64\nVersion: 3.0.11-1~deb12u1\n");
+        let current = machine().file(
+            LIST,
+            "Package: openssl\nArchitecture: amd64\nVersion: 3.0.11-1~deb12u1\n",
+        );
         assert_eq!(collect(&current).value, FactValue::Int(0));
         let behind = machine().file(
             LIST,
