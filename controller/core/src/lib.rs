@@ -8,4 +8,7 @@ pub mod change;
 pub mod command;
 pub mod controller;
 pub mod output;
+pub mod pdp;
+pub mod policy;
+pub mod posture;
 pub mod state;
