@@ -103,14 +103,13 @@ impl ControlClock {
     /// When `end` comes, on the monotonic clock; `None` where it has come already, or where the
     /// time cannot be told.
     pub(crate) fn deadline(&self, end: UnixMillis, now: Now) -> Option<Mono> {
-        let current = self.now(now)?;
-        if end <= current {
-            return None;
-        }
-        if end == UnixMillis::MAX {
-            return Some(Mono(u64::MAX));
-        }
-        Some(now.mono.saturating_add(end.since(current)))
+        let anchor = self.anchor?;
+        let deadline = if end == UnixMillis::MAX {
+            Mono(u64::MAX)
+        } else {
+            anchor.mono.saturating_add(end.since(anchor.unix))
+        };
+        (deadline > now.mono).then_some(deadline)
     }
 }
 

@@ -26,14 +26,14 @@ const LEAST_AGE: Duration = Duration::from_secs(2);
 
 /// One WireGuard key of this device.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct OwnKey {
+pub(crate) struct OwnKey {
     /// Rises with every key.
-    pub counter: u64,
+    pub(crate) counter: u64,
     /// The private half.
     #[serde(with = "secret_bytes")]
-    pub secret: WgSecret,
+    pub(crate) secret: WgSecret,
     /// When it was made, in controller time as far as known.
-    pub made_at: UnixMillis,
+    pub(crate) made_at: UnixMillis,
 }
 
 /// Shows the public half.
@@ -51,7 +51,7 @@ impl PartialEq for OwnKey {
 
 /// All keys that the data path may use.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct KeyRing {
+pub(crate) struct KeyRing {
     /// The key in use.
     current: OwnKey,
     /// The key that follows, once announced.
@@ -113,31 +113,35 @@ impl KeyRing {
     }
 
     /// When the next step of the rotation is due, in controller time, for keys of this `lifetime`.
-    pub(crate) fn next_step(&self, lifetime: Duration) -> UnixMillis {
+    /// Without a controller (`may_announce`) none begins.
+    pub(crate) fn next_step(&self, lifetime: Duration, may_announce: bool) -> Option<UnixMillis> {
         let rotation = match &self.next {
-            Some(_) => self.announced_at.saturating_add(overlap(lifetime)),
-            None => self
-                .current
-                .made_at
-                .saturating_add(lifetime.max(LEAST_AGE)),
+            Some(_) => Some(self.announced_at.saturating_add(overlap(lifetime))),
+            None if may_announce => {
+                Some(self.current.made_at.saturating_add(lifetime.max(LEAST_AGE)))
+            }
+            None => None,
         };
-        match &self.previous {
-            Some((_, until)) => rotation.min(*until),
-            None => rotation,
-        }
+        let retirement = self.previous.as_ref().map(|(_, until)| *until);
+        rotation.into_iter().chain(retirement).min()
     }
 
     /// Takes the steps that are due. `leases_end` is the latest end of a grant: until then a peer
-    /// without a controller may know the old key only. Returns whether anything changed.
+    /// without a controller may know the old key only. Without `announce`, which takes a controller,
+    /// no rotation begins. Returns whether anything changed.
     pub(crate) fn step(
         &mut self,
-        random: &mut Random,
+        announce: Option<&mut Random>,
         now: UnixMillis,
         lifetime: Duration,
         leases_end: UnixMillis,
     ) -> bool {
         let mut changed = false;
-        if self.previous.as_ref().is_some_and(|(_, until)| *until <= now) {
+        if self
+            .previous
+            .as_ref()
+            .is_some_and(|(_, until)| *until <= now)
+        {
             self.previous = None;
             changed = true;
         }
@@ -154,7 +158,9 @@ impl KeyRing {
             } else if self.announced_at.saturating_add(overlap(lifetime)) <= now {
                 changed |= self.promote(now, lifetime, leases_end);
             }
-        } else if made_at.saturating_add(lifetime.max(LEAST_AGE)) <= now {
+        } else if let Some(random) = announce
+            && made_at.saturating_add(lifetime.max(LEAST_AGE)) <= now
+        {
             self.next = Some(OwnKey {
                 counter: self.current.counter.saturating_add(1),
                 secret: WgSecret::from_bytes(random.bytes()),
@@ -192,7 +198,10 @@ fn overlap(lifetime: Duration) -> Duration {
 mod secret_bytes {
     use super::{Deserialize, Deserializer, Serialize, Serializer, WgSecret};
 
-    pub(super) fn serialize<S: Serializer>(key: &WgSecret, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        key: &WgSecret,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         key.to_bytes().serialize(serializer)
     }
 
@@ -219,19 +228,19 @@ mod tests {
         let mut ring = KeyRing::new(&mut random, after(0));
         let first = ring.current().secret.public();
         let end = after(86_400 + 300 + 3600);
-        assert_eq!(ring.next_step(DAY), after(86_400));
-        assert!(!ring.step(&mut random, after(86_399), DAY, end));
-        assert!(ring.step(&mut random, after(86_400), DAY, end));
+        assert_eq!(ring.next_step(DAY, true), Some(after(86_400)));
+        assert!(!ring.step(Some(&mut random), after(86_399), DAY, end));
+        assert!(ring.step(Some(&mut random), after(86_400), DAY, end));
         assert_eq!(ring.next_counter(), Some(ring.current().counter + 1));
         assert_eq!(ring.all().count(), 2);
         assert_eq!(ring.current().secret.public(), first);
-        assert_eq!(ring.next_step(DAY), after(86_700));
-        assert!(!ring.step(&mut random, after(86_699), DAY, end));
-        assert!(ring.step(&mut random, after(86_700), DAY, end));
+        assert_eq!(ring.next_step(DAY, true), Some(after(86_700)));
+        assert!(!ring.step(Some(&mut random), after(86_699), DAY, end));
+        assert!(ring.step(Some(&mut random), after(86_700), DAY, end));
         assert_ne!(ring.current().secret.public(), first);
         assert!(ring.contains(&first) && ring.next_counter().is_none());
-        assert_eq!(ring.next_step(DAY), end);
-        assert!(ring.step(&mut random, end, DAY, end));
+        assert_eq!(ring.next_step(DAY, true), Some(end));
+        assert!(ring.step(Some(&mut random), end, DAY, end));
         assert!(!ring.contains(&first));
     }
 
@@ -240,7 +249,7 @@ mod tests {
         let mut random = Random::new([1; 32]);
         let mut ring = KeyRing::new(&mut random, after(0));
         let first = ring.current().clone();
-        ring.step(&mut random, after(90_000), DAY, UnixMillis(0));
+        ring.step(Some(&mut random), after(90_000), DAY, UnixMillis(0));
         assert!(ring.promote(after(90_001), DAY, UnixMillis(0)));
         assert!(!ring.promote(after(90_001), DAY, UnixMillis(0)));
         assert!(ring.current().counter > first.counter);
@@ -251,9 +260,9 @@ mod tests {
     fn a_clock_set_back_neither_blocks_nor_storms() {
         let mut random = Random::new([1; 32]);
         let mut ring = KeyRing::new(&mut random, after(500_000));
-        assert!(ring.step(&mut random, after(0), DAY, UnixMillis(0)));
-        assert!(!ring.step(&mut random, after(1), DAY, UnixMillis(0)));
-        assert_eq!(ring.next_step(DAY), after(86_400));
+        assert!(ring.step(Some(&mut random), after(0), DAY, UnixMillis(0)));
+        assert!(!ring.step(Some(&mut random), after(1), DAY, UnixMillis(0)));
+        assert_eq!(ring.next_step(DAY, true), Some(after(86_400)));
     }
 
     #[test]

@@ -4,7 +4,18 @@
 #![warn(missing_docs)]
 
 pub mod api;
+mod clock;
+mod control;
 pub mod datapath;
 pub mod drop_reason;
+pub mod engine;
 pub mod filter;
+mod keys;
+mod lease;
+mod map;
+pub mod output;
+mod path;
+mod posture;
+mod random;
+pub mod stored;
 pub mod wg;

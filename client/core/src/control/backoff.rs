@@ -69,7 +69,9 @@ mod tests {
     fn only_a_session_that_lasted_resets() {
         let mut random = Random::new([7; 32]);
         let mut backoff = Backoff::default();
-        (0..8).for_each(|_| drop(backoff.next(&mut random)));
+        for _ in 0..8 {
+            backoff.next(&mut random);
+        }
         backoff.session_ended(Mono(0), Mono(1_000_000_000));
         assert_eq!(backoff.attempts(), 8);
         backoff.session_ended(Mono(0), Mono(10_000_000_000));

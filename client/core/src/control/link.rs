@@ -1,7 +1,5 @@
 //! The states of the control session.
 
-use std::net::SocketAddr;
-
 use gatereeve_shared::identity::identity_key::IdentityPublicKey;
 use gatereeve_shared::time::Mono;
 use gatereeve_shared::wire::controller::Standing;
@@ -26,8 +24,6 @@ pub(crate) struct Session {
     pub(crate) since: Mono,
     /// The network's key, as the controller has shown it and the fingerprint has confirmed it.
     pub(crate) network_key: IdentityPublicKey,
-    /// Where the controller saw this device come from.
-    pub(crate) observed: SocketAddr,
     /// How the device stands, as last said.
     pub(crate) standing: Standing,
     /// How far it got.

@@ -113,8 +113,8 @@ fn equivocates(before: &Before<'_>, map: &HeldMap, this: &SelfEntry) -> bool {
     let own_differs = own.addresses != this.addresses || own.prefixes != this.prefixes;
     own_differs
         || map.peers.iter().any(|(device, peer)| {
-            held.peers.get(device).is_some_and(|old| {
-                old.addresses != peer.addresses || old.name != peer.name
-            })
+            held.peers
+                .get(device)
+                .is_some_and(|old| old.addresses != peer.addresses || old.name != peer.name)
         })
 }

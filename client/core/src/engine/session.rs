@@ -1,0 +1,289 @@
+//! Connecting, the hello, and what a session may say in which phase.
+
+use std::time::Duration;
+
+use gatereeve_shared::identity::fingerprint::Fingerprint;
+use gatereeve_shared::posture::fact::PostureReport;
+use gatereeve_shared::time::{Now, UnixMillis};
+use gatereeve_shared::wire::client::{Attach, ClientMessage};
+use gatereeve_shared::wire::controller::{
+    ControllerHello, ControllerMessage, Pong, Refusal, RefusalCode, Standing,
+};
+
+use super::{Engine, Timer};
+use crate::control::link::{Link, Phase, Resync, Session};
+use crate::lease;
+use crate::output::Output;
+use crate::posture::report;
+
+/// The shell has this long to connect.
+const CONNECTING: Duration = Duration::from_secs(30);
+/// Time between two pings.
+const PING: Duration = Duration::from_secs(30);
+/// A ping is answered within this time, or the session is over.
+const PONG: Duration = Duration::from_secs(10);
+/// An attach that brought no map within this time after a ping had nothing to bring.
+const QUIET: Duration = Duration::from_millis(500);
+/// The wait where trying again soon helps nobody: replaced, refused, not a device.
+const SLOW: Duration = Duration::from_secs(120);
+/// Posture checks that are remembered.
+const MOST_CHECKS: usize = 1024;
+
+impl Engine {
+    pub(super) fn connect(&mut self, now: Now) {
+        if !self.up {
+            return;
+        }
+        self.timers.clear(Timer::Connect);
+        self.link = Link::Connecting;
+        self.timers
+            .set(Timer::Connecting, now.mono.saturating_add(CONNECTING));
+        self.turn.push(Output::Connect {
+            attempt: self.backoff.attempts(),
+        });
+    }
+
+    /// A session with a controller has begun; its binding was checked.
+    pub fn handle_connected(&mut self, hello: ControllerHello, now: Now) {
+        self.begin(now);
+        if !self.up || !matches!(self.link, Link::Connecting | Link::Idle) {
+            self.turn.push(Output::Disconnect);
+        } else if Fingerprint::of(&hello.binding.network) == self.config.network {
+            self.open_session(&hello, now);
+        } else {
+            self.lose_session("controller key mismatch", now);
+        }
+        self.settle(now);
+    }
+
+    fn open_session(&mut self, hello: &ControllerHello, now: Now) {
+        self.timers.clear(Timer::Connecting);
+        self.timers.clear(Timer::Connect);
+        self.set_clock(hello.now, now);
+        let loopback = hello.observed.ip().to_canonical().is_loopback();
+        if self.stored.loopback != loopback {
+            self.stored.loopback = loopback;
+            self.dirty.table = true;
+            self.dirty.save = true;
+        }
+        self.posture.session_began();
+        self.link = Link::Up(Box::new(Session {
+            since: now.mono,
+            network_key: hello.binding.network,
+            standing: hello.standing,
+            phase: Phase::Waiting,
+            reports: 0,
+            resync: Resync::Settled,
+            ping: None,
+            acked: None,
+        }));
+        self.arm_ping(now);
+        self.collect_posture(now);
+        self.take_standing(hello.standing, now);
+    }
+
+    /// The session is over, or an attempt to connect has failed.
+    pub fn handle_disconnected(&mut self, error: String, now: Now) {
+        self.begin(now);
+        if matches!(self.link, Link::Up(_) | Link::Connecting) {
+            self.end_session(error, now);
+        }
+        self.settle(now);
+    }
+
+    /// Gives a session up from this side.
+    pub(super) fn lose_session(&mut self, error: &str, now: Now) {
+        self.turn.push(Output::Disconnect);
+        self.end_session(error.to_owned(), now);
+    }
+
+    fn end_session(&mut self, error: String, now: Now) {
+        if let Link::Up(session) = &self.link {
+            self.backoff.session_ended(session.since, now.mono);
+        }
+        self.forget_session();
+        self.link = Link::Idle;
+        // A refusal says more than the end of the connection behind it.
+        if self.last_error.is_none() || !error.is_empty() {
+            self.last_error = Some(error);
+        }
+        self.answer_all_from_map(now);
+        self.release_gate(now);
+        let hopeless = match self.stored.standing {
+            Some(Standing::Revoked | Standing::Expired) => true,
+            Some(Standing::Unknown) => self.stored.enrollment.is_none(),
+            Some(Standing::Pending | Standing::Approved | Standing::Quarantined) | None => false,
+        };
+        let delay = if hopeless || self.slow_down {
+            self.random.around(SLOW)
+        } else {
+            self.backoff.next(&mut self.random)
+        };
+        self.slow_down = false;
+        self.timers
+            .set(Timer::Connect, now.mono.saturating_add(delay));
+    }
+
+    /// Stops having to do with the controller.
+    pub(super) fn hang_up(&mut self, now: Now) {
+        if !matches!(self.link, Link::Off | Link::Idle) {
+            self.turn.push(Output::Disconnect);
+        }
+        self.forget_session();
+        self.timers.clear(Timer::Connect);
+        self.link = Link::Off;
+        self.last_error = None;
+        self.answer_all_from_map(now);
+    }
+
+    fn forget_session(&mut self) {
+        self.assembler.clear();
+        for timer in [
+            Timer::Connecting,
+            Timer::Ping,
+            Timer::Pong,
+            Timer::Attach,
+            Timer::Quiet,
+            Timer::Collect,
+            Timer::Report,
+        ] {
+            self.timers.clear(timer);
+        }
+    }
+
+    /// Something that the controller said.
+    pub fn handle_control(&mut self, message: ControllerMessage, now: Now) {
+        self.begin(now);
+        if self.link.session().is_some() {
+            match message {
+                // A second hello is out of place; the shell took the first.
+                ControllerMessage::Hello(_) => {}
+                ControllerMessage::Enrolled(reply) => self.on_enrolled(reply, now),
+                ControllerMessage::Map(update) => self.on_map(update, now),
+                ControllerMessage::Renew(renewal) => self.on_renewal(&renewal, now),
+                ControllerMessage::Endpoints(changes) => self.on_endpoints(changes, now),
+                ControllerMessage::Posture(mut checks) => {
+                    checks.truncate(MOST_CHECKS);
+                    self.checks = checks;
+                }
+                ControllerMessage::Why(reply) => self.on_why(reply),
+                ControllerMessage::Pong(pong) => self.on_pong(&pong, now),
+                ControllerMessage::Refused(refusal) => self.on_refused(refusal, now),
+                ControllerMessage::Standing(standing) => self.take_standing(standing, now),
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Attaches as soon as there are facts to attach with, and after a short wait without.
+    pub(super) fn attach(&mut self, now: Now) {
+        self.timers.clear(Timer::Attach);
+        let keys = self
+            .keys
+            .update(&self.config.identity, &self.config.network);
+        // A map counts as held only when it is enforced: what is announced here is as good as an
+        // acknowledgement.
+        let have = self
+            .enforced
+            .filter(|enforced| self.held_generation() == Some(*enforced));
+        let report = match self.posture.facts() {
+            Some(facts) => report::report(1, facts, now),
+            None => PostureReport {
+                counter: 1,
+                facts: Vec::new(),
+            },
+        };
+        let Some(session) = self.link.session_mut() else {
+            return;
+        };
+        session.phase = Phase::Attached;
+        session.acked = have;
+        session.reports = 1;
+        if self.posture.facts().is_some() {
+            self.posture.reported(now);
+        }
+        self.say(ClientMessage::Attach(Attach {
+            keys,
+            endpoints: self.own_endpoints(),
+            have,
+            report,
+            software: self.config.software.clone(),
+        }));
+        self.arm_collection(now);
+        self.ping(now);
+    }
+
+    pub(super) fn held_generation(&self) -> Option<gatereeve_shared::generation::Generation> {
+        self.stored.map.as_ref().map(|map| map.generation)
+    }
+
+    fn arm_ping(&mut self, now: Now) {
+        let delay = self.random.around(PING);
+        self.timers.set(Timer::Ping, now.mono.saturating_add(delay));
+    }
+
+    pub(super) fn ping(&mut self, now: Now) {
+        let nonce = self.number();
+        let Some(session) = self.link.session_mut() else {
+            return;
+        };
+        session.ping = Some(nonce);
+        self.timers.set(Timer::Pong, now.mono.saturating_add(PONG));
+        self.say(ClientMessage::Ping(nonce));
+        self.arm_ping(now);
+    }
+
+    fn on_pong(&mut self, pong: &Pong, now: Now) {
+        let have_map = self.held_generation().is_some();
+        let Some(session) = self.link.session_mut() else {
+            return;
+        };
+        if session.ping != Some(pong.nonce) {
+            return;
+        }
+        session.ping = None;
+        let phase = session.phase;
+        self.timers.clear(Timer::Pong);
+        self.set_clock(pong.now, now);
+        match phase {
+            Phase::Synced => self.release_gate(now),
+            Phase::Attached if have_map => self
+                .timers
+                .set(Timer::Quiet, now.mono.saturating_add(QUIET)),
+            Phase::Attached | Phase::Waiting | Phase::Collecting => {}
+        }
+    }
+
+    /// Takes the controller's time. What had ended under the old one stays so until it is renewed.
+    fn set_clock(&mut self, controller: UnixMillis, now: Now) {
+        let before = self
+            .clock
+            .now(now)
+            .filter(|_| self.clock.is_from_controller());
+        if self.clock.set(controller, now) {
+            if let (Some(before), Some(map)) = (before, &mut self.stored.map) {
+                lease::bury_ended(map, before);
+            }
+            self.dirty.table = true;
+        }
+    }
+
+    fn on_refused(&mut self, refusal: Refusal, now: Now) {
+        match refusal.code {
+            // Two that replace each other must not do so in a circle.
+            RefusalCode::Replaced | RefusalCode::Version | RefusalCode::Standing => {
+                self.slow_down = true;
+            }
+            RefusalCode::Binding => {
+                self.alarm(format!("the controller refused a key: {}", refusal.message));
+            }
+            RefusalCode::Invite
+            | RefusalCode::RateLimited
+            | RefusalCode::Protocol
+            | RefusalCode::Unavailable
+            | RefusalCode::ShuttingDown => {}
+        }
+        tracing::info!(code = ?refusal.code, "refused by the controller");
+        self.refused(refusal, now);
+    }
+}

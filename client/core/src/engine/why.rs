@@ -1,0 +1,183 @@
+//! "May I reach this, and if not, why?": the controller's answer, or the map's where it is not there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use gatereeve_shared::limits;
+use gatereeve_shared::policy::port::{PortSpec, Protocol};
+use gatereeve_shared::time::{Mono, Now};
+use gatereeve_shared::wire::client::{ClientMessage, WhyRequest};
+use gatereeve_shared::wire::controller::WhyReply;
+use gatereeve_shared::wire::map::PeerEntry;
+
+use super::{Engine, Timer};
+use crate::api::WhyView;
+use crate::output::Output;
+
+/// The controller has this long to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Questions that wait at most; further ones are answered from the map at once.
+const MOST: usize = 64;
+/// Missing conditions that are shown.
+const MOST_MISSING: usize = 64;
+
+/// Questions that wait for the controller, by the number they were given.
+#[derive(Debug, Default)]
+pub(super) struct Questions(BTreeMap<u64, Question>);
+
+#[derive(Debug)]
+struct Question {
+    /// The shell's number.
+    request: u64,
+    peer: String,
+    protocol: Protocol,
+    port: u16,
+    until: Mono,
+}
+
+impl Engine {
+    /// Asks whether `peer` (name, device ID or overlay address) may be reached. Answered by
+    /// [`Output::WhyAnswer`] with the same `request`, within a few seconds.
+    pub fn handle_why(
+        &mut self,
+        request: u64,
+        peer: String,
+        protocol: Protocol,
+        port: u16,
+        now: Now,
+    ) {
+        self.begin(now);
+        let question = Question {
+            request,
+            peer,
+            protocol,
+            port,
+            until: now.mono.saturating_add(PATIENCE),
+        };
+        let can_ask = self.link.attached().is_some()
+            && self.questions.0.len() < MOST
+            && question.peer.len() <= limits::TEXT;
+        if can_ask {
+            let number = self.number();
+            self.say(ClientMessage::Why(WhyRequest {
+                request: number,
+                peer: question.peer.clone(),
+                protocol,
+                port,
+            }));
+            self.timers.set_earlier(Timer::Why, question.until);
+            self.questions.0.insert(number, question);
+        } else {
+            self.answer_from_map(&question, now);
+        }
+        self.settle(now);
+    }
+
+    pub(super) fn on_why(&mut self, reply: WhyReply) {
+        let Some(question) = self.questions.0.remove(&reply.request) else {
+            return;
+        };
+        let mut missing = reply.missing;
+        missing.truncate(MOST_MISSING);
+        let view = WhyView {
+            port: asked(&question),
+            peer: question.peer,
+            allowed: reply.allowed,
+            rule: reply.rule,
+            until: reply.until,
+            missing,
+            answered_by: "controller".into(),
+        };
+        self.turn.push(Output::WhyAnswer {
+            request: question.request,
+            view,
+        });
+    }
+
+    pub(super) fn answer_overdue(&mut self, now: Now) {
+        let overdue: Vec<u64> = self
+            .questions
+            .0
+            .iter()
+            .filter(|(_, question)| question.until <= now.mono)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in overdue {
+            if let Some(question) = self.questions.0.remove(&number) {
+                self.answer_from_map(&question, now);
+            }
+        }
+        if let Some(next) = self.questions.0.values().map(|q| q.until).min() {
+            self.timers.set(Timer::Why, next);
+        }
+    }
+
+    pub(super) fn answer_all_from_map(&mut self, now: Now) {
+        self.timers.clear(Timer::Why);
+        for question in std::mem::take(&mut self.questions.0).into_values() {
+            self.answer_from_map(&question, now);
+        }
+    }
+
+    /// What the map held says; a name that it does not have and a peer that no rule allows are the
+    /// same answer.
+    fn answer_from_map(&mut self, question: &Question, now: Now) {
+        let leases = self.leases(now);
+        let granted = self
+            .peer_named(&question.peer)
+            .filter(|peer| self.in_table.contains(&peer.device))
+            .and_then(|peer| {
+                peer.egress
+                    .iter()
+                    .filter(|rule| {
+                        let covers =
+                            |port: &PortSpec| port.contains(question.protocol, question.port);
+                        rule.ports.iter().any(covers) && leases.deadline(rule).is_some()
+                    })
+                    .max_by_key(|rule| leases.end(rule))
+                    .map(|rule| (rule.rule.clone(), leases.end(rule)))
+            });
+        let missing = match &granted {
+            Some(_) => Vec::new(),
+            None => vec![
+                "no rule in the map held here allows it; the controller, which could say more, does not answer"
+                    .to_owned(),
+            ],
+        };
+        let view = WhyView {
+            peer: question.peer.clone(),
+            port: asked(question),
+            allowed: granted.is_some(),
+            until: granted.as_ref().map(|(_, end)| *end),
+            rule: granted.map(|(rule, _)| rule),
+            missing,
+            answered_by: "map".into(),
+        };
+        self.turn.push(Output::WhyAnswer {
+            request: question.request,
+            view,
+        });
+    }
+
+    /// The held peer of this name, device ID or overlay address.
+    fn peer_named(&self, name: &str) -> Option<&PeerEntry> {
+        let map = self.stored.map.as_ref()?;
+        if let Ok(device) = name.parse()
+            && let Some(peer) = map.peers.get(&device)
+        {
+            return Some(peer);
+        }
+        let address = name.parse().ok();
+        map.peers
+            .values()
+            .find(|peer| {
+                peer.name.as_str() == name
+                    || address.is_some_and(|address| super::status::owns(&peer.addresses, address))
+            })
+            .map(AsRef::as_ref)
+    }
+}
+
+fn asked(question: &Question) -> PortSpec {
+    PortSpec::new(question.protocol, question.port, question.port).unwrap_or(PortSpec::ANY)
+}
