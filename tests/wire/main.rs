@@ -1,1 +1,5 @@
-//! Wire.
+//! The control protocol's bytes, frozen, and its decoders under hostile input.
+
+mod golden;
+mod hostile;
+mod samples;
