@@ -173,9 +173,11 @@ impl ControllerCli {
     /// # Errors
     /// [`CliError`] where it fails.
     pub fn change(&self, arguments: &[&str]) -> anyhow::Result<Committed> {
-        match self.run(arguments)?.json(&[0, 7])? {
-            Reply::Committed(committed) => Ok(committed),
-            other => Err(anyhow!("{arguments:?} answered {other:?}")),
+        let reply = self.run(arguments)?.json(&[0, 7])?;
+        if let Reply::Committed(committed) = reply {
+            Ok(committed)
+        } else {
+            Err(anyhow!("{arguments:?} answered {reply:?}"))
         }
     }
 
@@ -203,9 +205,11 @@ impl ControllerCli {
             .into_iter()
             .chain(options.iter().copied())
             .collect();
-        match self.ask(&arguments)? {
-            Reply::Invite { invite, .. } => Ok(invite),
-            other => Err(anyhow!("invite create answered {other:?}")),
+        let reply = self.ask(&arguments)?;
+        if let Reply::Invite { invite, .. } = reply {
+            Ok(invite)
+        } else {
+            Err(anyhow!("invite create answered {reply:?}"))
         }
     }
 

@@ -1,6 +1,7 @@
 //! The system tested as a whole: what the suites, the demo and the benchmarks share.
 //!
 //! * [`netns`]: network namespaces that leave nothing behind, and the links between them.
+//! * [`interrupt`]: Ctrl-C leaves nothing behind.
 //! * [`process`]: the daemons as child processes that never outlive this one.
 //! * [`binaries`]: builds the two programs once, the way cargo would.
 //! * [`world`]: a controller and devices, each in a namespace with its own state.
@@ -13,6 +14,7 @@
 pub mod binaries;
 pub mod cli;
 pub mod clock;
+pub mod interrupt;
 pub mod netns;
 pub mod process;
 pub mod suite;

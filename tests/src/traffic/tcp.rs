@@ -9,10 +9,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::{Worker, is_stopped};
-use crate::clock::{Stopwatch, wall};
+use crate::clock::{Stopwatch, wait_for, wall};
 use crate::netns::Namespace;
 
 const POLL: Duration = Duration::from_millis(50);
+/// Between two chunks of 16 KiB, so about 4 MB/s: plenty to see a stop, little enough for twenty
+/// devices on two cores.
+const PACE: Duration = Duration::from_millis(4);
 
 /// A server on a TCP port, both families, that sends to whoever connects until they close.
 #[derive(Debug)]
@@ -27,6 +30,18 @@ impl TcpSource {
     /// # Errors
     /// Where the port cannot be had.
     pub fn start(namespace: &Namespace, port: u16) -> anyhow::Result<Self> {
+        Self::start_at(namespace, port, PACE)
+    }
+
+    /// Listens on `port` in `namespace`, and sends as fast as it goes.
+    ///
+    /// # Errors
+    /// Where the port cannot be had.
+    pub fn start_unpaced(namespace: &Namespace, port: u16) -> anyhow::Result<Self> {
+        Self::start_at(namespace, port, Duration::ZERO)
+    }
+
+    fn start_at(namespace: &Namespace, port: u16, pause: Duration) -> anyhow::Result<Self> {
         let listener = namespace.run(|| {
             TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).context("listen on a TCP port")
         })?;
@@ -39,7 +54,9 @@ impl TcpSource {
                 match listener.accept() {
                     Ok((stream, _)) => {
                         counter.fetch_add(1, Ordering::Relaxed);
-                        senders.push(Worker::start(move |stop| send_without_end(stream, stop)));
+                        senders.push(Worker::start(move |stop| {
+                            send_without_end(stream, pause, stop);
+                        }));
                     }
                     Err(_) => std::thread::sleep(Duration::from_millis(2)),
                 }
@@ -58,8 +75,7 @@ impl TcpSource {
     }
 }
 
-/// About 4 MB/s: plenty to see a stop, little enough for twenty devices on two cores.
-fn send_without_end(mut stream: TcpStream, stop: &std::sync::atomic::AtomicBool) {
+fn send_without_end(mut stream: TcpStream, pause: Duration, stop: &std::sync::atomic::AtomicBool) {
     let chunk = [0x5a; 16 * 1024];
     if stream.set_nonblocking(false).is_err() || stream.set_write_timeout(Some(POLL)).is_err() {
         return;
@@ -67,7 +83,8 @@ fn send_without_end(mut stream: TcpStream, stop: &std::sync::atomic::AtomicBool)
     while !is_stopped(stop) {
         match stream.write(&chunk) {
             Ok(0) => return,
-            Ok(_) => std::thread::sleep(Duration::from_millis(4)),
+            Ok(_) if pause.is_zero() => {}
+            Ok(_) => std::thread::sleep(pause),
             Err(error) if is_patient(error.kind()) => {}
             Err(_) => return,
         }
@@ -154,6 +171,18 @@ impl Download {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Waits until nothing has come for `silence`, and returns the wall-clock time of the last byte.
+    ///
+    /// # Errors
+    /// Where bytes still come after `limit`.
+    pub fn wait_cut(&self, silence: Duration, limit: Duration) -> anyhow::Result<Duration> {
+        wait_for("the download to be cut", limit, || {
+            let last = self.last_at();
+            let is_silent = wall().saturating_sub(last) >= silence;
+            Ok(is_silent.then_some(last))
+        })
     }
 
     /// Bytes that come in during `period`.

@@ -95,14 +95,13 @@ fn receive(
             MsgFlags::empty(),
         );
         let Ok(message) = received else { continue };
-        let stamp = message
-            .cmsgs()
-            .into_iter()
-            .flatten()
-            .find_map(|control| match control {
-                ControlMessageOwned::ScmTimestampns(at) => Some(Duration::from(at)),
-                _ => None,
-            });
+        let stamp = message.cmsgs().into_iter().flatten().find_map(|control| {
+            if let ControlMessageOwned::ScmTimestampns(at) = control {
+                Some(Duration::from(at))
+            } else {
+                None
+            }
+        });
         let (length, from) = (message.bytes, message.address);
         let at = stamp.unwrap_or_else(wall);
         let packet = buffer.get(..length).unwrap_or_default();

@@ -116,9 +116,11 @@ impl ControllerHost {
     /// # Errors
     /// Where the command fails.
     pub fn status(&self) -> anyhow::Result<StatusReply> {
-        match self.cli.ask(&["status"])? {
-            Reply::Status(status) => Ok(status),
-            other => Err(anyhow!("status answered {other:?}")),
+        let reply = self.cli.ask(&["status"])?;
+        if let Reply::Status(status) = reply {
+            Ok(status)
+        } else {
+            Err(anyhow!("status answered {reply:?}"))
         }
     }
 
@@ -127,9 +129,11 @@ impl ControllerHost {
     /// # Errors
     /// Where the command fails.
     pub fn device(&self, name: &str) -> anyhow::Result<DeviceView> {
-        match self.cli.ask(&["device", "show", name])? {
-            Reply::Device(device) => Ok(*device),
-            other => Err(anyhow!("device show answered {other:?}")),
+        let reply = self.cli.ask(&["device", "show", name])?;
+        if let Reply::Device(device) = reply {
+            Ok(*device)
+        } else {
+            Err(anyhow!("device show answered {reply:?}"))
         }
     }
 
@@ -138,9 +142,11 @@ impl ControllerHost {
     /// # Errors
     /// Where the command fails.
     pub fn explain(&self, from: &str, to: &str, port: &str) -> anyhow::Result<ExplainView> {
-        match self.cli.ask(&["policy", "explain", from, to, port])? {
-            Reply::Explained(view) => Ok(view),
-            other => Err(anyhow!("policy explain answered {other:?}")),
+        let reply = self.cli.ask(&["policy", "explain", from, to, port])?;
+        if let Reply::Explained(view) = reply {
+            Ok(view)
+        } else {
+            Err(anyhow!("policy explain answered {reply:?}"))
         }
     }
 

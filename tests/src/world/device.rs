@@ -171,9 +171,11 @@ impl DeviceHost {
     /// # Errors
     /// Where the command fails.
     pub fn status(&self) -> anyhow::Result<StatusView> {
-        match self.cli.ask(&["status"])? {
-            LocalReply::Status(status) => Ok(*status),
-            other => Err(anyhow!("status answered {other:?}")),
+        let reply = self.cli.ask(&["status"])?;
+        if let LocalReply::Status(status) = reply {
+            Ok(*status)
+        } else {
+            Err(anyhow!("status answered {reply:?}"))
         }
     }
 
@@ -182,9 +184,11 @@ impl DeviceHost {
     /// # Errors
     /// Where the command fails.
     pub fn peers(&self) -> anyhow::Result<Vec<PeerView>> {
-        match self.cli.ask(&["peers"])? {
-            LocalReply::Peers { peers } => Ok(peers),
-            other => Err(anyhow!("peers answered {other:?}")),
+        let reply = self.cli.ask(&["peers"])?;
+        if let LocalReply::Peers { peers } = reply {
+            Ok(peers)
+        } else {
+            Err(anyhow!("peers answered {reply:?}"))
         }
     }
 
@@ -194,9 +198,11 @@ impl DeviceHost {
     /// Where the command fails.
     pub fn why(&self, destination: &str) -> anyhow::Result<WhyView> {
         // 3 is the status of a denial.
-        match self.cli.run(&["why", destination])?.json(&[0, 3])? {
-            LocalReply::Why(view) => Ok(view),
-            other => Err(anyhow!("why answered {other:?}")),
+        let reply = self.cli.run(&["why", destination])?.json(&[0, 3])?;
+        if let LocalReply::Why(view) = reply {
+            Ok(view)
+        } else {
+            Err(anyhow!("why answered {reply:?}"))
         }
     }
 

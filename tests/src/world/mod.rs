@@ -15,6 +15,7 @@ pub use controller::ControllerHost;
 pub use device::DeviceHost;
 
 use crate::binaries::{Binaries, Profile};
+use crate::interrupt;
 use crate::netns::links::Switch;
 
 /// How long anything may take that ought to take a moment. Generous: the machine may be busy, and a
@@ -45,6 +46,7 @@ impl World {
         let binaries = Binaries::build(profile)?;
         // Paths of Unix sockets are short: the directory goes right below the temporary one.
         let directory = tempfile::Builder::new().prefix("gr-").tempdir()?;
+        interrupt::register(directory.path().to_owned());
         let switch = Switch::new()?;
         let (namespace, underlay) = switch.connect(1)?;
         let mut controller = ControllerHost::new(
