@@ -5,7 +5,10 @@
 //! administrator's part and lies outside.
 
 pub mod engine;
+pub mod explain;
+pub(crate) mod live;
 pub(crate) mod ports;
+pub mod reach;
 
 use std::collections::BTreeMap;
 

@@ -1,20 +1,24 @@
 //! The policy: one TOML file that says who may reach what.
 //!
 //! Pipeline: [`Policy::parse`] reads and checks a file, every problem with its place in it;
-//! [`resolve::Resolved`] turns principals into sets of devices; [`crate::pdp::engine`] decides.
+//! [`render`](render::render) draws it. [`resolve::Resolved`] turns principals into sets of devices;
+//! [`crate::pdp::engine`] decides. [`diff`] compares two policies, [`selftest`] runs the file's tests.
 //!
 //! There is no deny rule and no order: what no rule allows is denied. Rules speak of identities, so
 //! each covers IPv4 and IPv6 alike. What cannot be enforced is refused, never ignored.
 
 mod advice;
 pub(crate) mod bits;
+pub mod diff;
 pub(crate) mod duration;
 mod parse;
 pub mod principal;
 mod problem;
+pub mod render;
 pub mod resolve;
 pub mod rule;
 pub mod schedule;
+pub mod selftest;
 mod suggest;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +33,8 @@ use crate::state::device::Device;
 use principal::{Groups, Principal, Subject};
 use resolve::Resolved;
 use rule::{Rule, SelfTest};
+
+pub use render::render;
 
 /// Largest policy file, in bytes.
 pub const MAX_BYTES: usize = 1024 * 1024;
