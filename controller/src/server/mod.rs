@@ -1,0 +1,208 @@
+//! The actor: one task owns the [`Controller`] and carries out what it asks.
+//!
+//! One mutation, then drain: every input (an admin's request, an event of a control session, the
+//! result of an append, the timer) is one `handle_*` call, after which all outputs are taken and
+//! carried out in their order. Nothing here waits for a disk or a peer: appends go to the journal's
+//! thread and come back as inputs, tables to the keeper's, messages to bounded queues.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use gatereeve_controller_core::audit::entry::Actor;
+use gatereeve_controller_core::command::{CommandError, Reply, Request};
+use gatereeve_controller_core::controller::Controller;
+use gatereeve_controller_core::output::{RequestId, SessionId};
+use gatereeve_runtime::clock::Clock;
+use gatereeve_shared::identity::identity_key::IdentityKey;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::journal::writer::{Appended, JournalWriter};
+use crate::quic::{SessionEvent, SessionOutput};
+use crate::server::checkpointer::Checkpointer;
+use crate::store::keeper::Keeper;
+
+pub mod checkpointer;
+mod outputs;
+pub mod recover;
+pub mod serve;
+mod stop;
+
+
+/// The longest sleep: the timer is looked at again after that, whatever the clocks did.
+const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+
+/// A command from the admin socket.
+#[derive(Debug)]
+pub struct AdminRequest {
+    /// Who asks, by the socket's peer credentials.
+    pub actor: Actor,
+    /// What.
+    pub request: Request,
+    /// Where the answer goes. Dropped when the controller stops first.
+    pub reply: oneshot::Sender<Result<Reply, CommandError>>,
+}
+
+/// What the actor listens to.
+#[derive(Debug)]
+pub struct Inputs {
+    /// Commands.
+    pub admin: mpsc::Receiver<AdminRequest>,
+    /// What happens at the control sessions.
+    pub events: mpsc::Receiver<SessionEvent>,
+    /// Results of appends.
+    pub appended: mpsc::Receiver<Appended>,
+    /// Cancelled when the controller is to stop.
+    pub stop: CancellationToken,
+}
+
+/// The actor.
+#[derive(Debug)]
+pub struct Server {
+    controller: Controller,
+    journal: JournalWriter,
+    keeper: Keeper,
+    checkpointer: Checkpointer,
+    sessions: BTreeMap<SessionId, mpsc::Sender<SessionOutput>>,
+    /// Sessions that did not take what was sent, to be reported as closed.
+    lost: BTreeSet<SessionId>,
+    waiting: BTreeMap<RequestId, oneshot::Sender<Result<Reply, CommandError>>>,
+    next_request: u64,
+    /// Appends whose result is not in yet.
+    in_flight: usize,
+    /// Appends that were not even queued.
+    not_queued: VecDeque<Appended>,
+    /// Why the last append failed, if it did.
+    journal_trouble: Option<String>,
+    /// What the start found.
+    notes: Vec<String>,
+}
+
+impl Server {
+    /// An actor over `controller`, which holds the state at the journal's head.
+    #[must_use]
+    pub fn new(
+        controller: Controller,
+        network_key: IdentityKey,
+        journal: JournalWriter,
+        keeper: Keeper,
+        last_checkpoint: u64,
+        notes: Vec<String>,
+    ) -> Self {
+        Self {
+            controller,
+            journal,
+            keeper,
+            checkpointer: Checkpointer::new(network_key, last_checkpoint, Clock::mono()),
+            sessions: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            next_request: 0,
+            in_flight: 0,
+            not_queued: VecDeque::new(),
+            journal_trouble: None,
+            notes,
+        }
+    }
+
+    /// Runs until `inputs.stop` is cancelled; then tells the sessions, waits for the appends under way,
+    /// signs the head and closes the files.
+    pub async fn run(mut self, mut inputs: Inputs) {
+        self.drain();
+        while self.step(&mut inputs).await {
+            self.settle();
+        }
+        self.stop(&mut inputs.appended).await;
+    }
+
+    /// Waits for one input and hands it on; false when it is time to stop.
+    async fn step(&mut self, inputs: &mut Inputs) -> bool {
+        let sleep = self.sleep_for();
+        tokio::select! {
+            // Results first: they release what others wait for. Commands before sessions: a
+            // revocation must not queue behind a flood of reports.
+            biased;
+            Some(appended) = inputs.appended.recv() => self.appended(appended),
+            () = inputs.stop.cancelled() => return false,
+            Some(request) = inputs.admin.recv() => self.command(request),
+            Some(event) = inputs.events.recv() => self.event(event),
+            () = tokio::time::sleep(sleep) => {}
+        }
+        true
+    }
+
+    fn sleep_for(&self) -> Duration {
+        if !self.not_queued.is_empty() || !self.lost.is_empty() {
+            return Duration::ZERO;
+        }
+        self.controller
+            .poll_timeout()
+            .map_or(LONGEST_SLEEP, |due| Clock::until(due).min(LONGEST_SLEEP))
+    }
+
+    /// Drains, and does what is due besides the input.
+    fn settle(&mut self) {
+        self.drain();
+        for session in std::mem::take(&mut self.lost) {
+            self.controller.handle_closed(session, Clock::now());
+            self.drain();
+        }
+        if let Some(failed) = self.not_queued.pop_front() {
+            self.appended(failed);
+            self.drain();
+        }
+        let now = Clock::now();
+        if self.controller.poll_timeout().is_some_and(|due| due <= now.mono) {
+            self.controller.handle_timeout(now);
+            self.drain();
+        }
+        let state = self.controller.state();
+        let head = (state.generation(), state.head());
+        if let Some(checkpoint) = self.checkpointer.due(head, now) {
+            if self.keeper.checkpoint(checkpoint) {
+                self.checkpointer.signed(head.0.n, now.mono);
+            }
+        }
+    }
+
+    fn command(&mut self, request: AdminRequest) {
+        self.next_request = self.next_request.saturating_add(1);
+        let id = RequestId(self.next_request);
+        self.waiting.insert(id, request.reply);
+        self.controller
+            .handle_command(id, &request.actor, request.request, Clock::now());
+    }
+
+    fn event(&mut self, event: SessionEvent) {
+        let now = Clock::now();
+        match event {
+            SessionEvent::Opened {
+                session,
+                key,
+                from,
+                outbound,
+            } => {
+                self.sessions.insert(session, outbound);
+                self.controller.handle_opened(session, key, from, now);
+            }
+            SessionEvent::Message { session, message } => {
+                // A session that is closed on our side may still have had messages under way.
+                if self.sessions.contains_key(&session) {
+                    self.controller.handle_message(session, message, now);
+                }
+            }
+            SessionEvent::Closed { session } => {
+                self.sessions.remove(&session);
+                // Also where we closed it: the controller forgets what it still knows of it.
+                self.controller.handle_closed(session, now);
+            }
+        }
+    }
+
+    fn appended(&mut self, appended: Appended) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.journal_trouble = appended.result.as_ref().err().cloned();
+        self.controller
+            .handle_appended(appended.ticket, appended.result, Clock::now());
+    }
+}

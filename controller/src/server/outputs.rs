@@ -1,0 +1,102 @@
+//! One match over [`Output`], exhaustive, nothing ignored.
+
+use gatereeve_controller_core::command::{CommandError, Reply};
+use gatereeve_controller_core::output::{Output, SessionId};
+use gatereeve_runtime::clock::Clock;
+use tokio::sync::mpsc::error::TrySendError;
+use tracing::debug;
+
+use super::Server;
+use crate::journal::writer::Appended;
+use crate::quic::SessionOutput;
+
+impl Server {
+    /// Takes every output of the controller and carries it out, in order.
+    pub(super) fn drain(&mut self) {
+        while let Some(output) = self.controller.poll_output() {
+            self.carry_out(output);
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Append { ticket, records } => {
+                self.in_flight = self.in_flight.saturating_add(1);
+                if let Err(why) = self.journal.submit(ticket, records) {
+                    // An input like any other result, not a call from within the drain.
+                    self.not_queued.push_back(Appended {
+                        ticket,
+                        result: Err(why),
+                    });
+                }
+            }
+            Output::Tables(writes) => self.keeper.hard(writes),
+            Output::Soft(writes) => self.keeper.soft(writes),
+            Output::Checkpoint(checkpoint) => {
+                let n = checkpoint.generation.n;
+                if self.keeper.checkpoint(checkpoint) {
+                    self.checkpointer.signed(n, Clock::mono());
+                }
+            }
+            Output::Send { session, message } => {
+                self.send(session, SessionOutput::Message(message));
+            }
+            Output::Close { session, refusal } => {
+                self.send(session, SessionOutput::Close(refusal));
+                self.sessions.remove(&session);
+            }
+            Output::Reply { request, result } => {
+                let result = result.map(|reply| self.with_warnings(reply));
+                if let Some(waiting) = self.waiting.remove(&request) {
+                    self.answer(waiting, result);
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, session: SessionId, output: SessionOutput) {
+        let Some(outbound) = self.sessions.get(&session) else {
+            return;
+        };
+        match outbound.try_send(output) {
+            Ok(()) => {}
+            // It does not read. Without its queue the session's task ends; when the device comes
+            // back it is sent a whole map.
+            Err(TrySendError::Full(_)) => {
+                debug!(session = session.0, "session does not take its messages");
+                self.sessions.remove(&session);
+                self.lost.insert(session);
+            }
+            Err(TrySendError::Closed(_)) => {
+                self.sessions.remove(&session);
+                self.lost.insert(session);
+            }
+        }
+    }
+
+    fn answer(
+        &self,
+        waiting: tokio::sync::oneshot::Sender<Result<Reply, CommandError>>,
+        result: Result<Reply, CommandError>,
+    ) {
+        // The caller may have gone away; what it asked for is done all the same.
+        if waiting.send(result).is_err() {
+            debug!("an admin request's caller has gone");
+        }
+    }
+
+    /// Adds what only the shell knows to a status.
+    fn with_warnings(&self, reply: Reply) -> Reply {
+        let Reply::Status(mut status) = reply else {
+            return reply;
+        };
+        let journal = self
+            .journal_trouble
+            .as_ref()
+            .map(|why| format!("the last change was refused because the journal failed: {why}"));
+        status.warnings.extend(journal);
+        status.warnings.extend(self.keeper.warnings());
+        status.warnings.extend(self.notes.iter().cloned());
+        Reply::Status(status)
+    }
+}

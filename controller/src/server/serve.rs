@@ -1,0 +1,147 @@
+//! Putting the daemon together: state, threads, sockets, actor.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use gatereeve_controller_core::controller::{Controller, ControllerConfig};
+use gatereeve_runtime::clock::Clock;
+use gatereeve_runtime::local_socket;
+use gatereeve_runtime::shutdown::Shutdown;
+use gatereeve_runtime::quic as transport;
+use gatereeve_shared::identity::fingerprint::Fingerprint;
+use gatereeve_shared::identity::identity_key::IdentityKey;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::recover::{Recovered, recover};
+use super::{Inputs, Server};
+use crate::admin;
+use crate::journal::writer::JournalWriter;
+use crate::quic;
+use crate::state_dir::StateDir;
+use crate::store::keeper::Keeper;
+
+/// Admin requests that may wait for the actor.
+const ADMIN_QUEUE: usize = 64;
+/// Events of control sessions that may wait for the actor.
+const EVENT_QUEUE: usize = 4096;
+/// How long connections may take to close.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What `serve` is told.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// The state.
+    pub state_dir: StateDir,
+    /// The admin socket.
+    pub socket: PathBuf,
+    /// A group whose members may administrate, besides root and the daemon's own user.
+    pub admin_group: Option<String>,
+    /// Where devices connect; at least one.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// Serves until `shutdown`; calls `ready` with a line for people once devices and admins are answered.
+///
+/// # Errors
+/// The state cannot be used, or a socket cannot be had.
+pub async fn serve(
+    options: ServeOptions,
+    shutdown: Shutdown,
+    ready: impl FnOnce(&str),
+) -> anyhow::Result<()> {
+    let dir = options.state_dir.clone();
+    let recovered = tokio::task::spawn_blocking(move || recover(&dir, Clock::unix()))
+        .await
+        .context("reading the state was interrupted")??;
+    let Recovered {
+        lock,
+        network_key,
+        tls_key,
+        settings,
+        journal,
+        store,
+        checkpoints,
+        last_checkpoint,
+        state,
+        soft,
+        notes,
+    } = recovered;
+    let fingerprint = Fingerprint::of(&network_key.public());
+    let mut endpoints = Vec::new();
+    for address in &options.listen {
+        let endpoint = transport::server_endpoint(*address, &tls_key)
+            .with_context(|| format!("cannot listen on UDP {address}"))?;
+        endpoints.push(endpoint);
+    }
+    let bound: Vec<String> = endpoints
+        .iter()
+        .filter_map(|endpoint| Some(endpoint.local_addr().ok()?.to_string()))
+        .collect();
+    let access = admin::Access::new(options.admin_group.as_deref())?;
+    let listener = local_socket::bind(&options.socket, access.socket_mode(), access.group_name())
+        .with_context(|| format!("cannot listen on {}", options.socket.display()))?;
+
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).context("the operating system gives no randomness")?;
+    let name = settings.name.clone();
+    let config = ControllerConfig {
+        network_name: settings.name,
+        prefixes: settings.prefixes,
+        advertised: settings.advertise,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let signing_key = IdentityKey::from_seed(&network_key.seed());
+    let controller = Controller::new(
+        config,
+        network_key,
+        tls_key.public(),
+        state,
+        soft,
+        seed,
+        Clock::now(),
+    );
+    let (writer, appended) =
+        JournalWriter::start(journal).context("cannot start the journal's thread")?;
+    let keeper = Keeper::start(store, checkpoints).context("cannot start the tables' thread")?;
+    let last = last_checkpoint.map_or(0, |checkpoint| checkpoint.generation.n);
+    let server = Server::new(controller, signing_key, writer, keeper, last, notes);
+
+    let (admin_requests, admin) = mpsc::channel(ADMIN_QUEUE);
+    let (event_sender, events) = mpsc::channel(EVENT_QUEUE);
+    for (number, endpoint) in (0u64..).zip(endpoints) {
+        // Each loop numbers its sessions in a range of its own.
+        let first = number << 48;
+        shutdown.spawn(quic::accept_loop_with(
+            endpoint,
+            event_sender.clone(),
+            shutdown.clone(),
+            quic::Limits::default(),
+            first,
+        ));
+    }
+    let handler = admin::handler(access, admin_requests);
+    shutdown.spawn(local_socket::serve(listener, shutdown.clone(), handler));
+    ready(&format!(
+        "gatereeve-controller {}: serving network {name} ({fingerprint}) on UDP {}, admins on {}",
+        env!("CARGO_PKG_VERSION"),
+        bound.join(", "),
+        options.socket.display(),
+    ));
+    let stop = shutdown.token.clone();
+    server
+        .run(Inputs {
+            admin,
+            events,
+            appended,
+            stop,
+        })
+        .await;
+    if !shutdown.finish(GRACE).await {
+        warn!("some connections did not close in time");
+    }
+    drop(lock);
+    Ok(())
+}

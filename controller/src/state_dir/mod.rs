@@ -1,0 +1,101 @@
+//! The controller's state directory: where everything is that a restart needs.
+//!
+//! | file | what |
+//! |---|---|
+//! | `network.key` | the network's Ed25519 seed; clients pin its public half |
+//! | `tls.key` | the seed of this controller's TLS key, which the network key vouches for |
+//! | `config` | the network's name, prefixes and the addresses that invites carry |
+//! | `journal/` | every durable change ([`crate::journal`]) |
+//! | `checkpoints` | signed heads of the journal |
+//! | `tables/` | sled: the fold of the journal, rebuilt when lost |
+//! | `lock` | held, with its process ID, by the one process that may write |
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+pub mod checkpoints;
+pub mod lock;
+pub mod settings;
+
+/// A state directory. Nothing is checked or made by constructing one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateDir(PathBuf);
+
+impl StateDir {
+    /// The directory at `path`.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
+    /// The network's private key.
+    #[must_use]
+    pub fn network_key(&self) -> PathBuf {
+        self.0.join("network.key")
+    }
+
+    /// The private key of this controller's TLS.
+    #[must_use]
+    pub fn tls_key(&self) -> PathBuf {
+        self.0.join("tls.key")
+    }
+
+    /// The network's settings.
+    #[must_use]
+    pub fn settings(&self) -> PathBuf {
+        self.0.join("config")
+    }
+
+    /// The folder of the journal's segments.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.0.join("journal")
+    }
+
+    /// Signed heads of the journal.
+    #[must_use]
+    pub fn checkpoints(&self) -> PathBuf {
+        self.0.join("checkpoints")
+    }
+
+    /// The folder of the tables.
+    #[must_use]
+    pub fn tables(&self) -> PathBuf {
+        self.0.join("tables")
+    }
+
+    /// The lock file.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
+    /// Whether `init` or `restore` has finished here.
+    #[must_use]
+    pub fn is_initialised(&self) -> bool {
+        self.settings().exists()
+    }
+
+    /// Makes the directory and its journal folder, for their owner alone.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn create(&self) -> io::Result<()> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.0)?;
+        std::fs::set_permissions(&self.0, std::fs::Permissions::from_mode(0o700))?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(self.journal())
+    }
+}

@@ -1,0 +1,158 @@
+//! The thread that writes what may be written late: tables, soft rows and checkpoints.
+//!
+//! Everything here can be lost without loss: tables are caught up from the journal at the next
+//! start. So a failure stops the writing of tables, which leaves them a true, older state, and is
+//! shown as a warning; it never stops the controller.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use gatereeve_controller_core::output::TableWrites;
+use gatereeve_shared::identity::checkpoint::Checkpoint;
+use tracing::{error, warn};
+
+use super::Store;
+use crate::state_dir::checkpoints::CheckpointFile;
+
+/// Writes that may wait.
+const QUEUE: usize = 4096;
+
+enum Write {
+    Hard(TableWrites),
+    Soft(TableWrites),
+    Checkpoint(Checkpoint),
+}
+
+/// The way to the thread.
+#[derive(Debug)]
+pub struct Keeper {
+    writes: SyncSender<Write>,
+    thread: JoinHandle<()>,
+    troubles: Arc<Mutex<Troubles>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Troubles {
+    tables: Option<String>,
+    checkpoints: Option<String>,
+}
+
+impl Keeper {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
+    pub fn start(store: Store, checkpoints: CheckpointFile) -> std::io::Result<Self> {
+        let (writes, queue) = sync_channel(QUEUE);
+        let troubles = Arc::new(Mutex::new(Troubles::default()));
+        let seen = Arc::clone(&troubles);
+        let thread = std::thread::Builder::new()
+            .name("tables".to_owned())
+            .spawn(move || {
+                Work {
+                    store,
+                    checkpoints,
+                    troubles: seen,
+                }
+                .run(&queue);
+            })?;
+        Ok(Self {
+            writes,
+            thread,
+            troubles,
+        })
+    }
+
+    /// Rows of the tables, in the order of the journal.
+    pub fn hard(&self, writes: TableWrites) {
+        // Skipping one batch would make a state that never was: after a failure none is written.
+        if lock(&self.troubles).tables.is_some() {
+            return;
+        }
+        if self.writes.try_send(Write::Hard(writes)).is_err() {
+            lock(&self.troubles).tables =
+                Some("writes of the tables do not keep up with the journal".to_owned());
+            warn!("the tables do not keep up; they are caught up at the next start");
+        }
+    }
+
+    /// Rows that may be lost.
+    pub fn soft(&self, writes: TableWrites) {
+        // Lost is unknown: the next report brings it again.
+        drop(self.writes.try_send(Write::Soft(writes)));
+    }
+
+    /// A signed head. Returns false where it was not queued: sign a later one.
+    #[must_use]
+    pub fn checkpoint(&self, checkpoint: Checkpoint) -> bool {
+        self.writes.try_send(Write::Checkpoint(checkpoint)).is_ok()
+    }
+
+    /// What an administrator should know.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let troubles = lock(&self.troubles).clone();
+        let tables = troubles.tables.map(|why| {
+            format!("the tables are not written any more and are caught up at the next start: {why}")
+        });
+        let checkpoints = troubles
+            .checkpoints
+            .map(|why| format!("the last checkpoint could not be written: {why}"));
+        tables.into_iter().chain(checkpoints).collect()
+    }
+
+    /// Finishes what is queued, flushes and waits for the thread.
+    pub fn stop(self) {
+        drop(self.writes);
+        if self.thread.join().is_err() {
+            error!("the tables' thread has panicked");
+        }
+    }
+}
+
+struct Work {
+    store: Store,
+    checkpoints: CheckpointFile,
+    troubles: Arc<Mutex<Troubles>>,
+}
+
+impl Work {
+    fn run(mut self, queue: &Receiver<Write>) {
+        while let Ok(write) = queue.recv() {
+            match write {
+                Write::Hard(writes) => self.hard(writes),
+                Write::Soft(writes) => {
+                    if let Err(error) = self.store.write_soft(writes) {
+                        warn!(error = %error, "soft state was not written");
+                    }
+                }
+                Write::Checkpoint(checkpoint) => {
+                    let written = self.checkpoints.append(&checkpoint);
+                    if let Err(error) = &written {
+                        warn!(error = %error, "checkpoint was not written");
+                    }
+                    lock(&self.troubles).checkpoints =
+                        written.err().map(|error| error.to_string());
+                }
+            }
+        }
+        if let Err(error) = self.store.flush() {
+            warn!(error = %error, "tables were not flushed");
+        }
+    }
+
+    fn hard(&self, writes: TableWrites) {
+        if lock(&self.troubles).tables.is_some() {
+            return;
+        }
+        if let Err(error) = self.store.write_hard(writes) {
+            warn!(error = %error, "tables were not written; they are caught up at the next start");
+            lock(&self.troubles).tables = Some(error.to_string());
+        }
+    }
+}
+
+fn lock(troubles: &Mutex<Troubles>) -> std::sync::MutexGuard<'_, Troubles> {
+    troubles.lock().unwrap_or_else(PoisonError::into_inner)
+}
