@@ -120,8 +120,11 @@ mod tests {
     fn flags_override_the_file_and_the_file_the_defaults() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("controller.toml");
-        std::fs::write(&path, "state_dir = \"/a\"\nsocket = \"/b\"\nlisten = [\"[::1]:1\"]\n")
-            .unwrap();
+        std::fs::write(
+            &path,
+            "state_dir = \"/a\"\nsocket = \"/b\"\nlisten = [\"[::1]:1\"]\n",
+        )
+        .unwrap();
         let config = Config::load(Overrides {
             config: Some(path.clone()),
             state_dir: Some("/c".into()),

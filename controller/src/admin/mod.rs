@@ -129,7 +129,10 @@ async fn answer(
         ));
     }
     let request: Request = serde_json::from_slice(body).map_err(|error| {
-        CommandError::new(ErrorCode::Usage, format!("the request is malformed: {error}"))
+        CommandError::new(
+            ErrorCode::Usage,
+            format!("the request is malformed: {error}"),
+        )
     })?;
     let (reply, answered) = oneshot::channel();
     let actor = Actor::Local {
@@ -164,7 +167,10 @@ fn encode(answer: &Result<Reply, CommandError>) -> (u16, Vec<u8>) {
     };
     match body {
         Ok(body) => (status, body),
-        Err(error) => (500, format!("{{\"error\":{:?}}}", error.to_string()).into_bytes()),
+        Err(error) => (
+            500,
+            format!("{{\"error\":{:?}}}", error.to_string()).into_bytes(),
+        ),
     }
 }
 

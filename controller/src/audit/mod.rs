@@ -170,7 +170,10 @@ pub fn verify(dir: &PathBuf, checkpoints: &[Checkpoint]) -> Result<Verified, Ver
         return Err(wrong);
     }
     let head = follower.head();
-    if let Some((n, missing)) = signed.range(head.generation.n.saturating_add(1)..).next_back() {
+    if let Some((n, missing)) = signed
+        .range(head.generation.n.saturating_add(1)..)
+        .next_back()
+    {
         return Err(VerifyError::CutOff {
             head: head.generation.n,
             n: *n,

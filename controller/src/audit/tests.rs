@@ -78,7 +78,9 @@ fn a_log_that_was_cut_off_behind_a_signed_head_fails() {
 #[test]
 fn any_flipped_byte_before_the_last_record_fails() {
     let (_dir, path, _) = journal(&["a", "b", "c"]);
-    let file = crate::journal::scan::segments(&path).unwrap()[0].path.clone();
+    let file = crate::journal::scan::segments(&path).unwrap()[0]
+        .path
+        .clone();
     let good = std::fs::read(&file).unwrap();
     let (_two_dir, two, _) = journal(&["a", "b"]);
     let length = std::fs::metadata(&crate::journal::scan::segments(&two).unwrap()[0].path)
@@ -100,5 +102,8 @@ fn a_line_is_one_line() {
     nasty.audit.reason = Some("a\nb\u{1b}[2J\r".into());
     let line = line_text(&nasty);
     assert!(!line.chars().any(char::is_control), "{line:?}");
-    assert!(line.contains("REFUSED device.enroll laptop by controller"), "{line}");
+    assert!(
+        line.contains("REFUSED device.enroll laptop by controller"),
+        "{line}"
+    );
 }

@@ -70,9 +70,16 @@ pub fn write(dir: &StateDir, to: &mut dyn Write) -> anyhow::Result<Generation> {
             .context("a segment has no name")?;
         let file = File::open(&segment.path)
             .with_context(|| format!("cannot read {}", segment.path.display()))?;
-        append(&mut tar, &format!("journal/{name}"), length, file.take(length))?;
+        append(
+            &mut tar,
+            &format!("journal/{name}"),
+            length,
+            file.take(length),
+        )?;
     }
-    tar.into_inner().context("cannot finish the backup")?.flush()?;
+    tar.into_inner()
+        .context("cannot finish the backup")?
+        .flush()?;
     Ok(follower.head().generation)
 }
 
@@ -184,12 +191,18 @@ fn unpack(dir: &StateDir, from: &mut dyn Read) -> anyhow::Result<Settings> {
         match parts.as_slice() {
             ["config"] => {
                 let mut text = String::new();
-                entry.take(64 * 1024).read_to_string(&mut text).context(damaged)?;
+                entry
+                    .take(64 * 1024)
+                    .read_to_string(&mut text)
+                    .context(damaged)?;
                 settings = Some(toml::from_str(&text).context(damaged)?);
             }
             [name] if FILES.contains(name) => {
                 let mut bytes = Vec::new();
-                entry.take(FILE_LIMIT).read_to_end(&mut bytes).context(damaged)?;
+                entry
+                    .take(FILE_LIMIT)
+                    .read_to_end(&mut bytes)
+                    .context(damaged)?;
                 atomic_file::create(&dir.root().join(name), &bytes, 0o600)
                     .with_context(|| format!("cannot write {name}"))?;
             }
@@ -269,7 +282,13 @@ fn raise(
 
 /// Removes what a failed restore has made; the directory was empty before.
 fn remove(dir: &StateDir, existed: bool) {
-    for path in [dir.network_key(), dir.tls_key(), dir.checkpoints(), dir.settings(), dir.lock()] {
+    for path in [
+        dir.network_key(),
+        dir.tls_key(),
+        dir.checkpoints(),
+        dir.settings(),
+        dir.lock(),
+    ] {
         drop(std::fs::remove_file(path));
     }
     drop(std::fs::remove_dir_all(dir.journal()));

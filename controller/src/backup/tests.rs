@@ -49,12 +49,20 @@ fn a_backup_comes_back_with_a_higher_incarnation() {
     let root = tempfile::tempdir().unwrap();
     let dir = state_dir(root.path(), 5);
     // An append that is under way is left out.
-    let segment = crate::journal::scan::segments(&dir.journal()).unwrap()[0].path.clone();
+    let segment = crate::journal::scan::segments(&dir.journal()).unwrap()[0]
+        .path
+        .clone();
     let whole = std::fs::read(&segment).unwrap();
     std::fs::write(&segment, [whole.as_slice(), b"GRVB..."].concat()).unwrap();
     let mut tar = Vec::new();
     let head = write(&dir, &mut tar).unwrap();
-    assert_eq!(head, Generation { incarnation: 0, n: 5 });
+    assert_eq!(
+        head,
+        Generation {
+            incarnation: 0,
+            n: 5
+        }
+    );
 
     let target = StateDir::new(root.path().join("restored"));
     let actor = Actor::Local {
@@ -64,7 +72,13 @@ fn a_backup_comes_back_with_a_higher_incarnation() {
     let restored = restore(&target, &mut tar.as_slice(), actor, UnixMillis(9)).unwrap();
     assert_eq!(restored.was, head);
     assert_eq!(restored.until, Some(UnixMillis(1005)));
-    assert_eq!(restored.now, Generation { incarnation: 1, n: 6 });
+    assert_eq!(
+        restored.now,
+        Generation {
+            incarnation: 1,
+            n: 6
+        }
+    );
     assert_eq!(
         std::fs::read(target.network_key()).unwrap(),
         std::fs::read(dir.network_key()).unwrap()
@@ -82,7 +96,10 @@ fn a_directory_that_is_not_empty_is_left_alone() {
     write(&dir, &mut tar).unwrap();
     let refused = restore(&dir, &mut tar.as_slice(), Actor::System, UnixMillis(9));
     assert!(refused.unwrap_err().to_string().contains("not empty"));
-    assert_eq!(recover(&dir, UnixMillis(10)).unwrap().state.generation().n, 1);
+    assert_eq!(
+        recover(&dir, UnixMillis(10)).unwrap().state.generation().n,
+        1
+    );
 }
 
 #[test]

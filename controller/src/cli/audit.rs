@@ -117,11 +117,7 @@ fn print<'a>(
     Ok(true)
 }
 
-fn tail(
-    args: &TailArgs,
-    dir: &StateDir,
-    printer: &mut Printer<'_>,
-) -> Result<ExitStatus, Failure> {
+fn tail(args: &TailArgs, dir: &StateDir, printer: &mut Printer<'_>) -> Result<ExitStatus, Failure> {
     let mut follower = Follower::new(&dir.journal());
     let mut last = VecDeque::new();
     follower

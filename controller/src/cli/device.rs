@@ -18,7 +18,9 @@ pub enum DeviceVerb {
     /// One device
     Show(Which),
     /// Let a pending device in
-    #[command(after_help = "Example:\n  gatereeve-controller device approve laptop --user alice@example.com")]
+    #[command(
+        after_help = "Example:\n  gatereeve-controller device approve laptop --user alice@example.com"
+    )]
     Approve(ApproveArgs),
     /// Give a device another name
     Rename {
@@ -30,7 +32,9 @@ pub enum DeviceVerb {
         wait: WaitArgs,
     },
     /// Change a device's tags
-    #[command(after_help = "Example:\n  gatereeve-controller device tag web-1 --add canary --remove old")]
+    #[command(
+        after_help = "Example:\n  gatereeve-controller device tag web-1 --add canary --remove old"
+    )]
     Tag(TagArgs),
     /// Cut a device off from all peers, or lift that
     Quarantine(QuarantineArgs),

@@ -71,7 +71,10 @@ pub fn run(
     check_free(&dir)?;
     // Everything that can be wrong with the arguments is found before anything is made.
     let v4 = args.prefix_v4.parse().map_err(|error| {
-        let message = format!("--prefix-v4 {:?} is no IPv4 prefix: {error}", args.prefix_v4);
+        let message = format!(
+            "--prefix-v4 {:?} is no IPv4 prefix: {error}",
+            args.prefix_v4
+        );
         Failure::new(ExitStatus::USAGE, message)
     })?;
     let v6_of = |text: &str| {
@@ -87,9 +90,11 @@ pub fn run(
         (args.advertise, false)
     };
 
-    dir.create().with_context(|| format!("cannot make {shown}"))?;
+    dir.create()
+        .with_context(|| format!("cannot make {shown}"))?;
     let lock = StateLock::take(&dir.lock()).map_err(anyhow::Error::from)?;
-    let network_key = keyfile::load_or_create_seed(&dir.network_key()).map_err(anyhow::Error::from)?;
+    let network_key =
+        keyfile::load_or_create_seed(&dir.network_key()).map_err(anyhow::Error::from)?;
     keyfile::load_or_create_seed(&dir.tls_key()).map_err(anyhow::Error::from)?;
     let fingerprint = Fingerprint::of(&network_key.public());
     let v6 = match chosen_v6 {
@@ -128,7 +133,11 @@ fn check_prefixes(prefixes: &OverlayPrefixes) -> Result<(), Failure> {
         return usage("--prefix-v6 takes a length from /16 to /96");
     }
     let v4 = prefixes.v4.network();
-    if v4.is_loopback() || v4.is_multicast() || v4.is_link_local() || v4.octets().first() == Some(&0) {
+    if v4.is_loopback()
+        || v4.is_multicast()
+        || v4.is_link_local()
+        || v4.octets().first() == Some(&0)
+    {
         return usage("--prefix-v4 must not be loopback, link-local or multicast");
     }
     let v6 = prefixes.v6.network();
@@ -172,7 +181,8 @@ fn own_address() -> Result<String, Failure> {
         .map_err(|errno| anyhow::anyhow!("cannot tell this host's name: {errno}"))?;
     let address = format!("{}:8443", name.to_string_lossy());
     check_advertised(&address).map_err(|error| {
-        let message = format!("{error}; say where devices find this controller with --advertise HOST:PORT");
+        let message =
+            format!("{error}; say where devices find this controller with --advertise HOST:PORT");
         Failure::new(ExitStatus::USAGE, message)
     })
 }

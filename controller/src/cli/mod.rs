@@ -50,13 +50,28 @@ struct Cli {
 #[derive(Debug, Args)]
 struct Global {
     /// Directory of keys, journal and tables [default: /var/lib/gatereeve-controller]
-    #[arg(long, global = true, value_name = "DIR", env = "GATEREEVE_CONTROLLER_STATE_DIR")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "GATEREEVE_CONTROLLER_STATE_DIR"
+    )]
     state_dir: Option<PathBuf>,
     /// Admin socket [default: /run/gatereeve-controller/admin.sock]
-    #[arg(long, global = true, value_name = "PATH", env = "GATEREEVE_CONTROLLER_SOCKET")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "GATEREEVE_CONTROLLER_SOCKET"
+    )]
     socket: Option<PathBuf>,
     /// Configuration file [default: /etc/gatereeve/controller.toml]
-    #[arg(long, global = true, value_name = "FILE", env = "GATEREEVE_CONTROLLER_CONFIG")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "GATEREEVE_CONTROLLER_CONFIG"
+    )]
     config: Option<PathBuf>,
     /// Print one JSON object for machines
     #[arg(long, global = true, action = ArgAction::SetTrue)]
@@ -93,10 +108,7 @@ enum Verb {
 }
 
 /// Runs one command line; what it prints goes to `streams`.
-pub fn main_with(
-    args: impl IntoIterator<Item = OsString>,
-    streams: &mut Streams,
-) -> ExitStatus {
+pub fn main_with(args: impl IntoIterator<Item = OsString>, streams: &mut Streams) -> ExitStatus {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return streams.usage(&error),
@@ -153,7 +165,8 @@ mod tests {
         assert_eq!(wait("--json"), None);
         for bad in ["--wait=x", "--wait=2h"] {
             assert!(
-                Cli::try_parse_from(["gatereeve-controller", "device", "delete", "x", bad]).is_err()
+                Cli::try_parse_from(["gatereeve-controller", "device", "delete", "x", bad])
+                    .is_err()
             );
         }
     }

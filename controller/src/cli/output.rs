@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _, Write};
 
+use gatereeve_controller_core::policy;
 use gatereeve_runtime::exit::ExitStatus;
 use serde::Serialize;
 
@@ -136,15 +137,15 @@ impl<'a> Printer<'a> {
     }
 
     /// Problems in a policy file, with the lines they are about.
-    pub fn problems(&mut self, problems: &[gatereeve_controller_core::command::PolicyProblem], text: &str, name: &str) {
-        for problem in problems {
-            let line = text.lines().nth(problem.line.saturating_sub(1)).unwrap_or_default();
-            drop(writeln!(
-                self.streams.err,
-                "{name}:{}:{}: {}\n  {line}",
-                problem.line, problem.column, problem.message
-            ));
-        }
+    pub fn problems(
+        &mut self,
+        problems: &[gatereeve_controller_core::command::PolicyProblem],
+        text: &str,
+        name: &str,
+    ) {
+        let color = self.streams.err_is_terminal && colours_wanted();
+        let rendered = policy::render(problems, text, name, color);
+        drop(writeln!(self.streams.err, "{}", rendered.trim_end()));
     }
 
     /// Why the command failed. Machines get it on standard error too, as an object.
@@ -164,7 +165,11 @@ impl<'a> Printer<'a> {
             self.problems(&failure.problems, text, name);
         }
         let bold = self.streams.err_is_terminal && colours_wanted();
-        let label = if bold { "\u{1b}[1;31merror:\u{1b}[0m" } else { "error:" };
+        let label = if bold {
+            "\u{1b}[1;31merror:\u{1b}[0m"
+        } else {
+            "error:"
+        };
         drop(writeln!(self.streams.err, "{label} {}", failure.message));
         failure.status
     }

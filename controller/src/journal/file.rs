@@ -180,15 +180,15 @@ impl FileJournal {
                 }
                 Ok(()) | Err(_) => {}
             }
-            self.disk.sync_dir(&self.dir).map_err(AppendError::io(what))?;
+            self.disk
+                .sync_dir(&self.dir)
+                .map_err(AppendError::io(what))?;
         } else {
             let mut fresh = self
                 .disk
                 .open(&segment.path)
                 .map_err(AppendError::io(what))?;
-            fresh
-                .truncate(segment.end)
-                .map_err(AppendError::io(what))?;
+            fresh.truncate(segment.end).map_err(AppendError::io(what))?;
         }
         self.segment = None;
         Ok(())

@@ -81,8 +81,15 @@ pub fn open(
 
 /// What is to be cut, once the whole journal was found good.
 enum Cut {
-    Tail { path: PathBuf, offset: u64, length: u64 },
-    File { path: PathBuf, length: u64 },
+    Tail {
+        path: PathBuf,
+        offset: u64,
+        length: u64,
+    },
+    File {
+        path: PathBuf,
+        length: u64,
+    },
 }
 
 impl Cut {
@@ -108,7 +115,11 @@ impl Cut {
         };
         match done {
             Ok(()) => Ok(length),
-            Err(error) => Err(JournalError::io("cut an unfinished append from", &path, error)),
+            Err(error) => Err(JournalError::io(
+                "cut an unfinished append from",
+                &path,
+                error,
+            )),
         }
     }
 }
@@ -128,8 +139,7 @@ impl Walk {
         visit: &mut dyn FnMut(EncodedRecord),
     ) -> Result<(), JournalError> {
         let path = &file.path;
-        let bytes =
-            std::fs::read(path).map_err(|error| JournalError::io("read", path, error))?;
+        let bytes = std::fs::read(path).map_err(|error| JournalError::io("read", path, error))?;
         let length = |from: usize| bytes.len().saturating_sub(from) as u64;
         let is_acknowledged = self.head.generation.n < self.floor.known();
         let Some(header) = SegmentHeader::decode(&bytes) else {

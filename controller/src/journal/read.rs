@@ -74,10 +74,7 @@ impl Follower {
     ///
     /// # Errors
     /// [`JournalError::Damaged`] where something valid follows what is damaged.
-    pub fn read(
-        &mut self,
-        visit: &mut dyn FnMut(EncodedRecord),
-    ) -> Result<Rest, JournalError> {
+    pub fn read(&mut self, visit: &mut dyn FnMut(EncodedRecord)) -> Result<Rest, JournalError> {
         loop {
             // Listed before the current segment is read: when there is a next one, the current one
             // is complete.

@@ -159,8 +159,7 @@ pub fn segment_path(dir: &Path, first: u64) -> PathBuf {
 /// # Errors
 /// [`JournalError::Io`] where the folder cannot be read.
 pub fn segments(dir: &Path) -> Result<Vec<SegmentFile>, JournalError> {
-    let entries =
-        std::fs::read_dir(dir).map_err(|error| JournalError::io("read", dir, error))?;
+    let entries = std::fs::read_dir(dir).map_err(|error| JournalError::io("read", dir, error))?;
     let mut files = Vec::new();
     for entry in entries {
         let path = entry

@@ -156,7 +156,10 @@ fn a_flipped_byte_in_front_of_a_valid_batch_refuses_and_one_in_the_last_batch_is
             }
             Err(JournalError::Damaged { .. }) => {
                 assert!(at < ends[1], "damage at {at} in the tail");
-                assert_eq!(std::fs::read(segments(dir.path()).unwrap()[0].path.clone()).unwrap(), damaged);
+                assert_eq!(
+                    std::fs::read(segments(dir.path()).unwrap()[0].path.clone()).unwrap(),
+                    damaged
+                );
             }
             Err(other) => panic!("{other}"),
         }
@@ -228,7 +231,11 @@ fn a_missing_segment_refuses() {
     assert!(read_all(dir.path(), floor(4)).is_ok());
     assert!(matches!(
         read_all(dir.path(), floor(5)),
-        Err(JournalError::Short { known: 5, head: 4, .. })
+        Err(JournalError::Short {
+            known: 5,
+            head: 4,
+            ..
+        })
     ));
 }
 
@@ -373,10 +380,7 @@ fn records_that_do_not_follow_are_refused() {
     let mut unchained = good.clone();
     unchained.bytes = b"record 3".to_vec();
     for bad in [skipped, unchained] {
-        assert!(matches!(
-            journal.append(&[bad]),
-            Err(AppendError::NotNext)
-        ));
+        assert!(matches!(journal.append(&[bad]), Err(AppendError::NotNext)));
     }
     journal.append(&[good]).unwrap();
     assert_eq!(read_all(dir.path(), floor(2)).unwrap().0, vec![1, 2]);
@@ -395,7 +399,9 @@ fn a_follower_sees_every_record_once_and_waits_at_an_unfinished_one() {
     fill(&mut journal, &[1, 2]);
     follower.read(&mut visit).unwrap();
     faults.arm(Fault::Sync);
-    journal.append(&[next(journal.head(), b"lost")]).unwrap_err();
+    journal
+        .append(&[next(journal.head(), b"lost")])
+        .unwrap_err();
     fill(&mut journal, &[1]);
     assert_eq!(segments(dir.path()).unwrap().len(), 2);
     follower.read(&mut visit).unwrap();

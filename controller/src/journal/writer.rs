@@ -137,7 +137,11 @@ fn commit(journal: &mut FileJournal, group: Vec<Job>) -> Vec<Appended> {
     if let Err(error) = &written {
         error!(error = %error, records = records.len(), "journal append failed");
     } else {
-        debug!(records = records.len(), n = head.generation.n, "journal append");
+        debug!(
+            records = records.len(),
+            n = head.generation.n,
+            "journal append"
+        );
     }
     let result = |follows: bool| match (&written, follows) {
         (_, false) => Err(AppendError::NotNext.to_string()),

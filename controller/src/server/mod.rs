@@ -28,7 +28,6 @@ pub mod recover;
 pub mod serve;
 mod stop;
 
-
 /// The longest sleep: the timer is looked at again after that, whatever the clocks did.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 
@@ -152,7 +151,11 @@ impl Server {
             self.drain();
         }
         let now = Clock::now();
-        if self.controller.poll_timeout().is_some_and(|due| due <= now.mono) {
+        if self
+            .controller
+            .poll_timeout()
+            .is_some_and(|due| due <= now.mono)
+        {
             self.controller.handle_timeout(now);
             self.drain();
         }

@@ -106,7 +106,11 @@ pub fn recover(dir: &StateDir, now: UnixMillis) -> anyhow::Result<Recovered> {
     let state = fold.finish()?;
     if state.generation() != tables_at {
         store.replace(&state)?;
-        info!(from = tables_at.n, to = state.generation().n, "tables caught up with the journal");
+        info!(
+            from = tables_at.n,
+            to = state.generation().n,
+            "tables caught up with the journal"
+        );
     }
     let mut notes = Vec::new();
     if let Some((aside, why)) = set_aside {

@@ -39,10 +39,7 @@ pub enum CheckpointError {
 ///
 /// # Errors
 /// [`CheckpointError`], also for a signature that `network` did not make.
-pub fn load(
-    path: &Path,
-    network: &IdentityPublicKey,
-) -> Result<Vec<Checkpoint>, CheckpointError> {
+pub fn load(path: &Path, network: &IdentityPublicKey) -> Result<Vec<Checkpoint>, CheckpointError> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -176,7 +173,9 @@ mod tests {
             load(&path, &key.public()),
             Err(CheckpointError::Line { line: 2, .. })
         ));
-        let edited = std::fs::read_to_string(&path).unwrap().replacen("\"n\":3", "\"n\":2", 1);
+        let edited = std::fs::read_to_string(&path)
+            .unwrap()
+            .replacen("\"n\":3", "\"n\":2", 1);
         std::fs::write(&path, edited).unwrap();
         assert!(matches!(
             load(&path, &key.public()),

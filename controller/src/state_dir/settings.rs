@@ -64,9 +64,9 @@ pub const DEFAULT_V4: &str = "100.64.0.0/10";
 /// # Errors
 /// What is wrong with it.
 pub fn check_advertised(text: &str) -> Result<String, String> {
-    let (host, port) = text
-        .rsplit_once(':')
-        .ok_or_else(|| format!("{text:?} has no port; write HOST:PORT, such as vpn.example.com:8443"))?;
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| {
+        format!("{text:?} has no port; write HOST:PORT, such as vpn.example.com:8443")
+    })?;
     let is_host = !host.is_empty()
         && host.len() <= 253
         && host
@@ -108,7 +108,15 @@ mod tests {
         for good in ["vpn.example.com:8443", "192.0.2.1:1", "[2001:db8::1]:8443"] {
             assert!(check_advertised(good).is_ok(), "{good}");
         }
-        for bad in ["vpn", "vpn:0", "vpn:x", ":1", "a b:1", "2001:db8::1:8443", "x:99999"] {
+        for bad in [
+            "vpn",
+            "vpn:0",
+            "vpn:x",
+            ":1",
+            "a b:1",
+            "2001:db8::1:8443",
+            "x:99999",
+        ] {
             assert!(check_advertised(bad).is_err(), "{bad}");
         }
     }

@@ -94,7 +94,9 @@ impl Keeper {
     pub fn warnings(&self) -> Vec<String> {
         let troubles = lock(&self.troubles).clone();
         let tables = troubles.tables.map(|why| {
-            format!("the tables are not written any more and are caught up at the next start: {why}")
+            format!(
+                "the tables are not written any more and are caught up at the next start: {why}"
+            )
         });
         let checkpoints = troubles
             .checkpoints
@@ -132,8 +134,7 @@ impl Work {
                     if let Err(error) = &written {
                         warn!(error = %error, "checkpoint was not written");
                     }
-                    lock(&self.troubles).checkpoints =
-                        written.err().map(|error| error.to_string());
+                    lock(&self.troubles).checkpoints = written.err().map(|error| error.to_string());
                 }
             }
         }

@@ -108,7 +108,9 @@ impl Store {
         match catch_unwind(AssertUnwindSafe(|| config.open())) {
             Ok(Ok(db)) => Ok(Self { db }),
             Ok(Err(error)) => Err(OpenError::of(error)),
-            Err(_) => Err(OpenError::Corrupt("sled panicked on opening them".to_owned())),
+            Err(_) => Err(OpenError::Corrupt(
+                "sled panicked on opening them".to_owned(),
+            )),
         }
     }
 

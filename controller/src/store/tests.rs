@@ -37,7 +37,14 @@ fn a_state_reads_back_and_is_replaced_whole() {
     let stray = vec![(b"stray".to_vec(), Some(vec![1]))];
     loaded.store.write_hard(stray).unwrap();
     loaded.store.replace(&state(5)).unwrap();
-    assert!(!loaded.store.rows(HARD).unwrap().iter().any(|(key, _)| key == b"stray"));
+    assert!(
+        !loaded
+            .store
+            .rows(HARD)
+            .unwrap()
+            .iter()
+            .any(|(key, _)| key == b"stray")
+    );
     loaded.store.flush().unwrap();
     drop(loaded);
     let loaded = Store::load(&path, UnixMillis(2)).unwrap();
@@ -57,7 +64,10 @@ fn rows_that_cannot_be_read_are_set_aside_with_their_store() {
     let loaded = Store::load(&path, UnixMillis(7)).unwrap();
     assert_eq!(loaded.state, State::empty());
     let (aside, why) = loaded.set_aside.unwrap();
-    assert!(aside.ends_with("tables.damaged-7") && aside.exists(), "{why}");
+    assert!(
+        aside.ends_with("tables.damaged-7") && aside.exists(),
+        "{why}"
+    );
 }
 
 #[test]

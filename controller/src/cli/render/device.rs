@@ -11,14 +11,25 @@ use super::{finish, list, or_dash, table, when, yes_no};
 
 pub(super) fn invite(id: InviteId, invite: &str, expires: UnixMillis) -> String {
     // The invite alone on its line, so that it can be copied whole.
-    format!("{invite}\n\nInvite {id}, good until {}. It is shown only now.\n", when(expires))
+    format!(
+        "{invite}\n\nInvite {id}, good until {}. It is shown only now.\n",
+        when(expires)
+    )
 }
 
 pub(super) fn invites(invites: &[InviteView]) -> String {
     if invites.is_empty() {
         return "No invite can be used.\n".to_owned();
     }
-    let mut rows = table(&["ID", "USES LEFT", "EXPIRES", "TAGS", "USER", "EPHEMERAL", "APPROVAL"]);
+    let mut rows = table(&[
+        "ID",
+        "USES LEFT",
+        "EXPIRES",
+        "TAGS",
+        "USER",
+        "EPHEMERAL",
+        "APPROVAL",
+    ]);
     for invite in invites {
         rows.add_row([
             invite.id.to_string(),
@@ -37,7 +48,16 @@ pub(super) fn devices(devices: &[DeviceView]) -> String {
     if devices.is_empty() {
         return "There is no device yet; `invite create` lets one in.\n".to_owned();
     }
-    let mut rows = table(&["NAME", "STATUS", "CONNECTED", "IPV4", "TAGS", "USER", "POSTURE", "ID"]);
+    let mut rows = table(&[
+        "NAME",
+        "STATUS",
+        "CONNECTED",
+        "IPV4",
+        "TAGS",
+        "USER",
+        "POSTURE",
+        "ID",
+    ]);
     for device in devices {
         rows.add_row([
             device.name.to_string(),
@@ -156,7 +176,11 @@ fn checks(checks: &[CheckOutcome]) -> String {
     for check in checks {
         match &check.verdict {
             Verdict::Compliant { until } => {
-                text.push_str(&format!("Check {}: met until {}\n", check.check, when(*until)));
+                text.push_str(&format!(
+                    "Check {}: met until {}\n",
+                    check.check,
+                    when(*until)
+                ));
             }
             Verdict::NonCompliant { failures } => {
                 text.push_str(&format!("Check {}: not met\n", check.check));

@@ -144,7 +144,9 @@ fn committed_text(committed: &Committed) -> String {
         rows.add_row([
             device.name.to_string(),
             yes_no(device.connected),
-            device.leases_end.map_or_else(|| "it has none".to_owned(), when),
+            device
+                .leases_end
+                .map_or_else(|| "it has none".to_owned(), when),
         ]);
     }
     text.push_str(&finish(&rows));

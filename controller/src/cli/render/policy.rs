@@ -94,9 +94,9 @@ pub(super) fn explained(view: &ExplainView) -> String {
             .rule
             .as_ref()
             .map_or_else(String::new, |rule| format!(" by rule {rule}"));
-        let until = view
-            .until
-            .map_or_else(String::new, |until| format!(", leased until {}", when(until)));
+        let until = view.until.map_or_else(String::new, |until| {
+            format!(", leased until {}", when(until))
+        });
         format!("ALLOWED  {flow}{rule}{until}\n")
     } else {
         format!("DENIED   {flow}\n")
