@@ -5,26 +5,37 @@
 
 mod batch;
 mod event;
+mod inbound;
+mod outbound;
 mod outbox;
+mod publish;
+mod random;
+mod shared;
 mod spec;
+mod table;
 mod worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use gatereeve_shared::ids::DeviceId;
 use gatereeve_shared::time::{Mono, Now};
+use parking_lot::Mutex;
 
 pub use batch::Batch;
 pub use event::{DataPathEvent, Direction};
 pub use outbox::Outbox;
+pub(crate) use shared::Shared;
 pub use spec::{LocalKey, PeerSpec, RuleSpec, TableSpec};
 pub use worker::WorkerMark;
 
-use crate::drop_reason::{DropCounters, DropReason};
+use crate::drop_reason::DropReason;
+use crate::peers::Context;
 use crate::wg::TunnelFactory;
+use inbound::Inbound;
+use table::ForwardingTable;
 use worker::Marks;
 
 /// The fast path of a client: many threads, no allocation per packet, a lock per peer and batch.
@@ -32,11 +43,13 @@ use worker::Marks;
 /// It starts shut and with a table that allows nothing.
 #[derive(Debug)]
 pub struct DataPath {
-    table: ArcSwap<TableSpec>,
+    table: ArcSwap<ForwardingTable>,
     marks: Marks,
+    /// Nanoseconds of [`Mono`].
     open_until: AtomicU64,
-    drops: DropCounters,
+    shared: Shared,
     tunnels: Box<dyn TunnelFactory>,
+    publishing: Mutex<()>,
 }
 
 /// A peer's figures.
@@ -57,22 +70,35 @@ pub struct PeerStats {
 impl DataPath {
     /// A data path whose randomness comes from `seed`, 32 bytes drawn from the operating system.
     #[must_use]
-    pub fn new(_seed: [u8; 32], tunnels: Box<dyn TunnelFactory>, _now: Now) -> Self {
+    pub fn new(seed: [u8; 32], tunnels: Box<dyn TunnelFactory>, now: Now) -> Self {
         Self {
             table: ArcSwap::default(),
             marks: Marks::default(),
             open_until: AtomicU64::new(0),
-            drops: DropCounters::default(),
+            shared: Shared::new(seed, now.mono),
             tunnels,
+            publishing: Mutex::new(()),
         }
     }
 
     /// Puts a table in force, whole. Peers that stay keep their sessions and flows, each flow judged
-    /// again on its next packet; peers that are gone lose their keys before this returns.
-    pub fn publish(&self, spec: TableSpec, _now: Now) {
-        let serial = spec.serial;
-        self.table.store(spec.into());
-        self.marks.publish(serial);
+    /// again on its next packet; peers that are gone lose their keys before this returns. A table that
+    /// is not newer than the one in force is ignored.
+    pub fn publish(&self, spec: TableSpec, now: Now) {
+        let publishing = self.publishing.lock();
+        if spec.serial <= self.marks.serial() {
+            return;
+        }
+        let old = self.table.load_full();
+        // Those who lose everything come first: what takes time below does not keep them alive.
+        let staying: BTreeSet<_> = spec.peers.iter().map(|peer| peer.device).collect();
+        for peer in old.peers.iter().filter(|p| !staying.contains(&p.device)) {
+            peer.state.lock().kill();
+        }
+        let table = publish::build(&spec, &old, self.tunnels.as_ref(), &self.shared, now);
+        self.table.store(table.into());
+        self.marks.publish(spec.serial);
+        drop(publishing);
     }
 
     /// Nothing passes from now on.
@@ -104,33 +130,79 @@ impl DataPath {
     }
 
     /// Packets read from the TUN device. Empties the batch.
-    pub fn outbound(&self, from_tun: &mut Batch, _now: Now, _out: &mut Outbox) {
-        for _ in from_tun.packets() {
-            self.drops.count(DropReason::Shut);
-        }
+    pub fn outbound(&self, from_tun: &mut Batch, now: Now, out: &mut Outbox) {
+        let table = self.table.load();
+        let is_open = self.is_open(now);
+        outbound::run(&table, &self.shared, is_open, from_tun, now, out);
         from_tun.clear();
     }
 
     /// Datagrams read from the UDP socket. Empties the batch.
-    pub fn inbound(&self, from_udp: &mut Batch, _now: Now, _out: &mut Outbox) {
-        for _ in from_udp.packets() {
-            self.drops.count(DropReason::Shut);
+    pub fn inbound(&self, from_udp: &mut Batch, now: Now, out: &mut Outbox) {
+        if self.is_open(now) {
+            let table = self.table.load();
+            let inbound = Inbound {
+                table: &table,
+                shared: &self.shared,
+                now,
+                out,
+                held: None,
+            };
+            inbound.run(from_udp);
+        } else {
+            for _ in from_udp.packets() {
+                self.shared.drops.count(DropReason::Shut);
+            }
         }
         from_udp.clear();
     }
 
     /// Timers; every 250 ms or so.
-    pub fn tick(&self, _now: Now, _out: &mut Outbox) {}
+    pub fn tick(&self, now: Now, out: &mut Outbox) {
+        let table = self.table.load();
+        for gate in &table.gates {
+            gate.gate.reset();
+        }
+        if !self.is_open(now) {
+            return;
+        }
+        for peer in &table.peers {
+            let mut state = peer.state.lock();
+            if state.is_alive {
+                state.tick(&mut Context {
+                    filter: &peer.filter,
+                    shared: &self.shared,
+                    now,
+                    out,
+                });
+            }
+        }
+    }
 
     /// Packets dropped so far, by reason.
     #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
-        self.drops.snapshot()
+        self.shared.drops.snapshot()
     }
 
     /// Figures of all peers of the table in force.
     #[must_use]
     pub fn peer_stats(&self) -> Vec<PeerStats> {
-        Vec::new()
+        let table = self.table.load();
+        let stats = table.peers.iter().map(|peer| {
+            let state = peer.state.lock();
+            PeerStats {
+                device: peer.device,
+                endpoint: state.endpoint,
+                last_handshake: state.last_handshake,
+                rx: state.rx,
+                tx: state.tx,
+            }
+        });
+        stats.collect()
+    }
+
+    fn is_open(&self, now: Now) -> bool {
+        now.mono.0 < self.open_until.load(Ordering::SeqCst)
     }
 }

@@ -12,4 +12,10 @@ impl Permit {
     pub(super) fn new() -> Self {
         Self { _private: () }
     }
+
+    /// For a refusal that this device itself makes up and hands to its own applications: it has crossed
+    /// no tunnel, so no rule speaks of it.
+    pub(crate) fn for_own_answer() -> Self {
+        Self::new()
+    }
 }

@@ -4,6 +4,24 @@
 //! to shake hands, to which endpoints, and what to do with packets that wait is decided outside, in
 //! `timers` and `peers`, in virtual time. So the same decisions run over the real tunnel and over the
 //! fake one of the simulation.
+//!
+//! What the real tunnel, boringtun 0.7.1, leaves out is closed in `tunnel`, `timers` and
+//! `handshake_limit`: age and message count of a session on every packet, padding, retries with
+//! jitter, passive keepalives timed from the data received, unpredictable indices, a limit per source
+//! before the Diffie-Hellman, no endpoint from a cookie reply. What cannot be closed from outside, with
+//! its consequence: a replay window of 1,024 messages (deeper reordering loses packets), cookies bound
+//! to the address without the port (clients behind one NAT share one), the low byte of an index counts
+//! handshakes, session keys are freed but not zeroed, and initiations carry the clock in nanoseconds.
+
+#[doc(hidden)]
+pub mod contract;
+pub(crate) mod demux;
+pub(crate) mod handshake_limit;
+mod ledger;
+pub(crate) mod timers;
+mod tunnel;
+
+pub use tunnel::NoiseTunnels;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -73,9 +91,8 @@ pub trait Tunnel: Send + fmt::Debug {
     /// The session that [`Self::encapsulate`] would use.
     fn session(&self, now: Now) -> Option<SessionView>;
 
-    /// Erases what is too old. May write a handshake initiation that has become necessary, and returns
-    /// its length then. To be called every second or so while there is a session or a handshake.
-    fn maintain(&mut self, now: Now, out: &mut [u8]) -> Option<usize>;
+    /// Erases the keys of sessions that are too old. To be called every second or so.
+    fn maintain(&mut self, now: Now);
 
     /// Erases all sessions.
     fn erase(&mut self);

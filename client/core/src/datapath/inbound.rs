@@ -1,0 +1,247 @@
+//! From the underlay to the TUN device: which tunnel, is it authentic, whose address, which rule.
+
+use std::net::SocketAddr;
+
+use gatereeve_shared::time::Now;
+
+use super::batch::Batch;
+use super::event::Direction;
+use super::outbound::Held;
+use super::outbox::Outbox;
+use super::shared::Shared;
+use super::table::ForwardingTable;
+use crate::drop_reason::DropReason;
+use crate::packet::IpPacket;
+use crate::peers::Context;
+use crate::wg::demux::{Datagram, classify};
+use crate::wg::{Admission, HANDSHAKE_ROOM};
+
+/// One batch of datagrams, and what it is worked with.
+pub(super) struct Inbound<'a> {
+    pub(super) table: &'a ForwardingTable,
+    pub(super) shared: &'a Shared,
+    pub(super) now: Now,
+    pub(super) out: &'a mut Outbox,
+    pub(super) held: Option<Held<'a>>,
+}
+
+impl<'a> Inbound<'a> {
+    /// Runs it.
+    pub(super) fn run(mut self, batch: &Batch) {
+        for (datagram, from) in batch.packets() {
+            // The dual-stack socket shows IPv4 in mapped form.
+            let from = from.map(|from| SocketAddr::new(from.ip().to_canonical(), from.port()));
+            let result = match from {
+                Some(from) if self.table.is_underlay(from) => self.datagram(datagram, from),
+                Some(_) => Err(DropReason::OverlayEndpoint),
+                None => Err(DropReason::Junk),
+            };
+            if let Err(reason) = result {
+                self.shared.drops.count(reason);
+            }
+        }
+    }
+
+    fn datagram(&mut self, datagram: &[u8], from: SocketAddr) -> Result<(), DropReason> {
+        match classify(datagram) {
+            Datagram::Data { index } => self.data(index, datagram, from),
+            Datagram::Initiation => self.initiation(datagram, from),
+            Datagram::Response { index } | Datagram::Cookie { index } => {
+                self.answer(index, datagram, from)
+            }
+            Datagram::Junk => Err(DropReason::Junk),
+        }
+    }
+
+    /// Locks the peer that `index` leads to, and finds the link.
+    fn by_index(&mut self, index: u32) -> Result<usize, DropReason> {
+        let position = *self
+            .table
+            .by_index
+            .get(&index)
+            .ok_or(DropReason::UnknownIndex)?;
+        let held = self.hold(position)?;
+        held.state
+            .links
+            .iter()
+            .position(|link| link.index == index)
+            .ok_or(DropReason::UnknownIndex)
+    }
+
+    fn hold(&mut self, position: usize) -> Result<&mut Held<'a>, DropReason> {
+        self.held = Held::change(self.held.take(), self.table, position);
+        let held = self.held.as_mut().ok_or(DropReason::PeerGone)?;
+        if !held.state.is_alive {
+            return Err(DropReason::PeerGone);
+        }
+        // A peer without a live rule has no business with us: no handshake, no session.
+        if !held.peer.filter.is_live(self.now.mono) {
+            return Err(DropReason::NoRule);
+        }
+        Ok(held)
+    }
+
+    fn data(&mut self, index: u32, datagram: &[u8], from: SocketAddr) -> Result<(), DropReason> {
+        let link = self.by_index(index)?;
+        let held = self.held.as_mut().ok_or(DropReason::PeerGone)?;
+        let mut cx = Context {
+            filter: &held.peer.filter,
+            shared: self.shared,
+            now: self.now,
+            out: self.out,
+        };
+        let (len, first) = held.state.open(link, from, datagram, &mut cx)?;
+        if let Some(len) = len {
+            Self::deliver(self.table, held, len, &mut cx);
+        }
+        if first {
+            held.state.established(link, &mut cx);
+        }
+        Ok(())
+    }
+
+    /// Checks the packet that was opened into the outbox's room, and delivers it.
+    fn deliver(table: &ForwardingTable, held: &mut Held<'_>, len: usize, cx: &mut Context<'_>) {
+        let bytes = cx.out.delivery_room(len);
+        let packet = match IpPacket::parse(bytes) {
+            Ok(packet) => packet,
+            Err(reason) => {
+                cx.shared.drops.count(reason);
+                return;
+            }
+        };
+        // Cryptokey routing over all peers, not just the sender's own list.
+        let verdict = if table.owners.owner(packet.source) != Some(held.position) {
+            Err(DropReason::SpoofedSource)
+        } else if !table.is_own(packet.destination) {
+            Err(DropReason::NotForUs)
+        } else {
+            held.peer.filter.judge(
+                &mut held.state.filter,
+                &packet,
+                Direction::Inbound,
+                cx.now.mono,
+            )
+        };
+        match verdict {
+            Ok(permit) => {
+                cx.out.commit_delivery(&permit, packet.len);
+                let len = u64::try_from(packet.len).unwrap_or(0);
+                held.state.rx = held.state.rx.saturating_add(len);
+            }
+            Err(reason) => {
+                let device = Some(held.peer.device);
+                cx.shared.denied(
+                    &packet,
+                    device,
+                    Direction::Inbound,
+                    reason,
+                    cx.now.mono,
+                    cx.out,
+                );
+            }
+        }
+    }
+
+    /// An initiation: for which of our keys, and from whom?
+    fn initiation(&mut self, datagram: &[u8], from: SocketAddr) -> Result<(), DropReason> {
+        self.admit_source(from)?;
+        let (local, remote) = self.sender(datagram, from)?;
+        let position = *self
+            .table
+            .by_key
+            .get(&remote)
+            .ok_or(DropReason::UnknownKey)?;
+        let now = self.now;
+        let held = self.hold(position)?;
+        if !held.state.admit_initiation(now.mono) {
+            return Err(DropReason::HandshakeRate);
+        }
+        let link = held
+            .state
+            .links
+            .iter()
+            .position(|link| link.is_between(&local, &remote))
+            .ok_or(DropReason::UnknownKey)?;
+        self.handshake(link, datagram, from)
+    }
+
+    fn sender(
+        &mut self,
+        datagram: &[u8],
+        from: SocketAddr,
+    ) -> Result<
+        (
+            gatereeve_shared::identity::wg_key::WgPublicKey,
+            gatereeve_shared::identity::wg_key::WgPublicKey,
+        ),
+        DropReason,
+    > {
+        for gate in &self.table.gates {
+            let room = self.out.transmit_room(HANDSHAKE_ROOM);
+            match gate.gate.admit(from, datagram, room) {
+                Admission::NotOurs => {}
+                Admission::Cookie { len } => {
+                    self.out.commit_transmit(len, from);
+                    return Err(DropReason::UnderLoad);
+                }
+                Admission::Admitted => {
+                    let remote = gate.gate.sender(datagram).ok_or(DropReason::Crypto)?;
+                    return Ok((gate.local, remote));
+                }
+            }
+        }
+        Err(DropReason::UnknownKey)
+    }
+
+    /// A response or a cookie for a tunnel of ours.
+    fn answer(&mut self, index: u32, datagram: &[u8], from: SocketAddr) -> Result<(), DropReason> {
+        self.admit_source(from)?;
+        let link = self.by_index(index)?;
+        if let Datagram::Response { .. } = classify(datagram) {
+            let held = self.held.as_ref().ok_or(DropReason::PeerGone)?;
+            let local = held
+                .state
+                .links
+                .get(link)
+                .map(|link| link.local)
+                .ok_or(DropReason::UnknownIndex)?;
+            let gate = self.table.gates.iter().find(|gate| gate.local == local);
+            let gate = gate.ok_or(DropReason::UnknownKey)?;
+            let room = self.out.transmit_room(HANDSHAKE_ROOM);
+            match gate.gate.admit(from, datagram, room) {
+                Admission::Admitted => {}
+                Admission::NotOurs => return Err(DropReason::UnknownKey),
+                Admission::Cookie { len } => {
+                    self.out.commit_transmit(len, from);
+                    return Err(DropReason::UnderLoad);
+                }
+            }
+        }
+        self.handshake(link, datagram, from)
+    }
+
+    fn handshake(
+        &mut self,
+        link: usize,
+        datagram: &[u8],
+        from: SocketAddr,
+    ) -> Result<(), DropReason> {
+        let held = self.held.as_mut().ok_or(DropReason::PeerGone)?;
+        let mut cx = Context {
+            filter: &held.peer.filter,
+            shared: self.shared,
+            now: self.now,
+            out: self.out,
+        };
+        held.state.handshake(link, from, datagram, &mut cx)
+    }
+
+    fn admit_source(&self, from: SocketAddr) -> Result<(), DropReason> {
+        if self.shared.sources.lock().admit(from.ip(), self.now.mono) {
+            Ok(())
+        } else {
+            Err(DropReason::HandshakeRate)
+        }
+    }
+}

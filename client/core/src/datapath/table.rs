@@ -1,0 +1,65 @@
+//! The forwarding table: immutable, loaded once per batch, swapped whole.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use gatereeve_shared::identity::wg_key::WgPublicKey;
+use gatereeve_shared::ids::DeviceId;
+use gatereeve_shared::wire::map::{OverlayAddresses, OverlayPrefixes};
+use parking_lot::Mutex;
+
+use crate::filter::PeerFilter;
+use crate::peers::{AllowedIps, PeerState};
+use crate::wg::HandshakeGate;
+
+/// Everything that is looked up per packet. The default allows nothing.
+#[derive(Debug, Default)]
+pub(crate) struct ForwardingTable {
+    pub(crate) own: Option<OverlayAddresses>,
+    pub(crate) prefixes: Option<OverlayPrefixes>,
+    /// Newest key first.
+    pub(crate) gates: Vec<Gate>,
+    pub(crate) peers: Vec<TablePeer>,
+    pub(crate) owners: AllowedIps,
+    /// Receiver index (24 bits) to position of the peer.
+    pub(crate) by_index: BTreeMap<u32, usize>,
+    /// Static key to position of the peer.
+    pub(crate) by_key: BTreeMap<WgPublicKey, usize>,
+}
+
+/// One of our own keys, for handshakes that come in.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    pub(crate) local: WgPublicKey,
+    pub(crate) gate: Arc<dyn HandshakeGate>,
+}
+
+/// A peer as of this table, and its state, which outlives it.
+#[derive(Debug)]
+pub(crate) struct TablePeer {
+    pub(crate) device: DeviceId,
+    pub(crate) filter: PeerFilter,
+    pub(crate) state: Arc<Mutex<PeerState>>,
+}
+
+impl ForwardingTable {
+    /// Whether `address` is this device's own in the overlay.
+    pub(crate) fn is_own(&self, address: IpAddr) -> bool {
+        self.own.is_some_and(|own| match address {
+            IpAddr::V4(v4) => own.v4 == v4,
+            IpAddr::V6(v6) => own.v6 == v6,
+        })
+    }
+
+    /// Whether a datagram may go to or come from `endpoint`: never inside the overlay itself, which
+    /// would be a loop.
+    pub(crate) fn is_underlay(&self, endpoint: SocketAddr) -> bool {
+        let ip = endpoint.ip().to_canonical();
+        endpoint.port() != 0
+            && !ip.is_unspecified()
+            && !ip.is_multicast()
+            && !matches!(ip, IpAddr::V4(v4) if v4.is_broadcast())
+            && !self.prefixes.is_some_and(|overlay| overlay.contains(ip))
+    }
+}

@@ -1,0 +1,84 @@
+//! Verdicts on fragmented datagrams: the later fragments go where the first one went.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use gatereeve_shared::time::Mono;
+
+use super::lru::Lru;
+use crate::datapath::Direction;
+use crate::packet::{FlowKey, IpPacket};
+
+/// Verdicts kept for one peer.
+pub const VERDICTS_PER_PEER: usize = 1_024;
+const KEPT_FOR: Duration = Duration::from_secs(15);
+
+/// What identifies a fragmented datagram between this device and one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct DatagramKey {
+    direction: Direction,
+    id: u32,
+    source: IpAddr,
+    destination: IpAddr,
+}
+
+impl DatagramKey {
+    pub(super) fn new(packet: &IpPacket, id: u32, direction: Direction) -> Self {
+        Self {
+            direction,
+            id,
+            source: packet.source,
+            destination: packet.destination,
+        }
+    }
+}
+
+/// The datagram's first fragment passed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Verdict {
+    /// The flow it belongs to, which must be allowed still.
+    pub(super) flow: FlowKey,
+    /// The bytes that the first fragment covers; none may be sent again.
+    pub(super) covers: u16,
+    pub(super) at: Mono,
+}
+
+/// Verdicts of one peer. Only "allowed" is kept: what is not here is dropped.
+#[derive(Debug)]
+pub(super) struct Fragments(Lru<DatagramKey, Verdict>);
+
+impl Fragments {
+    pub(super) fn new() -> Self {
+        Self(Lru::new(VERDICTS_PER_PEER))
+    }
+
+    pub(super) fn allow(&mut self, key: DatagramKey, verdict: Verdict) {
+        self.0.insert(key, verdict);
+    }
+
+    pub(super) fn forget(&mut self, key: &DatagramKey) {
+        self.0.remove(key);
+    }
+
+    pub(super) fn find(&mut self, key: &DatagramKey, now: Mono) -> Option<Verdict> {
+        let verdict = *self.0.peek_mut(key)?;
+        if now.since(verdict.at) >= KEPT_FOR {
+            self.0.remove(key);
+            return None;
+        }
+        Some(verdict)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(super) fn prune(&mut self, now: Mono) {
+        while let Some((_, verdict)) = self.0.oldest() {
+            if now.since(verdict.at) < KEPT_FOR {
+                return;
+            }
+            self.0.remove_oldest();
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The judgement itself: the order of checks, and the only place that says yes.
+
+use gatereeve_shared::generation::Generation;
+use gatereeve_shared::time::Mono;
+
+use super::conntrack::{Conntrack, Flow, FlowBudget};
+use super::fragments::{DatagramKey, Fragments, Verdict};
+use super::{Permit, Rules};
+use crate::datapath::{Direction, RuleSpec};
+use crate::drop_reason::DropReason;
+use crate::packet::ip::TcpFlags;
+use crate::packet::{FlowKey, Fragment, IpPacket, Transport};
+
+/// What may pass between this device and one peer, as of one table.
+#[derive(Clone, Debug)]
+pub struct PeerFilter {
+    ingress: Rules,
+    egress: Rules,
+    serial: u64,
+    generation: Generation,
+}
+
+/// The mutable part: tracked flows and fragment verdicts of one peer.
+#[derive(Debug)]
+pub struct FilterState {
+    flows: Conntrack,
+    fragments: Fragments,
+}
+
+impl FilterState {
+    /// Nothing tracked; flows are paid for from `budget`.
+    #[must_use]
+    pub fn new(budget: FlowBudget) -> Self {
+        Self {
+            flows: Conntrack::new(budget),
+            fragments: Fragments::new(),
+        }
+    }
+
+    /// How many flows are tracked.
+    #[must_use]
+    pub fn flows(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Forgets what is too old, a bounded amount at a time.
+    pub fn prune(&mut self, now: Mono) {
+        self.flows.prune(now);
+        self.fragments.prune(now);
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.flows.clear();
+        self.fragments.clear();
+    }
+}
+
+impl PeerFilter {
+    /// Compiles the rules of one table.
+    #[must_use]
+    pub fn new(
+        ingress: &[RuleSpec],
+        egress: &[RuleSpec],
+        serial: u64,
+        generation: Generation,
+    ) -> Self {
+        Self {
+            ingress: Rules::new(ingress),
+            egress: Rules::new(egress),
+            serial,
+            generation,
+        }
+    }
+
+    /// Whether any rule is live, in either direction: without one the peer has no business with us.
+    #[must_use]
+    pub fn is_live(&self, now: Mono) -> bool {
+        self.ingress.is_live(now) || self.egress.is_live(now)
+    }
+
+    /// Judges a packet whose addresses have been found to be this device's and the peer's own.
+    ///
+    /// # Errors
+    /// Why it must be dropped.
+    pub fn judge(
+        &self,
+        state: &mut FilterState,
+        packet: &IpPacket,
+        direction: Direction,
+        now: Mono,
+    ) -> Result<Permit, DropReason> {
+        match packet.fragment {
+            Fragment::Whole => self.whole(state, packet, direction, now)?,
+            Fragment::First { id, covers } => {
+                let datagram = DatagramKey::new(packet, id, direction);
+                // A second first fragment stands for itself: what the earlier one was allowed is over.
+                state.fragments.forget(&datagram);
+                self.whole(state, packet, direction, now)?;
+                let flow = FlowKey::of(packet, direction).ok_or(DropReason::BadFragment)?;
+                let verdict = Verdict {
+                    flow,
+                    covers,
+                    at: now,
+                };
+                state.fragments.allow(datagram, verdict);
+            }
+            Fragment::Later { id, offset } => {
+                let datagram = DatagramKey::new(packet, id, direction);
+                let verdict = state
+                    .fragments
+                    .find(&datagram, now)
+                    .ok_or(DropReason::FragmentWithoutVerdict)?;
+                if offset < verdict.covers {
+                    state.fragments.forget(&datagram);
+                    return Err(DropReason::BadFragment);
+                }
+                if !self.covered(state, &verdict.flow, now) {
+                    return Err(DropReason::FragmentWithoutVerdict);
+                }
+            }
+        }
+        Ok(Permit::new())
+    }
+
+    fn whole(
+        &self,
+        state: &mut FilterState,
+        packet: &IpPacket,
+        direction: Direction,
+        now: Mono,
+    ) -> Result<(), DropReason> {
+        let (flags, is_reply_only) = match packet.transport {
+            Transport::Control => return Err(DropReason::ControlIcmp),
+            Transport::Error(quoted) => {
+                let is_ours =
+                    quoted.source == packet.destination && quoted.destination == packet.source;
+                let flow = FlowKey::quoted(&quoted, direction);
+                return if is_ours && self.covered(state, &flow, now) {
+                    Ok(())
+                } else {
+                    Err(DropReason::UntrackedError)
+                };
+            }
+            Transport::Tcp { flags, .. } => (Some(flags), false),
+            Transport::Echo { request, .. } => (None, !request),
+            Transport::Udp { .. } | Transport::Other { .. } => (None, false),
+        };
+        let key = FlowKey::of(packet, direction).ok_or(DropReason::Malformed)?;
+        if self.covered(state, &key, now)
+            && let Some(flow) = state.flows.find(&key, now)
+            // The other side's SYN is no reply: it asks for a connection of its own.
+            && !(flow.opener != direction && flags.is_some_and(TcpFlags::opens))
+        {
+            flow.saw(direction, flags, now);
+            state.flows.touch(&key);
+            return Ok(());
+        }
+        if is_reply_only {
+            return Err(DropReason::NoRule);
+        }
+        let (protocol, port) = key.asked_of_rules(direction);
+        let (rule, end) = self
+            .rules(direction)
+            .allow(protocol, port, now)
+            .ok_or(DropReason::NoRule)?;
+        let mut flow = Flow::new(direction, rule, self.generation, self.serial, end, now);
+        flow.saw(direction, flags, now);
+        if state.flows.insert(key, flow) {
+            Ok(())
+        } else {
+            Err(DropReason::FlowTableFull)
+        }
+    }
+
+    /// Whether the flow is tracked and its opener's rules still allow it. It is judged again when the
+    /// table has moved or the rule's end has passed; a flow that fails is forgotten.
+    fn covered(&self, state: &mut FilterState, key: &FlowKey, now: Mono) -> bool {
+        let Some(flow) = state.flows.find(key, now) else {
+            return false;
+        };
+        if flow.serial == self.serial && now < flow.end {
+            return true;
+        }
+        let (protocol, port) = key.asked_of_rules(flow.opener);
+        match self.rules(flow.opener).allow(protocol, port, now) {
+            Some((rule, end)) => {
+                (flow.rule, flow.end) = (rule, end);
+                (flow.serial, flow.generation) = (self.serial, self.generation);
+                true
+            }
+            None => {
+                state.flows.remove(key);
+                false
+            }
+        }
+    }
+
+    fn rules(&self, direction: Direction) -> &Rules {
+        match direction {
+            Direction::Inbound => &self.ingress,
+            Direction::Outbound => &self.egress,
+        }
+    }
+}

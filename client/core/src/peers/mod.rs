@@ -1,0 +1,11 @@
+//! The peers: who owns which address, and each one's mutable state.
+
+mod allowed_ips;
+mod link;
+mod queue;
+mod state;
+
+pub(crate) use allowed_ips::AllowedIps;
+pub(crate) use link::Link;
+pub(crate) use queue::QueueBudget;
+pub(crate) use state::{Context, PeerState};

@@ -1,0 +1,374 @@
+//! One peer's mutable state, behind its lock: tunnels, tracked flows, endpoint, waiting packets.
+
+use std::net::SocketAddr;
+
+use gatereeve_shared::ids::DeviceId;
+use gatereeve_shared::time::{Mono, Now};
+
+use super::link::Link;
+use super::queue::{Queue, QueueBudget};
+use crate::datapath::{DataPathEvent, Direction, Outbox, Shared};
+use crate::drop_reason::DropReason;
+use crate::filter::{FilterState, FlowBudget, PeerFilter, Permit};
+use crate::packet::IpPacket;
+use crate::packet::answer::Refusal;
+use crate::wg::handshake_limit::Bucket;
+use crate::wg::timers::{Due, JITTER_NANOS};
+use crate::wg::{HANDSHAKE_ROOM, OVERHEAD, Opened, TunnelError};
+
+/// Endpoints that a handshake is tried on at once.
+const TARGETS: usize = 8;
+/// Initiations of one peer that are answered per second.
+const INITIATIONS: u64 = 50;
+
+/// Lives as long as its device is in the table; handed from table to table.
+#[derive(Debug)]
+pub(crate) struct PeerState {
+    pub(crate) device: DeviceId,
+    /// Cleared under the lock when the peer goes, so that a worker with an older table refuses.
+    pub(crate) is_alive: bool,
+    /// Best first.
+    pub(crate) links: Vec<Link>,
+    /// Learned from authenticated messages.
+    pub(crate) endpoint: Option<SocketAddr>,
+    /// From the map.
+    pub(crate) candidates: Vec<SocketAddr>,
+    pub(crate) filter: FilterState,
+    pub(crate) last_handshake: Option<Mono>,
+    pub(crate) rx: u64,
+    pub(crate) tx: u64,
+    queue: Queue,
+    initiations: Bucket,
+}
+
+/// What a call works with besides the peer.
+pub(crate) struct Context<'a> {
+    pub(crate) filter: &'a PeerFilter,
+    pub(crate) shared: &'a Shared,
+    pub(crate) now: Now,
+    pub(crate) out: &'a mut Outbox,
+}
+
+impl PeerState {
+    pub(crate) fn new(device: DeviceId, flows: FlowBudget, queues: QueueBudget, now: Mono) -> Self {
+        Self {
+            device,
+            is_alive: true,
+            links: Vec::new(),
+            endpoint: None,
+            candidates: Vec::new(),
+            filter: FilterState::new(flows),
+            last_handshake: None,
+            rx: 0,
+            tx: 0,
+            queue: Queue::new(queues),
+            initiations: Bucket::new(INITIATIONS, INITIATIONS, now),
+        }
+    }
+
+    /// The peer is gone: its keys go at once, and nothing passes any more.
+    pub(crate) fn kill(&mut self) {
+        self.is_alive = false;
+        self.links.clear();
+        self.filter.clear();
+        while self.queue.pop().is_some() {}
+    }
+
+    /// Whether one more initiation of this peer may be answered.
+    pub(crate) fn admit_initiation(&mut self, now: Mono) -> bool {
+        self.initiations.take(now)
+    }
+
+    /// Seals and sends a packet that passed, or keeps it until there is a session.
+    pub(crate) fn send(&mut self, permit: &Permit, packet: &[u8], cx: &mut Context<'_>) {
+        let Some(to) = self.destination() else {
+            cx.shared.drops.count(DropReason::NoEndpoint);
+            return;
+        };
+        for position in 0..self.links.len() {
+            if self.seal(position, permit, packet, to, cx) {
+                self.improve(position, cx);
+                return;
+            }
+        }
+        if !self.queue.push(packet) {
+            cx.shared.drops.count(DropReason::QueueFull);
+        }
+        self.shake_hands(cx);
+    }
+
+    /// Sends over one link, if it has a session.
+    fn seal(
+        &mut self,
+        position: usize,
+        permit: &Permit,
+        packet: &[u8],
+        to: SocketAddr,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let Some(link) = self.links.get_mut(position) else {
+            return false;
+        };
+        let Some(session) = link.tunnel.session(cx.now) else {
+            return false;
+        };
+        let room = packet.len().saturating_add(OVERHEAD + 15);
+        let room = cx.out.transmit_room(room.max(HANDSHAKE_ROOM));
+        let Ok(len) = link.tunnel.encapsulate(permit, packet, cx.now, room) else {
+            return false;
+        };
+        cx.out.commit_transmit(len, to);
+        self.tx = self
+            .tx
+            .saturating_add(u64::try_from(packet.len()).unwrap_or(0));
+        if link.timers.sent_data(Some(session), cx.now.mono) {
+            self.initiate(position, cx);
+        }
+        true
+    }
+
+    /// While a worse link carries the traffic, tries the better ones.
+    fn improve(&mut self, used: usize, cx: &mut Context<'_>) {
+        for position in 0..used {
+            let Some(link) = self.links.get(position) else {
+                return;
+            };
+            if !link.timers.is_trying() && !link.timers.is_pausing(cx.now.mono) {
+                self.initiate(position, cx);
+            }
+        }
+    }
+
+    /// Begins a handshake on every link that has none under way: with a peer that has changed its keys
+    /// nobody knows which of them it answers for.
+    fn shake_hands(&mut self, cx: &mut Context<'_>) {
+        for position in 0..self.links.len() {
+            if self
+                .links
+                .get(position)
+                .is_some_and(|link| !link.timers.is_trying())
+            {
+                self.initiate(position, cx);
+            }
+        }
+    }
+
+    /// Sends an initiation to where the peer is, and to everywhere it may be.
+    fn initiate(&mut self, position: usize, cx: &mut Context<'_>) {
+        let Some(link) = self.links.get_mut(position) else {
+            return;
+        };
+        let jitter = cx.shared.random.lock().below(JITTER_NANOS);
+        link.timers.initiated(cx.now.mono, jitter);
+        let room = cx.out.transmit_room(HANDSHAKE_ROOM);
+        let Ok(len) = link.tunnel.initiate(cx.now, room) else {
+            return;
+        };
+        let known = self.endpoint;
+        let others = self
+            .candidates
+            .iter()
+            .copied()
+            .filter(|candidate| Some(*candidate) != known);
+        for (sent, to) in known.into_iter().chain(others).take(TARGETS).enumerate() {
+            if sent == 0 {
+                cx.out.commit_transmit(len, to);
+            } else {
+                cx.out.repeat_transmit(to);
+            }
+        }
+    }
+
+    fn destination(&self) -> Option<SocketAddr> {
+        self.endpoint.or_else(|| self.candidates.first().copied())
+    }
+
+    /// Opens a handshake message or a cookie for the link at `position`.
+    ///
+    /// # Errors
+    /// Why it is dropped.
+    pub(crate) fn handshake(
+        &mut self,
+        position: usize,
+        from: SocketAddr,
+        datagram: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Result<(), DropReason> {
+        let link = self.links.get_mut(position).ok_or(DropReason::PeerGone)?;
+        let room = cx.out.transmit_room(datagram.len().max(HANDSHAKE_ROOM));
+        match link.tunnel.decapsulate(from, datagram, cx.now, room) {
+            Ok(Opened::Response { len }) => {
+                cx.out.commit_transmit(len, from);
+                // An old initiation could be replayed to a device that has been restarted, so the
+                // first data on the session moves the endpoint, not this.
+                self.endpoint.get_or_insert(from);
+                Ok(())
+            }
+            Ok(Opened::Established { len }) => {
+                cx.out.commit_transmit(len, from);
+                link.timers.established();
+                self.moved(from, cx);
+                self.established(position, cx);
+                Ok(())
+            }
+            // Cookies come unauthenticated: they move nothing.
+            Ok(Opened::Cookie | Opened::Keepalive { .. } | Opened::Packet { .. }) => Ok(()),
+            Err(error) => Err(reason(error)),
+        }
+    }
+
+    /// Opens a data message into `room`, which has at least its length. Returns the length of the packet
+    /// in it, if there is one, and whether the message was the first on its session.
+    ///
+    /// # Errors
+    /// Why it is dropped.
+    pub(crate) fn open(
+        &mut self,
+        position: usize,
+        from: SocketAddr,
+        datagram: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Result<(Option<usize>, bool), DropReason> {
+        let link = self.links.get_mut(position).ok_or(DropReason::PeerGone)?;
+        let room = cx.out.delivery_room(datagram.len().max(HANDSHAKE_ROOM));
+        let (len, first) = match link.tunnel.decapsulate(from, datagram, cx.now, room) {
+            Ok(Opened::Packet { len, first }) => (Some(len), first),
+            Ok(Opened::Keepalive { first }) => (None, first),
+            Ok(Opened::Response { .. } | Opened::Established { .. } | Opened::Cookie) => {
+                return Err(DropReason::Junk);
+            }
+            Err(error) => return Err(reason(error)),
+        };
+        if first {
+            link.timers.established();
+        }
+        let session = link.tunnel.session(cx.now);
+        let renew = link.timers.received(len.is_some(), session, cx.now.mono);
+        if !link.is_announced {
+            link.is_announced = true;
+            cx.out.event(DataPathEvent::KeyInUse {
+                device: self.device,
+                local_counter: link.local_counter,
+                remote_counter: link.remote_counter,
+            });
+        }
+        if renew {
+            self.initiate(position, cx);
+        }
+        self.moved(from, cx);
+        Ok((len, first))
+    }
+
+    /// A session is usable: what waited goes out, judged again by the table in force.
+    pub(crate) fn established(&mut self, position: usize, cx: &mut Context<'_>) {
+        self.last_handshake = Some(cx.now.mono);
+        if let Some(link) = self.links.get_mut(position) {
+            link.is_announced = false;
+        }
+        cx.out.event(DataPathEvent::HandshakeDone {
+            device: self.device,
+        });
+        for _ in 0..self.queue.len() {
+            let Some(bytes) = self.queue.pop() else {
+                return;
+            };
+            let judged = IpPacket::parse(&bytes).and_then(|packet| {
+                cx.filter
+                    .judge(&mut self.filter, &packet, Direction::Outbound, cx.now.mono)
+            });
+            match judged {
+                Ok(permit) => self.send(&permit, &bytes, cx),
+                Err(reason) => cx.shared.drops.count(reason),
+            }
+        }
+    }
+
+    /// An authenticated message came from `from`.
+    fn moved(&mut self, from: SocketAddr, cx: &mut Context<'_>) {
+        if self.endpoint != Some(from) {
+            self.endpoint = Some(from);
+            cx.out.event(DataPathEvent::EndpointMoved {
+                device: self.device,
+                endpoint: from,
+            });
+        }
+    }
+
+    /// Timers.
+    pub(crate) fn tick(&mut self, cx: &mut Context<'_>) {
+        self.filter.prune(cx.now.mono);
+        if !cx.filter.is_live(cx.now.mono) {
+            // The last lease has run out: the session keys go with it.
+            self.forget_sessions(cx);
+            return;
+        }
+        let mut gave_up = false;
+        for position in 0..self.links.len() {
+            let Some(link) = self.links.get_mut(position) else {
+                break;
+            };
+            link.tunnel.maintain(cx.now);
+            match link.timers.due(cx.now.mono) {
+                Due::Nothing => {}
+                Due::Initiation => self.initiate(position, cx),
+                Due::Keepalive => self.keepalive(position, cx),
+                Due::GiveUp => gave_up = true,
+            }
+        }
+        if gave_up && !self.links.iter().any(|link| link.timers.is_trying()) {
+            self.give_up(cx);
+        }
+    }
+
+    fn keepalive(&mut self, position: usize, cx: &mut Context<'_>) {
+        let (Some(to), Some(link)) = (self.destination(), self.links.get_mut(position)) else {
+            return;
+        };
+        let room = cx.out.transmit_room(HANDSHAKE_ROOM);
+        if let Ok(len) = link.tunnel.keepalive(cx.now, room) {
+            cx.out.commit_transmit(len, to);
+            link.timers.sent_keepalive();
+        }
+    }
+
+    /// Nobody answered: what waited is dropped, and the applications are told.
+    fn give_up(&mut self, cx: &mut Context<'_>) {
+        if self.queue.is_empty() {
+            return;
+        }
+        while let Some(bytes) = self.queue.pop() {
+            cx.shared.drops.count(DropReason::HandshakeTimeout);
+            if let Ok(packet) = IpPacket::parse(&bytes) {
+                cx.shared
+                    .refuse(&bytes, &packet, Refusal::Unreachable, cx.now.mono, cx.out);
+            }
+        }
+        cx.out.event(DataPathEvent::HandshakeGivenUp {
+            device: self.device,
+        });
+    }
+
+    fn forget_sessions(&mut self, cx: &mut Context<'_>) {
+        for link in &mut self.links {
+            if link.tunnel.session(cx.now).is_some() {
+                link.tunnel.erase();
+            }
+            link.tunnel.maintain(cx.now);
+            link.timers.clear();
+        }
+        while self.queue.pop().is_some() {
+            cx.shared.drops.count(DropReason::NoRule);
+        }
+        self.filter.clear();
+    }
+}
+
+fn reason(error: TunnelError) -> DropReason {
+    match error {
+        TunnelError::NoSession => DropReason::NoSession,
+        TunnelError::Junk => DropReason::Junk,
+        TunnelError::Crypto | TunnelError::Room | TunnelError::Clock | TunnelError::Key => {
+            DropReason::Crypto
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! What every [`Tunnel`](super::Tunnel) must do, as a test-suite: run on the real tunnel here, and on
+//! the fake one of the simulation there. Panics where a promise is broken. Not for the product.
+
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    reason = "a test-suite that two crates run"
+)]
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use gatereeve_shared::generation::Generation;
+use gatereeve_shared::identity::wg_key::{WgPublicKey, WgSecret};
+use gatereeve_shared::ids::RuleId;
+use gatereeve_shared::policy::port::PortSpec;
+use gatereeve_shared::time::{Mono, Now, UnixMillis};
+
+use super::{
+    Admission, HANDSHAKE_ROOM, OVERHEAD, OVERLAY_MTU, Opened, Tunnel, TunnelError, TunnelFactory,
+};
+use crate::datapath::{Direction, RuleSpec};
+use crate::filter::{FilterState, FlowBudget, PeerFilter, Permit};
+use crate::packet::{IpPacket, samples};
+
+const A_INDEX: u32 = 0x00a1_b2c3;
+const B_INDEX: u32 = 0x0012_3456;
+
+/// Runs every check on the tunnels that `factory` makes.
+pub fn run(factory: &dyn TunnelFactory) {
+    keys_are_refused(factory);
+    nothing_is_sealed_without_a_session(factory);
+    a_handshake_carries_data_both_ways(factory);
+    the_responder_waits_for_the_initiator(factory);
+    replays_and_forgeries_are_refused(factory);
+    age_is_looked_at_on_every_message(factory);
+    erased_sessions_are_gone(factory);
+    contents_are_padded_within_the_mtu(factory);
+    a_late_message_does_not_bring_an_old_session_back(factory);
+    the_gate_tells_whose_it_is(factory);
+    short_buffers_are_refused(factory);
+}
+
+/// A permit for tests, by the front door: a filter that allows everything judges `packet`.
+pub fn permit(packet: &[u8]) -> Permit {
+    let rule = RuleSpec {
+        rule: RuleId::new("everything").unwrap(),
+        ports: vec![PortSpec::ANY],
+        end: Mono(u64::MAX),
+    };
+    let filter = PeerFilter::new(&[], &[rule], 1, Generation::default());
+    let mut state = FilterState::new(FlowBudget::default());
+    let parsed = IpPacket::parse(packet).unwrap();
+    filter
+        .judge(&mut state, &parsed, Direction::Outbound, Mono(0))
+        .unwrap()
+}
+
+struct Pair {
+    a: Box<dyn Tunnel>,
+    b: Box<dyn Tunnel>,
+    now: Now,
+}
+
+fn underlay() -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], 51820))
+}
+
+fn inner(len: usize) -> Vec<u8> {
+    let (a, b) = ([100, 64, 0, 1], [100, 64, 0, 2]);
+    samples::udp(
+        (IpAddr::from(a), 1),
+        (IpAddr::from(b), 2),
+        &vec![7; len - 28],
+    )
+}
+
+impl Pair {
+    fn new(factory: &dyn TunnelFactory) -> Self {
+        let now = Now {
+            mono: Mono(1_000_000_000_000),
+            unix: UnixMillis(1_795_313_383_042),
+        };
+        let (a, b) = (WgSecret::from_bytes([1; 32]), WgSecret::from_bytes([2; 32]));
+        Self {
+            a: factory.create(&a, &b.public(), A_INDEX, now).unwrap(),
+            b: factory.create(&b, &a.public(), B_INDEX, now).unwrap(),
+            now,
+        }
+    }
+
+    fn connected(factory: &dyn TunnelFactory) -> Self {
+        let mut pair = Self::new(factory);
+        pair.shake_hands();
+        pair
+    }
+
+    /// A handshake begun by `a`, confirmed.
+    fn shake_hands(&mut self) {
+        let initiation = self.initiate();
+        let response = self.respond(&initiation);
+        let keepalive = self.establish(&response);
+        let opened = open(&mut self.b, &keepalive, self.now);
+        assert_eq!(opened.unwrap().0, Opened::Keepalive { first: true });
+    }
+
+    fn initiate(&mut self) -> Vec<u8> {
+        let mut out = vec![0; 2048];
+        let len = self.a.initiate(self.now, &mut out).unwrap();
+        assert_eq!(index(&out[4..]), A_INDEX);
+        out.truncate(len);
+        out
+    }
+
+    fn respond(&mut self, initiation: &[u8]) -> Vec<u8> {
+        let (opened, out) = open(&mut self.b, initiation, self.now).unwrap();
+        let Opened::Response { len } = opened else {
+            panic!("{opened:?} for an initiation");
+        };
+        assert_eq!(index(&out[4..]), B_INDEX);
+        assert_eq!(index(&out[8..]), A_INDEX);
+        out[..len].to_vec()
+    }
+
+    fn establish(&mut self, response: &[u8]) -> Vec<u8> {
+        let (opened, out) = open(&mut self.a, response, self.now).unwrap();
+        let Opened::Established { len } = opened else {
+            panic!("{opened:?} for a response");
+        };
+        out[..len].to_vec()
+    }
+
+    fn pass(&mut self, after: Duration) {
+        self.now = self.now.after(after);
+    }
+}
+
+fn index(field: &[u8]) -> u32 {
+    u32::from_le_bytes(field[..4].try_into().unwrap()) >> 8
+}
+
+fn seal(tunnel: &mut Box<dyn Tunnel>, packet: &[u8], now: Now) -> Result<Vec<u8>, TunnelError> {
+    let mut out = vec![0; packet.len() + 15 + OVERHEAD + HANDSHAKE_ROOM];
+    let len = tunnel.encapsulate(&permit(packet), packet, now, &mut out)?;
+    out.truncate(len);
+    Ok(out)
+}
+
+fn open(
+    tunnel: &mut Box<dyn Tunnel>,
+    datagram: &[u8],
+    now: Now,
+) -> Result<(Opened, Vec<u8>), TunnelError> {
+    let mut out = vec![0; datagram.len() + HANDSHAKE_ROOM];
+    let opened = tunnel.decapsulate(underlay(), datagram, now, &mut out)?;
+    Ok((opened, out))
+}
+
+/// Opens data and returns the packet.
+fn packet(tunnel: &mut Box<dyn Tunnel>, datagram: &[u8], now: Now) -> Result<Vec<u8>, TunnelError> {
+    let (opened, out) = open(tunnel, datagram, now)?;
+    let Opened::Packet { len, .. } = opened else {
+        panic!("{opened:?} for data");
+    };
+    let len = IpPacket::parse(&out[..len]).unwrap().len;
+    Ok(out[..len].to_vec())
+}
+
+fn keys_are_refused(factory: &dyn TunnelFactory) {
+    let now = Pair::new(factory).now;
+    let secret = WgSecret::from_bytes([3; 32]);
+    for remote in [secret.public(), WgPublicKey([0; 32])] {
+        let refused = factory.create(&secret, &remote, 1, now).map(|_| ());
+        assert_eq!(refused, Err(TunnelError::Key));
+    }
+}
+
+fn nothing_is_sealed_without_a_session(factory: &dyn TunnelFactory) {
+    let mut pair = Pair::new(factory);
+    let now = pair.now;
+    assert_eq!(pair.a.session(now), None);
+    assert_eq!(
+        seal(&mut pair.a, &inner(100), now),
+        Err(TunnelError::NoSession)
+    );
+    let mut out = [0; HANDSHAKE_ROOM];
+    assert_eq!(pair.a.keepalive(now, &mut out), Err(TunnelError::NoSession));
+    // And nothing was kept: what comes out after the handshake is what goes in then.
+    pair.shake_hands();
+    let sealed = seal(&mut pair.a, &inner(80), now).unwrap();
+    assert_eq!(packet(&mut pair.b, &sealed, now), Ok(inner(80)));
+}
+
+fn a_handshake_carries_data_both_ways(factory: &dyn TunnelFactory) {
+    let mut pair = Pair::connected(factory);
+    let now = pair.now;
+    let (a, b) = (pair.a.session(now).unwrap(), pair.b.session(now).unwrap());
+    assert!(a.is_initiator && !b.is_initiator);
+    assert_eq!(a.established, now.mono);
+    for len in [28, 100, 1420] {
+        let there = seal(&mut pair.a, &inner(len), now).unwrap();
+        assert_eq!(index(&there[4..]), B_INDEX);
+        assert_eq!(packet(&mut pair.b, &there, now), Ok(inner(len)));
+        let back = seal(&mut pair.b, &inner(len), now).unwrap();
+        assert_eq!(packet(&mut pair.a, &back, now), Ok(inner(len)));
+    }
+    let mut out = [0; HANDSHAKE_ROOM];
+    let len = pair.a.keepalive(now, &mut out).unwrap();
+    let opened = open(&mut pair.b, &out[..len], now).unwrap().0;
+    assert_eq!(opened, Opened::Keepalive { first: false });
+    assert!(pair.a.session(now).unwrap().sent >= 4);
+}
+
+fn the_responder_waits_for_the_initiator(factory: &dyn TunnelFactory) {
+    let mut pair = Pair::new(factory);
+    let now = pair.now;
+    let initiation = pair.initiate();
+    let response = pair.respond(&initiation);
+    assert_eq!(
+        seal(&mut pair.b, &inner(60), now),
+        Err(TunnelError::NoSession)
+    );
+    pair.establish(&response);
+    let data = seal(&mut pair.a, &inner(60), now).unwrap();
+    let (opened, _) = open(&mut pair.b, &data, now).unwrap();
+    assert!(matches!(opened, Opened::Packet { first: true, .. }));
+    assert!(seal(&mut pair.b, &inner(60), now).is_ok());
+}
+
+fn replays_and_forgeries_are_refused(factory: &dyn TunnelFactory) {
+    let mut pair = Pair::new(factory);
+    let now = pair.now;
+    let initiation = pair.initiate();
+    let response = pair.respond(&initiation);
+    let mut forged = response.clone();
+    forged[20] ^= 1;
+    assert!(open(&mut pair.a, &forged, now).is_err());
+    let keepalive = pair.establish(&response);
+    assert!(open(&mut pair.b, &keepalive, now).is_ok());
+    assert!(open(&mut pair.a, &response, now).is_err(), "response again");
+    assert!(
+        open(&mut pair.b, &initiation, now).is_err(),
+        "initiation again"
+    );
+    assert!(
+        open(&mut pair.b, &keepalive, now).is_err(),
+        "keepalive again"
+    );
+
+    let data = seal(&mut pair.a, &inner(60), now).unwrap();
+    let mut forged = data.clone();
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    assert_eq!(open(&mut pair.b, &forged, now), Err(TunnelError::Crypto));
+    let mut elsewhere = data.clone();
+    elsewhere[4] ^= 0x40;
+    assert!(open(&mut pair.b, &elsewhere, now).is_err(), "other index");
+    assert_eq!(packet(&mut pair.b, &data, now), Ok(inner(60)), "control");
+    assert_eq!(open(&mut pair.b, &data, now), Err(TunnelError::Crypto));
+    for junk in [&[][..], &[4, 0, 0, 0], &[9; 200]] {
+        assert_eq!(open(&mut pair.b, junk, now), Err(TunnelError::Junk));
+    }
+    let mut last_counter = data;
+    last_counter[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
+    assert!(open(&mut pair.b, &last_counter, now).is_err());
+}
+
+fn age_is_looked_at_on_every_message(factory: &dyn TunnelFactory) {
+    let mut pair = Pair::connected(factory);
+    pair.pass(Duration::from_secs(179));
+    let late = seal(&mut pair.a, &inner(60), pair.now).unwrap();
+    let too_late = seal(&mut pair.a, &inner(60), pair.now).unwrap();
+    assert_eq!(packet(&mut pair.b, &late, pair.now), Ok(inner(60)));
+    pair.pass(Duration::from_secs(1));
+    assert_eq!(pair.a.session(pair.now), None);
+    assert_eq!(
+        seal(&mut pair.a, &inner(60), pair.now),
+        Err(TunnelError::NoSession)
+    );
+    assert_eq!(
+        open(&mut pair.b, &too_late, pair.now),
+        Err(TunnelError::NoSession)
+    );
+    pair.a.maintain(pair.now);
+    pair.b.maintain(pair.now);
+    pair.shake_hands();
+    assert!(seal(&mut pair.a, &inner(60), pair.now).is_ok());
+}
+
+fn erased_sessions_are_gone(factory: &dyn TunnelFactory) {
+    let mut pair = Pair::connected(factory);
+    let now = pair.now;
+    let initiation = pair.initiate();
+    let data = seal(&mut pair.a, &inner(60), now).unwrap();
+    pair.b.erase();
+    pair.a.erase();
+    assert!(open(&mut pair.b, &data, now).is_err());
+    assert_eq!(
+        seal(&mut pair.a, &inner(60), now),
+        Err(TunnelError::NoSession)
+    );
+    // Handshakes go on, and what was seen of them before stays seen.
+    pair.respond(&initiation);
+    pair.b.erase();
+    assert!(open(&mut pair.b, &initiation, now).is_err());
+    pair.shake_hands();
+}
+
+fn contents_are_padded_within_the_mtu(factory: &dyn TunnelFactory) {
+    let mut pair = Pair::connected(factory);
+    let now = pair.now;
+    for (len, sealed_len) in [(28, 32), (32, 32), (33, 48), (1400, 1408)] {
+        let sealed = seal(&mut pair.a, &inner(len), now).unwrap();
+        assert_eq!(sealed.len(), sealed_len + OVERHEAD, "{len}");
+        assert_eq!(packet(&mut pair.b, &sealed, now), Ok(inner(len)));
+    }
+    let sealed = seal(&mut pair.a, &inner(OVERLAY_MTU - 3), now).unwrap();
+    assert_eq!(sealed.len(), OVERLAY_MTU + OVERHEAD);
+    let sealed = seal(&mut pair.a, &inner(OVERLAY_MTU + 3), now).unwrap();
+    assert_eq!(sealed.len(), OVERLAY_MTU + 3 + OVERHEAD);
+}
+
+fn a_late_message_does_not_bring_an_old_session_back(factory: &dyn TunnelFactory) {
+    let mut pair = Pair::connected(factory);
+    let late = seal(&mut pair.b, &inner(60), pair.now).unwrap();
+    pair.pass(Duration::from_secs(120));
+    pair.shake_hands();
+    let renewed = pair.now.mono;
+    assert_eq!(packet(&mut pair.a, &late, pair.now), Ok(inner(60)));
+    let data = seal(&mut pair.a, &inner(60), pair.now).unwrap();
+    assert_eq!(pair.a.session(pair.now).unwrap().established, renewed);
+    pair.pass(Duration::from_secs(100));
+    assert_eq!(
+        packet(&mut pair.b, &data, pair.now),
+        Ok(inner(60)),
+        "sealed with the new session, which lives"
+    );
+}
+
+fn the_gate_tells_whose_it_is(factory: &dyn TunnelFactory) {
+    let mut pair = Pair::new(factory);
+    let initiation = pair.initiate();
+    let mut out = [0; HANDSHAKE_ROOM];
+    let gate = factory.gate(&WgSecret::from_bytes([2; 32]));
+    assert_eq!(
+        gate.admit(underlay(), &initiation, &mut out),
+        Admission::Admitted
+    );
+    assert_eq!(
+        gate.sender(&initiation),
+        Some(WgSecret::from_bytes([1; 32]).public())
+    );
+    let other = factory.gate(&WgSecret::from_bytes([4; 32]));
+    assert_eq!(
+        other.admit(underlay(), &initiation, &mut out),
+        Admission::NotOurs
+    );
+    let response = pair.respond(&initiation);
+    let ours = factory.gate(&WgSecret::from_bytes([1; 32]));
+    assert_eq!(
+        ours.admit(underlay(), &response, &mut out),
+        Admission::Admitted
+    );
+}
+
+fn short_buffers_are_refused(factory: &dyn TunnelFactory) {
+    let mut pair = Pair::connected(factory);
+    let now = pair.now;
+    let data = seal(&mut pair.a, &inner(600), now).unwrap();
+    let mut short = [0; 147];
+    assert_eq!(pair.a.initiate(now, &mut short), Err(TunnelError::Room));
+    let bytes = inner(600);
+    let sealed = pair
+        .a
+        .encapsulate(&permit(&bytes), &bytes, now, &mut [0; 600]);
+    assert_eq!(sealed, Err(TunnelError::Room));
+    let opened = pair.b.decapsulate(underlay(), &data, now, &mut [0; 600]);
+    assert_eq!(opened, Err(TunnelError::Room));
+    assert_eq!(packet(&mut pair.b, &data, now), Ok(bytes));
+}

@@ -1,0 +1,203 @@
+//! Which sessions exist, how old they are, and how much they carried: kept beside the tunnel, because
+//! the tunnel itself does not look when it seals and opens.
+
+use std::time::Duration;
+
+use gatereeve_shared::time::Mono;
+
+use super::SessionView;
+
+/// A session older than this carries nothing.
+pub(super) const REJECT_AFTER_TIME: Duration = Duration::from_secs(180);
+/// Nor does one with this many messages.
+pub(super) const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
+/// Sessions that a tunnel keeps, by the low bits of their index.
+const SLOTS: usize = 8;
+
+/// The sessions of one tunnel.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    slots: [Option<Session>; SLOTS],
+    current: usize,
+    made: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    local: u32,
+    remote: u32,
+    established: Mono,
+    /// Later sessions have higher numbers.
+    order: u64,
+    is_initiator: bool,
+    /// The other side has shown that it has the keys.
+    confirmed: bool,
+    sent: u64,
+}
+
+impl Session {
+    fn is_live(&self, now: Mono) -> bool {
+        now.since(self.established) < REJECT_AFTER_TIME
+    }
+
+    fn may_send(&self, now: Mono) -> bool {
+        self.confirmed && self.is_live(now) && self.sent < REJECT_AFTER_MESSAGES
+    }
+}
+
+impl Ledger {
+    /// A handshake was completed.
+    pub(super) fn add(&mut self, local: u32, remote: u32, is_initiator: bool, now: Mono) {
+        self.made = self.made.saturating_add(1);
+        let slot = slot_of(local);
+        if let Some(place) = self.slots.get_mut(slot) {
+            *place = Some(Session {
+                local,
+                remote,
+                established: now,
+                order: self.made,
+                is_initiator,
+                confirmed: is_initiator,
+                sent: u64::from(is_initiator),
+            });
+        }
+        if is_initiator {
+            self.current = slot;
+        }
+    }
+
+    /// Whether a message for index `local` may be opened.
+    pub(super) fn may_open(&self, local: u32, counter: u64, now: Mono) -> bool {
+        counter < REJECT_AFTER_MESSAGES
+            && self
+                .by_local(local)
+                .is_some_and(|session| session.is_live(now))
+    }
+
+    /// A message for index `local` was authentic. Returns whether it is the first.
+    pub(super) fn opened(&mut self, local: u32, now: Mono) -> bool {
+        let slot = slot_of(local);
+        let Some(session) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
+            return false;
+        };
+        let first = !std::mem::replace(&mut session.confirmed, true);
+        let order = session.order;
+        let is_newer = match self.slots.get(self.current).copied().flatten() {
+            Some(current) => !current.is_live(now) || order >= current.order,
+            None => true,
+        };
+        if is_newer {
+            self.current = slot;
+        }
+        first
+    }
+
+    /// Whether a message that was just sealed for the peer's index `remote`, the `counter`th of its
+    /// session, may leave.
+    pub(super) fn sealed(&mut self, remote: u32, counter: u64, now: Mono) -> bool {
+        let Some(session) = self
+            .slots
+            .iter_mut()
+            .flatten()
+            .find(|session| session.remote == remote)
+        else {
+            return false;
+        };
+        session.sent = counter.saturating_add(1);
+        session.confirmed && session.is_live(now) && counter < REJECT_AFTER_MESSAGES
+    }
+
+    /// The session to send with.
+    pub(super) fn sending(&self, now: Mono) -> Option<SessionView> {
+        let session = self
+            .slots
+            .get(self.current)
+            .copied()
+            .flatten()
+            .filter(|session| session.may_send(now))?;
+        Some(SessionView {
+            established: session.established,
+            is_initiator: session.is_initiator,
+            sent: session.sent,
+        })
+    }
+
+    /// Forgets sessions that are too old. Returns whether none is left where there was one.
+    pub(super) fn expire(&mut self, now: Mono) -> bool {
+        let before = self.slots.iter().flatten().count();
+        for slot in &mut self.slots {
+            *slot = slot.filter(|session| session.is_live(now));
+        }
+        before > 0 && self.slots.iter().all(Option::is_none)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.slots = Default::default();
+    }
+
+    fn by_local(&self, local: u32) -> Option<&Session> {
+        self.slots
+            .get(slot_of(local))?
+            .as_ref()
+            .filter(|session| session.local == local)
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_sent(&mut self, sent: u64) {
+        for session in self.slots.iter_mut().flatten() {
+            session.sent = sent;
+        }
+    }
+}
+
+fn slot_of(local: u32) -> usize {
+    usize::try_from(local).unwrap_or(0) % SLOTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Mono {
+        Mono(secs * 1_000_000_000)
+    }
+
+    #[test]
+    fn age_and_count_are_looked_at_on_every_message() {
+        let mut ledger = Ledger::default();
+        ledger.add(9, 70, true, at(0));
+        assert!(ledger.may_open(9, 0, at(179)));
+        assert!(!ledger.may_open(9, 0, at(180)));
+        assert!(!ledger.may_open(9, REJECT_AFTER_MESSAGES, at(1)));
+        assert!(!ledger.may_open(17, 0, at(1)), "same slot, other index");
+        assert!(ledger.sealed(70, 5, at(179)));
+        assert!(!ledger.sealed(70, 6, at(180)));
+        assert!(!ledger.sealed(70, REJECT_AFTER_MESSAGES, at(1)));
+        ledger.set_sent(5);
+        assert!(ledger.sending(at(1)).is_some());
+        ledger.set_sent(REJECT_AFTER_MESSAGES);
+        assert!(ledger.sending(at(1)).is_none());
+    }
+
+    #[test]
+    fn a_responder_waits_for_the_initiators_first_message() {
+        let mut ledger = Ledger::default();
+        ledger.add(9, 70, false, at(0));
+        assert!(ledger.sending(at(1)).is_none());
+        assert!(!ledger.sealed(70, 0, at(1)));
+        assert!(ledger.opened(9, at(1)));
+        assert!(!ledger.opened(9, at(1)));
+        assert!(ledger.sending(at(1)).is_some());
+    }
+
+    #[test]
+    fn a_late_message_on_the_old_session_does_not_bring_it_back() {
+        let mut ledger = Ledger::default();
+        ledger.add(1, 70, true, at(0));
+        ledger.add(2, 71, true, at(120));
+        ledger.opened(1, at(121));
+        assert_eq!(ledger.sending(at(121)).unwrap().established, at(120));
+        assert!(!ledger.expire(at(200)));
+        assert!(ledger.expire(at(400)));
+    }
+}

@@ -1,0 +1,359 @@
+//! [`Tunnel`] over boringtun's `Tunn`; the only file that names boringtun.
+//!
+//! `Tunn` reads clocks of its own, so its timers are not used: when to shake hands is decided in
+//! `timers`. What is used of `update_timers` is that it sets the time by which `Tunn` orders its
+//! sessions (otherwise a late packet on an old session would make it send with the old keys again) and
+//! drops those past 180 seconds. That is done beside handshakes only, where an initiation that it may
+//! produce is either the one wanted or is superseded at once. Its queue is never used: nothing is sealed
+//! without a session, and what it might hold is never asked for.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use boringtun::noise::handshake::parse_handshake_anon;
+use boringtun::noise::rate_limiter::RateLimiter;
+use boringtun::noise::{Packet, Tunn, TunnResult};
+use gatereeve_shared::identity::wg_key::{WgPublicKey, WgSecret};
+use gatereeve_shared::time::{Mono, Now};
+
+use super::demux::{Datagram, classify};
+use super::ledger::Ledger;
+use super::{
+    Admission, HANDSHAKE_ROOM, HandshakeGate, OVERHEAD, OVERLAY_MTU, Opened, SessionView, Tunnel,
+    TunnelError, TunnelFactory,
+};
+use crate::filter::Permit;
+
+/// Handshakes per second from which on senders must prove their address.
+const LOAD: u64 = 1_000;
+/// `Tunn` repeats an initiation by itself from 5 seconds on.
+const TUNN_RETRIES_AFTER: Duration = Duration::from_millis(4_900);
+/// `Tunn` gives a handshake up, and all sessions with it, after 90 seconds.
+const TUNN_GIVES_UP_AFTER: Duration = Duration::from_secs(90);
+const BLOCK: usize = 16;
+
+/// Makes real WireGuard tunnels.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoiseTunnels;
+
+impl TunnelFactory for NoiseTunnels {
+    fn create(
+        &self,
+        local: &WgSecret,
+        remote: &WgPublicKey,
+        index: u32,
+        _now: Now,
+    ) -> Result<Box<dyn Tunnel>, TunnelError> {
+        if local.public() == *remote || !local.contributes_with(remote) {
+            return Err(TunnelError::Key);
+        }
+        // `Tunn` reads the wall clock when it is made, and panics before 1970.
+        if SystemTime::UNIX_EPOCH.elapsed().is_err() {
+            return Err(TunnelError::Clock);
+        }
+        let public = local.public();
+        // The gate has counted already; this one only repeats the check of the first MAC.
+        let limiter = Arc::new(RateLimiter::new(&public.to_dalek(), u64::MAX));
+        let tunn = Tunn::new(
+            local.as_dalek().clone(),
+            remote.to_dalek(),
+            None,
+            None,
+            index & 0x00ff_ffff,
+            Some(Arc::clone(&limiter)),
+        );
+        Ok(Box::new(NoiseTunnel {
+            tunn,
+            local: local.clone(),
+            remote: *remote,
+            limiter,
+            ledger: Ledger::default(),
+            attempt: None,
+            padded: Vec::new(),
+        }))
+    }
+
+    fn gate(&self, local: &WgSecret) -> Box<dyn HandshakeGate> {
+        let public = local.public();
+        Box::new(NoiseGate {
+            local: local.clone(),
+            public,
+            limiter: RateLimiter::new(&public.to_dalek(), LOAD),
+        })
+    }
+}
+
+struct NoiseTunnel {
+    tunn: Tunn,
+    local: WgSecret,
+    remote: WgPublicKey,
+    limiter: Arc<RateLimiter>,
+    ledger: Ledger,
+    /// An initiation of ours that `Tunn` holds to be in flight.
+    attempt: Option<Attempt>,
+    padded: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+struct Attempt {
+    since: Mono,
+    last: Mono,
+}
+
+/// Shows public keys only.
+impl fmt::Debug for NoiseTunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NoiseTunnel")
+            .field("local", &self.local)
+            .field("remote", &self.remote)
+            .field("ledger", &self.ledger)
+            .finish_non_exhaustive()
+    }
+}
+
+impl NoiseTunnel {
+    /// Sets `Tunn`'s idea of the time, unless that would make it begin or give up a handshake.
+    fn set_time(&mut self, now: Mono, out: &mut [u8]) {
+        if self.attempt.is_some_and(|attempt| {
+            now.since(attempt.last) >= TUNN_RETRIES_AFTER
+                || now.since(attempt.since) >= TUNN_GIVES_UP_AFTER - TUNN_RETRIES_AFTER
+        }) {
+            return;
+        }
+        if let TunnResult::WriteToNetwork([1, ..]) = self.tunn.update_timers(out) {
+            self.attempt = Some(Attempt {
+                since: now,
+                last: now,
+            });
+        }
+    }
+
+    fn seal(&mut self, packet: &[u8], now: Now, out: &mut [u8]) -> Result<usize, TunnelError> {
+        if self.ledger.sending(now.mono).is_none() {
+            return Err(TunnelError::NoSession);
+        }
+        // Padded, the length tells less; but a packet within the MTU stays within.
+        let padded = packet.len().next_multiple_of(BLOCK);
+        let padded = padded.min(OVERLAY_MTU.max(packet.len()));
+        if out.len() < (padded + OVERHEAD).max(HANDSHAKE_ROOM) {
+            return Err(TunnelError::Room);
+        }
+        let result = if padded == packet.len() {
+            self.tunn.encapsulate(packet, out)
+        } else {
+            self.padded.clear();
+            self.padded.extend_from_slice(packet);
+            self.padded.resize(padded, 0);
+            self.tunn.encapsulate(&self.padded, out)
+        };
+        let TunnResult::WriteToNetwork(message) = result else {
+            self.ledger.clear();
+            return Err(TunnelError::NoSession);
+        };
+        if !matches!(message, [4, ..]) {
+            // `Tunn` has no session where the ledger has one: the ledger is wrong.
+            self.ledger.clear();
+            return Err(TunnelError::NoSession);
+        }
+        // The message itself names the session that it was sealed with, and its number in it.
+        let (remote, counter) = (index_at(message, 4), counter_of(message));
+        if self.ledger.sealed(remote, counter, now.mono) {
+            Ok(message.len())
+        } else {
+            Err(TunnelError::NoSession)
+        }
+    }
+}
+
+impl Tunnel for NoiseTunnel {
+    fn initiate(&mut self, now: Now, out: &mut [u8]) -> Result<usize, TunnelError> {
+        if out.len() < HANDSHAKE_ROOM {
+            return Err(TunnelError::Room);
+        }
+        let since = match self.attempt {
+            Some(attempt) if now.mono.since(attempt.since) < TUNN_GIVES_UP_AFTER => attempt.since,
+            // A handshake begins. Where `Tunn` still holds an old one, this makes it give that up.
+            Some(_) | None => {
+                let made = matches!(
+                    self.tunn.update_timers(out),
+                    TunnResult::WriteToNetwork([1, ..])
+                );
+                if made {
+                    self.attempt = Some(Attempt {
+                        since: now.mono,
+                        last: now.mono,
+                    });
+                    return Ok(HANDSHAKE_ROOM);
+                }
+                now.mono
+            }
+        };
+        match self.tunn.format_handshake_initiation(out, true) {
+            TunnResult::WriteToNetwork(message) => {
+                self.attempt = Some(Attempt {
+                    since,
+                    last: now.mono,
+                });
+                Ok(message.len())
+            }
+            _ => Err(TunnelError::Crypto),
+        }
+    }
+
+    fn encapsulate(
+        &mut self,
+        _permit: &Permit,
+        packet: &[u8],
+        now: Now,
+        out: &mut [u8],
+    ) -> Result<usize, TunnelError> {
+        self.seal(packet, now, out)
+    }
+
+    fn keepalive(&mut self, now: Now, out: &mut [u8]) -> Result<usize, TunnelError> {
+        self.seal(&[], now, out)
+    }
+
+    fn decapsulate(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Now,
+        out: &mut [u8],
+    ) -> Result<Opened, TunnelError> {
+        if out.len() < datagram.len().max(HANDSHAKE_ROOM) {
+            return Err(TunnelError::Room);
+        }
+        let source = Some(from.ip());
+        match classify(datagram) {
+            Datagram::Junk => Err(TunnelError::Junk),
+            Datagram::Initiation => {
+                self.set_time(now.mono, out);
+                let TunnResult::WriteToNetwork(response) =
+                    self.tunn.decapsulate(source, datagram, out)
+                else {
+                    return Err(TunnelError::Crypto);
+                };
+                let (local, remote) = (index_at(response, 4), index_at(datagram, 4));
+                self.ledger.add(local, remote, false, now.mono);
+                self.attempt = None;
+                Ok(Opened::Response {
+                    len: response.len(),
+                })
+            }
+            Datagram::Response { .. } => {
+                self.set_time(now.mono, out);
+                let TunnResult::WriteToNetwork(keepalive) =
+                    self.tunn.decapsulate(source, datagram, out)
+                else {
+                    return Err(TunnelError::Crypto);
+                };
+                let (local, remote) = (index_at(datagram, 8), index_at(datagram, 4));
+                self.ledger.add(local, remote, true, now.mono);
+                self.attempt = None;
+                Ok(Opened::Established {
+                    len: keepalive.len(),
+                })
+            }
+            Datagram::Cookie { .. } => match self.tunn.decapsulate(source, datagram, out) {
+                TunnResult::Done => Ok(Opened::Cookie),
+                _ => Err(TunnelError::Crypto),
+            },
+            Datagram::Data { .. } => {
+                let local = index_at(datagram, 4);
+                let counter = counter_of(datagram);
+                if !self.ledger.may_open(local, counter, now.mono) {
+                    return Err(TunnelError::NoSession);
+                }
+                let len = match self.tunn.decapsulate(source, datagram, out) {
+                    TunnResult::Done => None,
+                    TunnResult::WriteToTunnelV4(packet, _) => Some(packet.len()),
+                    TunnResult::WriteToTunnelV6(packet, _) => Some(packet.len()),
+                    TunnResult::WriteToNetwork(_) | TunnResult::Err(_) => {
+                        return Err(TunnelError::Crypto);
+                    }
+                };
+                let first = self.ledger.opened(local, now.mono);
+                Ok(match len {
+                    Some(len) => Opened::Packet { len, first },
+                    None => Opened::Keepalive { first },
+                })
+            }
+        }
+    }
+
+    fn session(&self, now: Now) -> Option<SessionView> {
+        self.ledger.sending(now.mono)
+    }
+
+    fn maintain(&mut self, now: Now) {
+        if self.ledger.expire(now.mono) {
+            self.erase();
+        }
+    }
+
+    fn erase(&mut self) {
+        // Putting the same key in again is `Tunn`'s one way to drop its sessions that keeps the time of
+        // the last initiation seen, without which old ones could be replayed.
+        self.tunn.set_static_private(
+            self.local.as_dalek().clone(),
+            self.local.public().to_dalek(),
+            Some(Arc::clone(&self.limiter)),
+        );
+        self.ledger.clear();
+    }
+}
+
+fn index_at(message: &[u8], at: usize) -> u32 {
+    message
+        .get(at..at + 4)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, u32::from_le_bytes)
+}
+
+/// The number of a data message; one that is never accepted where there is none.
+fn counter_of(message: &[u8]) -> u64 {
+    message
+        .get(8..16)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(u64::MAX, u64::from_le_bytes)
+}
+
+struct NoiseGate {
+    local: WgSecret,
+    public: WgPublicKey,
+    limiter: RateLimiter,
+}
+
+impl fmt::Debug for NoiseGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NoiseGate")
+            .field("local", &self.local)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HandshakeGate for NoiseGate {
+    fn admit(&self, from: SocketAddr, datagram: &[u8], out: &mut [u8]) -> Admission {
+        match self.limiter.verify_packet(Some(from.ip()), datagram, out) {
+            Ok(_) => Admission::Admitted,
+            Err(TunnResult::WriteToNetwork(cookie)) => Admission::Cookie { len: cookie.len() },
+            Err(_) => Admission::NotOurs,
+        }
+    }
+
+    fn sender(&self, initiation: &[u8]) -> Option<WgPublicKey> {
+        let Ok(Packet::HandshakeInit(message)) = Tunn::parse_incoming_packet(initiation) else {
+            return None;
+        };
+        parse_handshake_anon(self.local.as_dalek(), &self.public.to_dalek(), &message)
+            .ok()
+            .map(|half| WgPublicKey(half.peer_static_public))
+    }
+
+    fn reset(&self) {
+        self.limiter.reset_count();
+    }
+}
