@@ -59,6 +59,12 @@ impl Switch {
         Ok(Self { namespace })
     }
 
+    /// The switch's own namespace, through which all of the underlay passes.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
     /// A new namespace with an interface on this switch.
     ///
     /// # Errors

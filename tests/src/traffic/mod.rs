@@ -2,6 +2,7 @@
 //! thread uses them afterwards.
 
 pub mod icmp;
+pub mod sniff;
 pub mod tcp;
 pub mod udp;
 
