@@ -12,6 +12,7 @@ mod admission;
 mod cuts;
 mod faults;
 mod harness;
+mod interop;
 mod knowledge;
 mod scene;
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
             faults::a_killed_client_breaks_nothing,
             faults::a_second_daemon_is_refused,
             faults::key_rotation_loses_no_packet,
+            interop::wireguard_go_both_ways,
             admission::an_invite_lets_in_once,
             admission::approval_comes_from_an_administrator,
             admission::a_bad_policy_changes_nothing,

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, anyhow, ensure};
 
@@ -25,11 +26,24 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Builds both, or takes those in the directory `GATEREEVE_BIN_DIR`.
+    /// Builds both, once for this process, or takes those in the directory `GATEREEVE_BIN_DIR`.
     ///
     /// # Errors
     /// Where cargo fails; its words go to standard error as they come.
     pub fn build(profile: Profile) -> anyhow::Result<Self> {
+        static BUILT: Mutex<Option<(Profile, Binaries)>> = Mutex::new(None);
+        let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*built {
+            Some((with, binaries)) if *with == profile => Ok(binaries.clone()),
+            _ => {
+                let binaries = Self::build_anew(profile)?;
+                *built = Some((profile, binaries.clone()));
+                Ok(binaries)
+            }
+        }
+    }
+
+    fn build_anew(profile: Profile) -> anyhow::Result<Self> {
         if let Some(dir) = std::env::var_os("GATEREEVE_BIN_DIR") {
             let dir = PathBuf::from(dir);
             return Ok(Self {

@@ -6,6 +6,7 @@
 //! * [`binaries`]: builds the two programs once, the way cargo would.
 //! * [`world`]: a controller and devices, each in a namespace with its own state.
 //! * [`cli`]: the two command lines, typed.
+//! * [`stock`]: a device with stock WireGuard, enrolled through the real protocol.
 //! * [`traffic`]: real TCP, UDP and ICMP through the tunnels, counted.
 //! * [`suite`]: a runner whose tests can say that the machine lacks what they need.
 //!
@@ -17,6 +18,7 @@ pub mod clock;
 pub mod interrupt;
 pub mod netns;
 pub mod process;
+pub mod stock;
 pub mod suite;
 pub mod traffic;
 pub mod world;

@@ -16,7 +16,8 @@ pub use device::DeviceHost;
 
 use crate::binaries::{Binaries, Profile};
 use crate::interrupt;
-use crate::netns::links::Switch;
+use crate::netns::Namespace;
+use crate::netns::links::{Switch, UnderlayAddresses};
 
 /// How long anything may take that ought to take a moment. Generous: the machine may be busy, and a
 /// test that passes does not wait for it.
@@ -65,13 +66,21 @@ impl World {
         })
     }
 
+    /// A host on the switch with nothing on it.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a part of it.
+    pub fn connect(&mut self) -> anyhow::Result<(Namespace, UnderlayAddresses)> {
+        self.hosts += 1;
+        self.switch.connect(self.hosts)
+    }
+
     /// A host for a device called `name`, whose daemon runs and has not joined anything.
     ///
     /// # Errors
     /// Where the kernel refuses a part of it or the daemon does not come up.
     pub fn host(&mut self, name: &str) -> anyhow::Result<DeviceHost> {
-        self.hosts += 1;
-        let (namespace, underlay) = self.switch.connect(self.hosts)?;
+        let (namespace, underlay) = self.connect()?;
         let mut device = DeviceHost::new(
             name,
             self.binaries.client.clone(),
