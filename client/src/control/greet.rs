@@ -4,7 +4,7 @@
 //! but which versions are spoken. Its answer carries the network key's statement about the TLS key
 //! just proven. Only then, and to exactly that TLS key, a second connection proves the identity.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use gatereeve_runtime::clock::Clock;
@@ -161,13 +161,21 @@ async fn greet(
     })
 }
 
-/// This machine's address on the way to the controller.
+/// This machine's address on the way to the controller. QUIC does not tell a client: the routing
+/// table does, asked by a socket that is never used.
 fn local(endpoint: &Endpoint, connection: &Connection) -> SocketAddr {
-    let ip = connection
-        .local_ip()
-        .unwrap_or(Ipv6Addr::UNSPECIFIED.into());
+    let remote = quic::remote(connection);
+    let any: IpAddr = match remote.ip() {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let routed = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect(remote)?;
+        socket.local_addr()
+    });
+    let ip = routed.map_or(any, |address| address.ip());
     let port = endpoint.local_addr().map_or(0, |address| address.port());
-    quic::canonical(SocketAddr::new(ip, port))
+    SocketAddr::new(ip, port)
 }
 
 fn throw_away() -> Result<IdentityKey, LinkError> {

@@ -38,6 +38,10 @@ pub struct Target {
 
 /// What a link tells: `Connected` at most once, then messages, then `Disconnected` exactly once and last.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "messages are moved once, and boxes would be in everyone's patterns"
+)]
 pub enum ControlEvent {
     /// The controller has proven itself, and knows who this is.
     Connected {
@@ -92,3 +96,6 @@ impl Default for Timing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -192,7 +192,7 @@ mod tests {
     fn accepted(verdict: Verdict) -> Place {
         match verdict {
             Verdict::Accept(place) => place,
-            other => panic!("{other:?}"),
+            other @ (Verdict::Retry | Verdict::Refuse) => panic!("{other:?}"),
         }
     }
 

@@ -28,6 +28,10 @@ use session::Session;
 
 /// What the actor hears of sessions. For each: `Opened`, any number of `Message`s, `Closed`.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "messages are moved once, and boxes would be in everyone's patterns"
+)]
 pub enum SessionEvent {
     /// A peer has proven a key and opened its stream.
     Opened {
@@ -56,6 +60,10 @@ pub enum SessionEvent {
 
 /// What a session is told.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "messages are moved once, and boxes would be in everyone's patterns"
+)]
 pub enum SessionOutput {
     /// Send this.
     Message(ControllerMessage),
@@ -157,3 +165,6 @@ pub async fn accept_loop_with(
         tracing::debug!("some connections did not end in time");
     }
 }
+
+#[cfg(test)]
+mod tests;

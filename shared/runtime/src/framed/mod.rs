@@ -195,6 +195,12 @@ impl<M: Message, W: AsyncWrite + Unpin> Writer<M, W> {
         }
     }
 
+    /// The stream; what is not sent yet is dropped.
+    #[must_use]
+    pub fn into_stream(self) -> W {
+        self.stream
+    }
+
     /// Sends a message: returns when the transport has taken all of it. Dropped before that, what
     /// is left goes out ahead of the next.
     ///

@@ -243,3 +243,6 @@ fn bind(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
     nix::sys::socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(addr))?;
     Ok(socket.into())
 }
+
+#[cfg(test)]
+mod tests;
