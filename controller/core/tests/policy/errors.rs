@@ -1,13 +1,5 @@
 //! What is wrong with a policy file is said with its place and what to do about it.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::string_slice,
-    clippy::too_many_lines,
-    reason = "a test fails by panicking, and its tables are long"
-)]
-
 use std::collections::BTreeMap;
 
 use gatereeve_controller_core::command::PolicyProblem;
