@@ -240,7 +240,7 @@ pub enum Reply {
     },
     /// To [`Command::InviteList`].
     Invites {
-        /// Oldest first.
+        /// First to expire first.
         invites: Vec<InviteView>,
     },
     /// To [`Command::DeviceList`].

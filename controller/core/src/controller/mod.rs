@@ -1,18 +1,56 @@
 //! The controller: one state machine that takes commands, messages and time, and says what to do.
+//!
+//! A change is staged against `staged`, which is ahead of the journal by what is in flight
+//! ([`commit`]). When the journal has it, it is applied to the picture in force, and whoever is
+//! concerned is told ([`spread`]). So nobody acts on what a crash could take back.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
+use gatereeve_shared::identity::binding::ControllerBinding;
+use gatereeve_shared::identity::checkpoint::Checkpoint;
+use gatereeve_shared::identity::fingerprint::Fingerprint;
 use gatereeve_shared::identity::identity_key::{IdentityKey, IdentityPublicKey};
-use gatereeve_shared::time::{Mono, Now};
-use gatereeve_shared::wire::client::ClientMessage;
+use gatereeve_shared::ids::DeviceId;
+use gatereeve_shared::posture::verdict::CheckOutcome;
+use gatereeve_shared::time::{Mono, Now, UnixMillis};
 use gatereeve_shared::wire::map::OverlayPrefixes;
 
-use crate::audit::entry::Actor;
-use crate::command::Request;
+mod commands;
+mod commit;
+mod enrollment;
+mod lifecycle;
+mod messages;
+mod picture;
+mod posture;
+mod random;
+mod spread;
+mod timers;
+mod views;
+mod wait;
+
+use crate::enroll::Enrollments;
+use crate::map::Held;
+use crate::map::build::Endpoints;
 use crate::output::{Output, RequestId, SessionId};
+use crate::policy::Policy;
+use crate::policy::resolve::Resolved;
+use crate::session::Session;
+use crate::session::bucket::Bucket;
 use crate::state::State;
 use crate::state::soft::SoftState;
+
+use commit::InFlight;
+use picture::{Picture, judge};
+use random::Random;
+use timers::{Timer, Timers};
+use wait::Waiting;
+
+/// How long the network key's word for the TLS key holds, and when it is renewed.
+const BINDING_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+const BINDING_RENEW: Duration = Duration::from_secs(15 * 24 * 3600);
 
 /// What is set when the network is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,14 +65,61 @@ pub struct ControllerConfig {
     pub version: String,
 }
 
+/// How often a device may cause records.
+#[derive(Debug)]
+struct DeviceLimits {
+    attach: Bucket,
+    keys: Bucket,
+    verdicts: Bucket,
+}
+
+impl DeviceLimits {
+    fn new(now: Mono) -> Self {
+        Self {
+            attach: Bucket::new(10, 1, Duration::from_secs(60), now),
+            keys: Bucket::new(10, 1, Duration::from_secs(60), now),
+            verdicts: Bucket::new(20, 1, Duration::from_secs(5), now),
+        }
+    }
+}
+
 /// The policy decision point. Drain [`Self::poll_output`] after every `handle_*`.
 #[derive(Debug)]
 pub struct Controller {
     config: ControllerConfig,
     network_key: IdentityKey,
+    fingerprint: Fingerprint,
     tls_key: IdentityPublicKey,
-    state: State,
+    binding: ControllerBinding,
+    random: Random,
+    started: Now,
+
+    /// What is in force; never ahead of the journal.
+    picture: Picture,
+    /// What will be in force when all that is in flight is appended.
+    staged: State,
+    staged_policy: Arc<Policy>,
+    in_flight: VecDeque<InFlight>,
+    next_ticket: u64,
+    /// Why the journal refused last, until it takes a record again.
+    journal_error: Option<String>,
+    policy_error: Option<String>,
+
     soft: SoftState,
+    sessions: BTreeMap<SessionId, Session>,
+    attached: BTreeMap<DeviceId, SessionId>,
+    held: BTreeMap<DeviceId, Held>,
+    endpoints: Endpoints,
+    told_posture: BTreeMap<DeviceId, Vec<CheckOutcome>>,
+    limits: BTreeMap<DeviceId, DeviceLimits>,
+    enrollments: Enrollments,
+    refusals: Bucket,
+    unknown_keys: u64,
+    waiting: BTreeMap<RequestId, Waiting>,
+    checkpoint: Option<Checkpoint>,
+    /// What `Timer::Schedule` waits for.
+    schedule_at: Option<UnixMillis>,
+    timers: Timers,
     outputs: VecDeque<Output>,
 }
 
@@ -42,54 +127,118 @@ impl Controller {
     /// A controller over the state that the journal gives. `seed` is 32 bytes of the operating
     /// system's randomness; all of the controller's comes from it.
     #[must_use]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is of its own type and comes from its own place"
+    )]
     pub fn new(
         config: ControllerConfig,
         network_key: IdentityKey,
         tls_key: IdentityPublicKey,
         state: State,
         soft: SoftState,
-        _seed: [u8; 32],
-        _now: Now,
+        seed: [u8; 32],
+        now: Now,
     ) -> Self {
-        Self {
-            config,
+        let mut policy_error = None;
+        let policy = state.policy().map_or_else(Policy::empty, |revision| {
+            Policy::from_pinned(&revision.text, &revision.pins).unwrap_or_else(|problems| {
+                let first = problems.into_iter().find(|problem| !problem.is_warning);
+                policy_error = Some(format!(
+                    "policy revision {} is not understood by this version, so everything is denied: {}",
+                    revision.revision,
+                    first.map(|problem| problem.message).unwrap_or_default(),
+                ));
+                Policy::empty()
+            })
+        });
+        let policy = Arc::new(policy);
+        let sets = Resolved::new(&policy, state.devices());
+        let binding =
+            ControllerBinding::sign(&network_key, tls_key, now.unix.saturating_add(BINDING_FOR));
+        let mut controller = Self {
+            fingerprint: Fingerprint::of(&network_key.public()),
+            binding,
             network_key,
             tls_key,
-            state,
+            config,
+            random: Random::new(seed),
+            started: now,
+            staged: state.clone(),
+            staged_policy: Arc::clone(&policy),
+            picture: Picture {
+                live: state.verdicts().clone(),
+                state,
+                policy,
+                sets,
+            },
+            in_flight: VecDeque::new(),
+            next_ticket: 0,
+            journal_error: None,
+            policy_error,
             soft,
+            sessions: BTreeMap::new(),
+            attached: BTreeMap::new(),
+            held: BTreeMap::new(),
+            endpoints: Endpoints::new(),
+            told_posture: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            enrollments: Enrollments::new(now.mono),
+            refusals: Bucket::new(10, 10, Duration::from_secs(60), now.mono),
+            unknown_keys: 0,
+            waiting: BTreeMap::new(),
+            checkpoint: None,
+            schedule_at: None,
+            timers: Timers::default(),
             outputs: VecDeque::new(),
+        };
+        controller.start(now);
+        controller
+    }
+
+    /// Takes up the clocks where the state left them: verdicts keep their ends, those who were
+    /// connected get time to come back.
+    fn start(&mut self, now: Now) {
+        let devices: Vec<_> = self.picture.state.devices().values().cloned().collect();
+        for device in devices {
+            let report = self.soft.devices.get(&device.id);
+            let report = report.and_then(|soft| soft.report.as_ref());
+            let judged = judge(&self.picture.policy, &device, report, now.unix);
+            picture::extend(
+                self.picture.live.get_mut(&device.id),
+                self.picture.state.verdicts().get(&device.id),
+                judged,
+            );
+            self.timers.set(Timer::Verdicts(device.id), now.mono);
+            if device.ephemeral {
+                self.arm_gone(device.id, now);
+            }
         }
+        self.soft
+            .devices
+            .retain(|device, _| self.picture.state.devices().contains_key(device));
+        self.arm_schedule(now);
     }
-
-    /// An administrator asks; answered by [`Output::Reply`].
-    pub fn handle_command(&mut self, _request: RequestId, _actor: &Actor, _r: Request, _now: Now) {}
-
-    /// A connection has proven possession of `key`.
-    pub fn handle_opened(
-        &mut self,
-        _session: SessionId,
-        _key: IdentityPublicKey,
-        _from: SocketAddr,
-        _now: Now,
-    ) {
-    }
-
-    /// A message came.
-    pub fn handle_message(&mut self, _session: SessionId, _message: ClientMessage, _now: Now) {}
-
-    /// A connection is gone.
-    pub fn handle_closed(&mut self, _session: SessionId, _now: Now) {}
-
-    /// The answer to [`Output::Append`]: durable, or why not.
-    pub fn handle_appended(&mut self, _ticket: u64, _result: Result<(), String>, _now: Now) {}
-
-    /// The instant of [`Self::poll_timeout`] has come.
-    pub fn handle_timeout(&mut self, _now: Now) {}
 
     /// When [`Self::handle_timeout`] is next due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Mono> {
-        None
+        self.timers.next()
+    }
+
+    /// The instant of [`Self::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some(timer) = self.timers.due(now.mono) {
+            match timer {
+                Timer::Idle(session) => self.close_idle(session, now),
+                Timer::Renew(device) => self.renew(device, now),
+                Timer::Verdicts(device) => self.review(device, now),
+                Timer::Gone(device) => self.forget_gone(device, now),
+                Timer::Schedule => self.time_passed(now),
+                Timer::Wait(request) => self.give_up_waiting(request),
+                Timer::Checkpoint => self.sign_checkpoint(now),
+            }
+        }
     }
 
     /// The next effect, or `None` when all are taken.
@@ -100,6 +249,38 @@ impl Controller {
     /// What is in force: never ahead of the journal.
     #[must_use]
     pub fn state(&self) -> &State {
-        &self.state
+        &self.picture.state
+    }
+
+    /// The network key's word for the TLS key, renewed in time.
+    fn binding(&mut self, now: UnixMillis) -> ControllerBinding {
+        if self.binding.not_after.since(now) < BINDING_RENEW {
+            let end = now.saturating_add(BINDING_FOR);
+            self.binding = ControllerBinding::sign(&self.network_key, self.tls_key, end);
+        }
+        self.binding.clone()
+    }
+
+    fn sign_checkpoint(&mut self, now: Now) {
+        let state = &self.picture.state;
+        let checkpoint = Checkpoint::sign(
+            &self.network_key,
+            state.generation(),
+            state.head(),
+            now.unix,
+        );
+        self.checkpoint = Some(checkpoint.clone());
+        self.outputs.push_back(Output::Checkpoint(checkpoint));
+    }
+
+    /// The limits of a device, made when first asked for.
+    fn limits(&mut self, device: DeviceId, now: Mono) -> &mut DeviceLimits {
+        self.limits
+            .entry(device)
+            .or_insert_with(|| DeviceLimits::new(now))
+    }
+
+    fn address_of(&self, session: SessionId) -> Option<SocketAddr> {
+        self.sessions.get(&session).map(|session| session.from)
     }
 }

@@ -67,14 +67,7 @@ impl State {
                 self.wake_addresses(record.at, &mut touched);
             }
             Change::DeviceRemoved { device } => self.remove_device(device, record.at, &mut touched),
-            Change::DeviceRevoked { device } => {
-                self.tombstones.insert(*device, record.at);
-                touched.rows.insert(RowKey::Tombstone(*device));
-                self.edit(device, &mut touched, |device| {
-                    device.status = DeviceStatus::Revoked;
-                });
-                touched.membership = true;
-            }
+            Change::DeviceRevoked { device } => self.revoke_device(device, record.at, &mut touched),
             Change::DeviceRenamed { device, name } => {
                 if let Some(known) = self.devices.get(device) {
                     self.names.remove(&known.name);
@@ -88,7 +81,6 @@ impl State {
             }
             Change::DeviceStatus { device, status } => {
                 self.edit(device, &mut touched, |device| device.status = *status);
-                touched.membership = true;
             }
             Change::KeysChanged { device, keys } => {
                 self.drop_wg_keys(device);
@@ -151,6 +143,12 @@ impl State {
         self.devices.insert(device.id, device.clone());
         touched.device(device.id);
         touched.membership = true;
+    }
+
+    fn revoke_device(&mut self, id: &DeviceId, at: UnixMillis, touched: &mut Touched) {
+        self.tombstones.insert(*id, at);
+        touched.rows.insert(RowKey::Tombstone(*id));
+        self.edit(id, touched, |device| device.status = DeviceStatus::Revoked);
     }
 
     fn remove_device(&mut self, id: &DeviceId, at: UnixMillis, touched: &mut Touched) {

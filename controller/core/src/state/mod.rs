@@ -14,7 +14,9 @@ use gatereeve_shared::wire::map::OverlayAddresses;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::chain;
-use crate::change::CheckVerdicts;
+use crate::audit::entry::{Actor, AuditEntry};
+use crate::audit::record::Record;
+use crate::change::{Change, CheckVerdicts};
 
 mod apply;
 pub mod device;
@@ -100,6 +102,23 @@ impl State {
         Generation {
             n: self.generation.n.saturating_add(1),
             ..self.generation
+        }
+    }
+
+    /// The record that follows this state when it comes from a backup: the incarnation rises, so
+    /// that no device takes it for what it replaces.
+    #[must_use]
+    pub fn restored(&self, actor: Actor, at: UnixMillis) -> Record {
+        Record {
+            generation: Generation {
+                incarnation: self.generation.incarnation.saturating_add(1),
+                n: self.generation.n.saturating_add(1),
+            },
+            at,
+            actor,
+            change: Change::Restored,
+            audit: AuditEntry::done("state.restore", self.generation.to_string())
+                .because("changes and revocations made after this backup are gone"),
         }
     }
 

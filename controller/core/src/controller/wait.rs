@@ -1,0 +1,178 @@
+//! `--wait`: who enforces a change, and who has not said so yet.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use gatereeve_shared::generation::Generation;
+use gatereeve_shared::ids::{DeviceId, DeviceName};
+use gatereeve_shared::time::{Now, UnixMillis};
+
+use crate::audit::record::Record;
+use crate::command::{Committed, Reply, Unconfirmed};
+use crate::output::RequestId;
+
+use super::Controller;
+use super::commit::Asked;
+use super::picture::{Granted, changed_pairs};
+use super::spread::Told;
+use super::timers::Timer;
+
+/// Longest wait.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// A caller who waits for devices.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    committed: Committed,
+    /// Connected devices that have not confirmed, and until when they may act as before.
+    open: Vec<(DeviceId, Option<UnixMillis>)>,
+}
+
+impl Controller {
+    /// Answers who asked for a change: at once, or when the devices have confirmed.
+    pub(super) fn answer(
+        &mut self,
+        asked: Asked,
+        record: &Record,
+        told: &[Told],
+        (before, after): (&Granted, &Granted),
+        now: Now,
+    ) {
+        let (gained_pairs, lost_pairs) = changed_pairs(before, after);
+        let is_concerned = |told: &&Told| Some(told.device) != asked.subject;
+        let open: Vec<_> = told
+            .iter()
+            .filter(is_concerned)
+            .filter(|told| told.connected)
+            .map(|told| (told.device, told.loses_until))
+            .collect();
+        let unconfirmed = told
+            .iter()
+            .filter(is_concerned)
+            .filter(|told| !told.connected)
+            .filter_map(|told| self.unconfirmed(told.device, told.loses_until))
+            .chain(self.absent(before, after, asked.subject, now.unix))
+            .collect();
+        let committed = Committed {
+            generation: record.generation,
+            at: record.at,
+            summary: asked.summary,
+            revision: asked.revision,
+            gained_pairs,
+            lost_pairs,
+            confirmed: Vec::new(),
+            unconfirmed,
+            waited: asked.wait.is_some(),
+        };
+        let waiting = Waiting { committed, open };
+        match asked.wait {
+            Some(wait) if !waiting.open.is_empty() => {
+                let at = now.mono.saturating_add(wait.min(LONGEST));
+                self.timers.set(Timer::Wait(asked.request), at);
+                self.waiting.insert(asked.request, waiting);
+            }
+            _ => self.finish(asked.request, waiting),
+        }
+    }
+
+    /// Devices that lose something, are not connected, and were last heard of before this
+    /// controller started: what they hold is not known, so the longest they can is assumed.
+    fn absent(
+        &self,
+        before: &Granted,
+        after: &Granted,
+        subject: Option<DeviceId>,
+        now: UnixMillis,
+    ) -> Vec<Unconfirmed> {
+        let mut ends = std::collections::BTreeMap::<DeviceId, UnixMillis>::new();
+        for (pair, grants) in before {
+            let kept = after.get(pair);
+            let lost = grants.iter().filter(|grant| {
+                !kept.is_some_and(|kept| {
+                    kept.iter()
+                        .any(|kept| kept.rule == grant.rule && kept.ports == grant.ports)
+                })
+            });
+            if let Some(end) = lost.map(|grant| grant.lease.end()).max() {
+                for device in [pair.0, pair.1] {
+                    let latest = ends.entry(device).or_default();
+                    *latest = end.max(*latest);
+                }
+            }
+        }
+        ends.into_iter()
+            .filter(|(device, end)| {
+                Some(*device) != subject && !self.held.contains_key(device) && now < *end
+            })
+            .filter_map(|(device, end)| self.unconfirmed(device, Some(end)))
+            .collect()
+    }
+
+    fn unconfirmed(&self, device: DeviceId, leases_end: Option<UnixMillis>) -> Option<Unconfirmed> {
+        Some(Unconfirmed {
+            device,
+            name: self.picture.name(&device)?.clone(),
+            connected: self.attached.contains_key(&device),
+            leases_end,
+        })
+    }
+
+    /// A device's data path enforces `generation`.
+    pub(super) fn confirmed(&mut self, device: DeviceId, generation: Generation) {
+        let Some(name) = self.picture.name(&device).cloned() else {
+            return;
+        };
+        let mut done = BTreeSet::new();
+        for (request, waiting) in &mut self.waiting {
+            if generation < waiting.committed.generation {
+                continue;
+            }
+            let open = waiting.open.len();
+            waiting.open.retain(|(waited_for, _)| *waited_for != device);
+            if waiting.open.len() < open {
+                waiting.committed.confirmed.push(name.clone());
+            }
+            if waiting.open.is_empty() {
+                done.insert(*request);
+            }
+        }
+        for request in done {
+            self.give_up_waiting(request);
+        }
+    }
+
+    /// Answers with what is known by now.
+    pub(super) fn give_up_waiting(&mut self, request: RequestId) {
+        self.timers.clear(Timer::Wait(request));
+        if let Some(waiting) = self.waiting.remove(&request) {
+            self.finish(request, waiting);
+        }
+    }
+
+    fn finish(&mut self, request: RequestId, waiting: Waiting) {
+        let Waiting {
+            mut committed,
+            open,
+        } = waiting;
+        let late: Vec<_> = open
+            .into_iter()
+            .filter_map(|(device, end)| self.unconfirmed(device, end))
+            .collect();
+        committed.unconfirmed.extend(late);
+        committed.unconfirmed.sort_by(|a, b| a.name.cmp(&b.name));
+        committed.confirmed.sort();
+        self.reply(request, Ok(Reply::Committed(committed)));
+    }
+
+    /// Connected devices that have not confirmed what they were last sent.
+    pub(super) fn lagging(&self) -> Vec<DeviceName> {
+        self.attached
+            .keys()
+            .filter(|device| {
+                let held = self.held.get(device);
+                held.is_some_and(|held| held.acked.is_none_or(|acked| acked < held.generation))
+            })
+            .filter_map(|device| self.picture.name(device).cloned())
+            .collect()
+    }
+}
