@@ -1,0 +1,268 @@
+//! The command line. Every command but `daemon` is a question or a change sent to the daemon's socket.
+//!
+//! Answers go to standard output, as a table or with `--json` as one object; progress and errors go to
+//! standard error. Nothing prompts.
+
+mod client;
+mod join;
+pub mod output;
+mod target;
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use gatereeve_client_core::api::{LocalReply, LocalRequest};
+use gatereeve_shared::text::printable;
+
+use crate::posture::{CollectRequest, collect};
+
+use output::Printer;
+
+const EXAMPLES: &str = "\
+Examples:
+  gatereeve join gatereeve-invite-1.…      take part in a network, with an invite
+  gatereeve join - < invite.txt            the same, with the invite kept off the command line
+  gatereeve join controller.example.com:8443 --key FINGERPRINT
+                                           ask to take part, and wait for an administrator
+  gatereeve status                         how it goes
+  gatereeve peers                          whom this device may reach, and who may reach it
+  gatereeve why web:22                     may I reach it, through which rule, or what is missing
+  gatereeve ping web -c 3                  round trips through the tunnel
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 no such thing, 5 conflict,
+6 the daemon or the controller cannot be reached.";
+
+/// The Gatereeve client: a device's part in a zero-trust WireGuard overlay.
+#[derive(Debug, Parser)]
+#[command(name = "gatereeve", version, about, after_help = EXAMPLES)]
+pub struct Cli {
+    /// The daemon's socket.
+    #[arg(
+        long,
+        global = true,
+        env = "GATEREEVE_SOCKET",
+        value_name = "PATH",
+        default_value = "/run/gatereeve/gatereeve.sock"
+    )]
+    pub socket: PathBuf,
+    /// Print one JSON object instead of a table.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the service in the foreground.
+    #[command(after_help = "Example: gatereeve daemon --listen 51840\n\n\
+        Settings may stand in CONFIG_DIR/client.toml (listen, tun, operator); the environment \
+        (GATEREEVE_*) goes over the file, flags over both.")]
+    Daemon(DaemonArgs),
+    /// Become a device of a network.
+    #[command(after_help = "Examples:\n  gatereeve join gatereeve-invite-1.…\n  gatereeve join - < invite.txt\n  \
+        gatereeve join controller.example.com:8443 --key FINGERPRINT")]
+    Join(JoinArgs),
+    /// Leave the network and forget its keys.
+    Leave,
+    /// Take part.
+    Up,
+    /// Stop taking part, until `up`; holds over restarts.
+    Down,
+    /// How it goes: session, addresses, failing posture checks, warnings.
+    Status,
+    /// The peers of this device, and the rules between.
+    Peers,
+    /// Send echo requests to a peer through the tunnel.
+    #[command(after_help = "Example: gatereeve ping web -c 3")]
+    Ping {
+        /// Name, device ID or overlay address.
+        peer: String,
+        /// How many requests, a second apart at most.
+        #[arg(short = 'c', long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        count: u32,
+    },
+    /// May a destination be reached, through which rule, or what is missing?
+    #[command(after_help = "Examples:\n  gatereeve why web:22\n  gatereeve why web:udp:53\n  gatereeve why web:icmp\n  \
+        gatereeve why [fd00::1]:tcp:443")]
+    Why {
+        /// PEER, PEER:PORT, PEER:tcp:PORT, PEER:udp:PORT or PEER:icmp.
+        #[arg(value_name = "PEER[:PORT]", value_parser = target::Target::parse)]
+        target: target::Target,
+    },
+    /// What this device reports of itself, and how it does on the checks.
+    Posture,
+    /// Which device and user is behind an overlay address.
+    #[command(after_help = "Examples:\n  gatereeve whois 100.64.0.7\n  gatereeve whois 100.64.0.7:51234")]
+    Whois {
+        /// The address; a port behind it is ignored.
+        #[arg(value_name = "ADDRESS[:PORT]", value_parser = target::parse_address)]
+        address: IpAddr,
+    },
+    /// Collect posture and print it as JSON: the daemon's helper process.
+    #[command(hide = true)]
+    CollectPosture(CollectArgs),
+}
+
+/// What the collector is told by the daemon.
+#[derive(Clone, Debug, Args)]
+pub struct CollectArgs {
+    /// The directory that stands for `/`.
+    #[arg(long, default_value = "/")]
+    pub root: PathBuf,
+    /// Holds `facts.d`.
+    #[arg(long, default_value = "/etc/gatereeve")]
+    pub config_dir: PathBuf,
+    /// An executable whose running is asked for; may be repeated.
+    #[arg(long)]
+    pub watch: Vec<String>,
+}
+
+/// Where the daemon keeps and finds its things.
+#[derive(Clone, Debug, Args)]
+pub struct DaemonArgs {
+    /// Identity, keys and the last map.
+    #[arg(
+        long,
+        env = "GATEREEVE_STATE_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/gatereeve"
+    )]
+    pub state_dir: PathBuf,
+    /// `client.toml` and `facts.d/`.
+    #[arg(
+        long,
+        env = "GATEREEVE_CONFIG_DIR",
+        value_name = "DIR",
+        default_value = "/etc/gatereeve"
+    )]
+    pub config_dir: PathBuf,
+    /// The TUN interface to make [default: gatereeve0].
+    #[arg(long, env = "GATEREEVE_TUN", value_name = "NAME")]
+    pub tun: Option<String>,
+    /// Where the WireGuard socket listens: a port, or an address and a port [default: 51840].
+    #[arg(long, env = "GATEREEVE_LISTEN", value_name = "PORT|ADDR:PORT")]
+    pub listen: Option<String>,
+    /// Log as JSON lines.
+    #[arg(long, env = "GATEREEVE_LOG_JSON")]
+    pub log_json: bool,
+}
+
+/// How to join.
+#[derive(Clone, Debug, Args)]
+pub struct JoinArgs {
+    /// An invite, `-` to read it from standard input, or the controller's HOST:PORT with `--key`.
+    #[arg(value_name = "INVITE|-|HOST:PORT")]
+    pub target: String,
+    /// The network key's fingerprint, as the administrator told it; without an invite.
+    #[arg(long, value_name = "FINGERPRINT")]
+    pub key: Option<String>,
+    /// Return as soon as the daemon has taken the request.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// How long to wait until the device takes part.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub timeout: std::time::Duration,
+}
+
+/// Why a command did not do what it should, with its exit status.
+#[derive(Debug)]
+pub struct Failure {
+    /// One of the codes that `--help` lists.
+    pub status: u8,
+    /// What failed, why, and what to do next.
+    pub message: String,
+}
+
+/// Runs the program with `arguments`, the first of which is its own name.
+pub fn main_with<I, T>(arguments: I) -> ExitCode
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            return match error.print() {
+                Ok(()) => ExitCode::from(code),
+                Err(_) => ExitCode::FAILURE,
+            };
+        }
+    };
+    let mut printer = Printer::new(cli.json);
+    match run(cli, &mut printer) {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            printer.error(&failure.message);
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+fn run(cli: Cli, printer: &mut Printer) -> Result<u8, Failure> {
+    let request = match cli.command {
+        Command::Daemon(arguments) => {
+            return crate::daemon::run(&arguments, cli.socket).map(|()| 0);
+        }
+        Command::CollectPosture(arguments) => {
+            let host = crate::posture::linux::ThisHost::new(arguments.root.clone());
+            let request = CollectRequest {
+                root: arguments.root,
+                config_dir: arguments.config_dir,
+                watched: arguments.watch,
+            };
+            return printer.json(&collect(&host, &request)).map(|()| 0);
+        }
+        Command::Join(arguments) => return join::run(&cli.socket, &arguments, printer),
+        Command::Leave => LocalRequest::Leave,
+        Command::Up => LocalRequest::Up,
+        Command::Down => LocalRequest::Down,
+        Command::Status => LocalRequest::Status,
+        Command::Peers => LocalRequest::Peers,
+        Command::Ping { peer, count } => LocalRequest::Ping { peer, count },
+        Command::Why { target } => LocalRequest::Why {
+            peer: target.peer,
+            protocol: target.protocol,
+            port: target.port,
+        },
+        Command::Posture => LocalRequest::Posture,
+        Command::Whois { address } => LocalRequest::Whois { address },
+    };
+    let reply = client::ask(&cli.socket, &request)?;
+    printer.reply(&reply)?;
+    Ok(status_of(&reply))
+}
+
+/// A ping that nobody answered failed; everything else that was answered is done.
+fn status_of(reply: &LocalReply) -> u8 {
+    match reply {
+        LocalReply::Pinged { round_trips_ms, .. } => u8::from(round_trips_ms.is_empty()),
+        LocalReply::Status(_)
+        | LocalReply::Peers { .. }
+        | LocalReply::Why(_)
+        | LocalReply::Posture { .. }
+        | LocalReply::Whois { .. }
+        | LocalReply::Done { .. } => 0,
+    }
+}
+
+impl Failure {
+    /// The command failed, with nothing more to tell about the kind.
+    #[must_use]
+    pub fn failed(error: &anyhow::Error) -> Self {
+        Self {
+            status: 1,
+            message: printable(&format!("{error:#}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

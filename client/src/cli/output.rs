@@ -1,0 +1,321 @@
+//! The only place that prints: tables for people, one JSON object for machines.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+use gatereeve_client_core::api::{
+    Connection, LocalFact, LocalReply, PathView, PeerView, RuleStatus, StatusView, WhyView,
+};
+use gatereeve_shared::posture::fact::FactValue;
+use gatereeve_shared::posture::verdict::{CheckOutcome, Verdict};
+use gatereeve_shared::text::printable;
+use gatereeve_shared::wire::controller::Standing;
+
+use super::Failure;
+
+/// Writes replies to standard output, progress and errors to standard error.
+#[derive(Debug)]
+pub struct Printer {
+    json: bool,
+}
+
+impl Printer {
+    /// A printer of JSON or of tables.
+    #[must_use]
+    pub fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Prints an answer.
+    ///
+    /// # Errors
+    /// When standard output does not take it.
+    pub fn reply(&mut self, reply: &LocalReply) -> Result<(), Failure> {
+        if self.json {
+            return self.json(reply);
+        }
+        print(&table(reply))
+    }
+
+    /// Prints `value` as JSON, whatever the flags say.
+    ///
+    /// # Errors
+    /// When standard output does not take it.
+    pub fn json(&mut self, value: &impl serde::Serialize) -> Result<(), Failure> {
+        let text =
+            serde_json::to_string_pretty(value).map_err(|error| Failure::failed(&error.into()))?;
+        print(&text)
+    }
+
+    /// Prints progress.
+    pub fn progress(&mut self, text: &str) {
+        // Progress that cannot be shown is no reason to stop.
+        drop(writeln!(std::io::stderr().lock(), "{}", printable(text)));
+    }
+
+    /// Prints why the command failed.
+    pub fn error(&mut self, text: &str) {
+        drop(writeln!(std::io::stderr().lock(), "gatereeve: {}", printable(text)));
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", text.trim_end())
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::failed(&anyhow::Error::from(error).context("cannot write the answer")))
+}
+
+/// An answer for people.
+#[must_use]
+pub fn table(reply: &LocalReply) -> String {
+    match reply {
+        LocalReply::Status(status) => status_table(status),
+        LocalReply::Peers { peers } => peers_table(peers),
+        LocalReply::Pinged { peer, address, sent, round_trips_ms, note } => {
+            ping_text(peer.as_str(), &address.to_string(), *sent, round_trips_ms, note.as_deref())
+        }
+        LocalReply::Why(why) => why_text(why),
+        LocalReply::Posture { facts, checks } => posture_table(facts, checks),
+        LocalReply::Whois { device, name, user, tags, is_self } => {
+            let mut rows = vec![("name", name.to_string()), ("device", device.to_string())];
+            if let Some(user) = user {
+                rows.push(("user", user.to_string()));
+            }
+            if !tags.is_empty() {
+                rows.push(("tags", tags.iter().map(|tag| format!("tag:{tag}")).collect::<Vec<_>>().join(", ")));
+            }
+            if *is_self {
+                rows.push(("this device", "yes".into()));
+            }
+            pairs(rows)
+        }
+        LocalReply::Done { message, standing } => match standing {
+            Some(standing) => format!("{} ({})", printable(message), standing_word(*standing)),
+            None => printable(message),
+        },
+    }
+}
+
+/// A standing in words.
+#[must_use]
+pub fn standing_word(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Unknown => "not enrolled",
+        Standing::Pending => "waiting for an administrator's approval",
+        Standing::Approved => "approved",
+        Standing::Quarantined => "quarantined: reaches nothing, and nothing reaches it",
+        Standing::Expired => "key expired: join again",
+        Standing::Revoked => "revoked",
+    }
+}
+
+fn status_table(status: &StatusView) -> String {
+    let mut rows = vec![("version", status.version.clone())];
+    let state = match (status.joined, status.up, status.connection) {
+        (false, _, _) => "no network joined; `gatereeve join` takes part in one".to_owned(),
+        (true, false, _) => "down; `gatereeve up` takes part".to_owned(),
+        (true, true, Connection::Off) => "off".to_owned(),
+        (true, true, Connection::Connecting) => "connecting to the controller".to_owned(),
+        (true, true, Connection::Waiting) => "connected, waiting".to_owned(),
+        (true, true, Connection::Synced) => "connected".to_owned(),
+    };
+    rows.push(("state", state));
+    let mut optional = |label, value: Option<String>| {
+        if let Some(value) = value {
+            rows.push((label, printable(&value)));
+        }
+    };
+    optional("standing", status.standing.map(|standing| standing_word(standing).to_owned()));
+    optional("last error", status.last_error.clone());
+    optional("network", status.network.clone());
+    optional("network key", status.fingerprint.map(|fingerprint| fingerprint.to_string()));
+    optional("controllers", (!status.controllers.is_empty()).then(|| status.controllers.join(", ")));
+    optional("name", status.name.as_ref().map(ToString::to_string));
+    optional("device", status.device.map(|device| device.to_string()));
+    optional("addresses", status.addresses.map(|own| format!("{}, {}", own.v4, own.v6)));
+    optional("interface", Some(status.interface.clone()));
+    optional("UDP port", Some(status.listen_port.to_string()));
+    optional("WireGuard key", status.wg_key.clone());
+    let generation = status.generation.map(|held| match status.enforced {
+        Some(enforced) if enforced == held => format!("{held}, enforced"),
+        Some(enforced) => format!("{held}; enforced: {enforced}"),
+        None => format!("{held}, not enforced yet"),
+    });
+    optional("generation", generation);
+    optional("leases end", status.leases_end.map(|end| end.to_string()));
+    optional("peers", status.joined.then(|| status.peers.to_string()));
+    let mut text = pairs(rows);
+    for outcome in &status.failing_checks {
+        push_outcome(&mut text, outcome);
+    }
+    if !status.drops.is_empty() {
+        let drops: Vec<_> = status.drops.iter().map(|(why, count)| format!("{why} {count}")).collect();
+        push_line(&mut text, &format!("dropped packets: {}", drops.join(", ")));
+    }
+    for warning in &status.warnings {
+        push_line(&mut text, &format!("warning: {warning}"));
+    }
+    text
+}
+
+fn peers_table(peers: &[PeerView]) -> String {
+    if peers.is_empty() {
+        return "no peers: no rule connects this device with another, or it is not synced yet".into();
+    }
+    let mut table = grid(&["peer", "address", "user", "path", "handshake", "rx", "tx", "may send", "may receive"]);
+    for peer in peers {
+        let path = peer.path.as_ref().map_or_else(|| "none known".to_owned(), |path| match path {
+            PathView::Direct { endpoint } => endpoint.to_string(),
+        });
+        let handshake = peer
+            .last_handshake_secs
+            .map_or_else(|| "never".to_owned(), |secs| format!("{secs} s ago"));
+        table.add_row([
+            peer.name.to_string(),
+            format!("{}\n{}", peer.addresses.v4, peer.addresses.v6),
+            peer.user.as_ref().map_or_else(String::new, ToString::to_string),
+            path,
+            handshake,
+            bytes(peer.rx_bytes),
+            bytes(peer.tx_bytes),
+            rules(&peer.egress),
+            rules(&peer.ingress),
+        ]);
+    }
+    table.to_string()
+}
+
+fn rules(rules: &[RuleStatus]) -> String {
+    let lines: Vec<_> = rules
+        .iter()
+        .map(|rule| {
+            let ports: Vec<_> = rule.ports.iter().map(ToString::to_string).collect();
+            format!("{} ({})", ports.join(" "), rule.rule)
+        })
+        .collect();
+    if lines.is_empty() { "nothing".into() } else { lines.join("\n") }
+}
+
+fn ping_text(peer: &str, address: &str, sent: u32, round_trips: &[f64], note: Option<&str>) -> String {
+    let mut text = String::new();
+    for trip in round_trips {
+        push_line(&mut text, &format!("answer from {peer} ({address}): {trip:.2} ms"));
+    }
+    push_line(&mut text, &format!("{sent} sent, {} answered", round_trips.len()));
+    if let Some(note) = note {
+        push_line(&mut text, note);
+    }
+    text
+}
+
+fn why_text(why: &WhyView) -> String {
+    let mut text = String::new();
+    let verdict = if why.allowed { "allowed" } else { "not allowed" };
+    push_line(&mut text, &format!("{} {}: {verdict}", why.peer, why.port));
+    if let Some(rule) = &why.rule {
+        let label = if why.allowed { "by rule" } else { "nearest rule" };
+        push_line(&mut text, &format!("{label}: {rule}"));
+    }
+    if let Some(until) = why.until {
+        push_line(&mut text, &format!("until: {until}"));
+    }
+    for missing in &why.missing {
+        push_line(&mut text, &format!("missing: {missing}"));
+    }
+    if !why.allowed && why.rule.is_none() && why.missing.is_empty() {
+        push_line(&mut text, "no rule lets this device reach that destination, or there is no such device");
+    }
+    push_line(&mut text, &format!("answered by: {}", why.answered_by));
+    text
+}
+
+fn posture_table(facts: &[LocalFact], checks: &[CheckOutcome]) -> String {
+    let mut table = grid(&["fact", "value", "read from", "age"]);
+    for fact in facts {
+        table.add_row([
+            printable(&fact.id),
+            printable(&value(&fact.value)),
+            printable(&fact.source),
+            format!("{} s", fact.age_secs),
+        ]);
+    }
+    let mut text = table.to_string();
+    text.push('\n');
+    if checks.is_empty() {
+        push_line(&mut text, "no check concerns this device, or the controller has not answered yet");
+    }
+    for outcome in checks {
+        push_outcome(&mut text, outcome);
+    }
+    text
+}
+
+fn value(value: &FactValue) -> String {
+    match value {
+        FactValue::Bool(true) => "yes".into(),
+        FactValue::Bool(false) => "no".into(),
+        FactValue::Int(number) => number.to_string(),
+        FactValue::Text(text) => text.clone(),
+        FactValue::Unknown(why) => format!("unknown: {why}"),
+    }
+}
+
+fn push_outcome(text: &mut String, outcome: &CheckOutcome) {
+    match &outcome.verdict {
+        Verdict::Compliant { until } => {
+            push_line(text, &format!("check {}: met, until {until} unless reported again", outcome.check));
+        }
+        Verdict::NonCompliant { failures } => {
+            push_line(text, &format!("check {}: not met", outcome.check));
+            for failure in failures {
+                push_line(text, &format!("  wanted {}, found {}", failure.wanted, failure.found));
+            }
+        }
+    }
+}
+
+/// Appends one line, whatever the text carries.
+fn push_line(text: &mut String, line: &str) {
+    // Writing to a String does not fail.
+    drop(writeln!(text, "{}", printable(line)));
+}
+
+fn pairs(rows: Vec<(&'static str, String)>) -> String {
+    let mut text = String::new();
+    let width = rows.iter().map(|(label, _)| label.len()).max().unwrap_or(0) + 1;
+    for (label, value) in rows {
+        push_line(&mut text, &format!("{:<width$} {value}", format!("{label}:")));
+    }
+    text
+}
+
+fn grid(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(header.iter().map(|name| name.to_uppercase()));
+    table
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rounded for people anyway")]
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut units = UNITS.iter();
+    let mut unit = units.next().copied().unwrap_or("KiB");
+    for next in units {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    format!("{value:.1} {unit}")
+}

@@ -1,0 +1,125 @@
+//! The host's side of taking part: TUN interface, addresses, routes and the data-path threads, made and
+//! taken away together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Result;
+use tokio::sync::mpsc;
+
+use gatereeve_client_core::datapath::{DataPath, DataPathEvent};
+use gatereeve_client_core::output::HostConfig;
+
+use super::workers::{Shared, Workers};
+use crate::routes::linux::HostNetwork;
+use crate::routes::{HostPlan, Place};
+use crate::tun::Tun;
+use crate::tun::linux::LinuxTun;
+use crate::udp::Udp;
+
+/// What stands while the device takes part.
+#[derive(Debug)]
+struct Standing {
+    // Dropped first: the threads hold the interface.
+    workers: Workers,
+    tun: Arc<LinuxTun>,
+    plan: HostPlan,
+}
+
+/// The host, as far as the daemon changes it.
+#[derive(Debug)]
+pub struct Host {
+    tun: String,
+    network: HostNetwork,
+    udp: Arc<Udp>,
+    events: mpsc::Sender<DataPathEvent>,
+    broken: mpsc::Sender<String>,
+    undelivered: Arc<AtomicU64>,
+    standing: Option<Standing>,
+}
+
+impl Host {
+    /// A host that nothing was done to yet.
+    ///
+    /// # Errors
+    /// When the kernel gives no netlink socket.
+    pub fn new(
+        tun: &str,
+        udp: Arc<Udp>,
+        events: mpsc::Sender<DataPathEvent>,
+        broken: mpsc::Sender<String>,
+    ) -> Result<Self> {
+        Ok(Self {
+            tun: tun.to_owned(),
+            network: HostNetwork::open(Place::of(tun))?,
+            udp,
+            events,
+            broken,
+            undelivered: Arc::default(),
+            standing: None,
+        })
+    }
+
+    /// Makes the host what `wanted` says. Where the addresses are not known yet, what an earlier run
+    /// left (the routes that fail closed) stays.
+    ///
+    /// # Errors
+    /// What could not be done; calling again tries again.
+    pub async fn apply(&mut self, wanted: &HostConfig, datapath: &Arc<DataPath>) -> Result<()> {
+        if !wanted.up {
+            return self.take_down().await;
+        }
+        let (Some(addresses), Some(prefixes)) = (wanted.addresses, wanted.prefixes) else {
+            return Ok(());
+        };
+        let plan = HostPlan {
+            tun: self.tun.clone(),
+            mtu: u32::from(wanted.mtu),
+            addresses,
+            prefixes,
+        };
+        if let Some(standing) = &mut self.standing {
+            if standing.plan != plan {
+                self.network.apply(&plan).await?;
+                standing.plan = plan;
+            }
+            return Ok(());
+        }
+        let tun = Arc::new(LinuxTun::open(&self.tun)?);
+        self.network.apply(&plan).await?;
+        let workers = Workers::start(Shared {
+            datapath: Arc::clone(datapath),
+            tun: Arc::clone(&tun) as Arc<dyn Tun>,
+            udp: Arc::clone(&self.udp),
+            events: self.events.clone(),
+            broken: self.broken.clone(),
+            undelivered: Arc::clone(&self.undelivered),
+        })?;
+        tracing::info!(interface = tun.name(), "taking part");
+        self.standing = Some(Standing { workers, tun, plan });
+        Ok(())
+    }
+
+    /// Stops the data path and takes the interface away; the routes that fail closed stay.
+    pub fn stop(&mut self) {
+        if let Some(standing) = self.standing.take() {
+            drop(standing.workers);
+            tracing::info!(interface = standing.tun.name(), "not taking part");
+        }
+    }
+
+    /// Stops, and takes every route and rule of ours away.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what is left is named.
+    pub async fn take_down(&mut self) -> Result<()> {
+        self.stop();
+        self.network.remove().await
+    }
+
+    /// Packets that came through the tunnel and that the host did not take.
+    #[must_use]
+    pub fn undelivered(&self) -> u64 {
+        self.undelivered.load(Ordering::Relaxed)
+    }
+}

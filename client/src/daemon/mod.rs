@@ -1,0 +1,293 @@
+//! The daemon: one task owns the [`Engine`](gatereeve_client_core::engine::Engine), takes whatever comes
+//! in one by one, and carries out what the engine answers.
+//!
+//! * [`joined`]: all that exists while the device is in a network, and the carrying out.
+//! * [`requests`]: what the local API asks.
+//! * [`workers`], [`enforced`]: the data-path threads, and the watch over what they enforce.
+//! * [`host`]: interface, addresses and routes. [`state_dir`], [`saver`]: what is kept on disk.
+//! * [`collector`]: posture, by a process of its own. [`ping`]: echo through the tunnel.
+
+pub mod collector;
+pub mod enforced;
+pub mod host;
+pub mod joined;
+mod local_api;
+pub mod ping;
+mod requests;
+pub mod saver;
+pub mod state_dir;
+pub mod workers;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::sync::{mpsc, watch};
+
+use gatereeve_client_core::datapath::DataPathEvent;
+use gatereeve_runtime::clock::Clock;
+use gatereeve_runtime::shutdown::Shutdown;
+use gatereeve_runtime::telemetry;
+
+use crate::cli::{DaemonArgs, Failure};
+use crate::config::Config;
+use crate::control::ControlEvent;
+use crate::routes::FWMARK;
+use crate::routes::interfaces::{self, InterfaceAddress};
+use crate::udp::Udp;
+
+use host::Host;
+use joined::Joined;
+use local_api::Call;
+use state_dir::StateDir;
+
+pub use local_api::URL;
+
+/// Hints of the data path that may wait; more are lost.
+const EVENTS: usize = 1024;
+/// Longest sleep: a machine that wakes from suspend is noticed within this time.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// Time before a change to the host that failed is tried again.
+const HOST_RETRY: Duration = Duration::from_secs(2);
+/// How long requests at hand may take when the daemon stops.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// [`Failure`] when it cannot start: settings, state directory, socket or port.
+pub fn run(arguments: &DaemonArgs, socket: PathBuf) -> Result<(), Failure> {
+    telemetry::init(arguments.log_json);
+    let config = Config::load(arguments, socket).map_err(|error| Failure {
+        status: 2,
+        message: format!("{error:#}"),
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(&error.into()))?;
+    runtime
+        .block_on(async {
+            let shutdown = Shutdown::new();
+            shutdown.on_signals().context("cannot watch for signals")?;
+            let daemon = Daemon::start(config, shutdown).await?;
+            daemon.run().await
+        })
+        .map_err(|error| Failure::failed(&error))
+}
+
+/// The daemon's task.
+#[derive(Debug)]
+struct Daemon {
+    config: Config,
+    shutdown: Shutdown,
+    state: StateDir,
+    udp: Arc<Udp>,
+    host: Host,
+    joined: Option<Joined>,
+    /// Why the network was left without being asked to.
+    refused: Option<String>,
+    /// What went wrong at the start and does not keep the daemon from running.
+    warnings: Vec<String>,
+    interfaces: Option<watch::Receiver<Vec<InterfaceAddress>>>,
+    calls: mpsc::Receiver<Call>,
+    events: mpsc::Receiver<DataPathEvent>,
+    broken: mpsc::Receiver<String>,
+}
+
+/// One thing that happened.
+#[derive(Debug)]
+enum Input {
+    Stop,
+    Timeout,
+    Enforced(u64),
+    Control(ControlEvent),
+    Event(DataPathEvent),
+    Collected(collector::Collected),
+    Interfaces,
+    Broken(String),
+    Call(Call),
+}
+
+impl Daemon {
+    async fn start(config: Config, shutdown: Shutdown) -> Result<Self> {
+        let state = StateDir::open(&config.state_dir)?;
+        let udp = Arc::new(Udp::bind(&config.listen, FWMARK)?);
+        let (event_sender, events) = mpsc::channel(EVENTS);
+        let (broken_sender, broken) = mpsc::channel(1);
+        let host = Host::new(&config.tun, Arc::clone(&udp), event_sender, broken_sender)?;
+        let network = state.network()?;
+        let mut warnings = Vec::new();
+        let interfaces = match interfaces::watch().await {
+            Ok(receiver) => Some(receiver),
+            Err(error) => {
+                warnings.push(format!("{error:#}; peers learn no address of this host"));
+                None
+            }
+        };
+        let calls = local_api::listen(&config, &shutdown)?;
+        let mut daemon = Self {
+            config,
+            shutdown,
+            state,
+            udp,
+            host,
+            joined: None,
+            refused: None,
+            warnings,
+            interfaces,
+            calls,
+            events,
+            broken,
+        };
+        match network {
+            Some(network) => {
+                let up = network.up;
+                daemon.enter(network)?;
+                if !up {
+                    daemon.clear_host().await;
+                }
+                daemon.drain().await;
+            }
+            None => daemon.clear_host().await,
+        }
+        tracing::info!(
+            socket = %daemon.config.socket.display(),
+            port = daemon.udp.port(),
+            joined = daemon.joined.is_some(),
+            "the daemon runs"
+        );
+        Ok(daemon)
+    }
+
+    async fn run(mut self) -> Result<()> {
+        loop {
+            match self.next().await {
+                Input::Stop => break,
+                input => self.take(input).await,
+            }
+            self.drain().await;
+            self.settle().await;
+        }
+        tracing::info!("the daemon stops");
+        let removed = self.host.take_down().await;
+        if let Some(joined) = self.joined.take() {
+            joined.finish().await;
+        }
+        self.shutdown.finish(GRACE).await;
+        removed.context("the host's routes were not all removed")
+    }
+
+    /// Waits for the next thing to happen.
+    async fn next(&mut self) -> Input {
+        let sleep = self.joined.as_ref().and_then(Joined::due).map_or(LONGEST_SLEEP, |due| {
+            Clock::until(due).min(LONGEST_SLEEP)
+        });
+        let changed = async {
+            let changed = match &mut self.interfaces {
+                Some(interfaces) => interfaces.changed().await.is_ok(),
+                None => false,
+            };
+            if !changed {
+                std::future::pending::<()>().await;
+            }
+        };
+        let joined = async {
+            match &mut self.joined {
+                Some(joined) => joined.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.shutdown.token.cancelled() => Input::Stop,
+            input = joined => input,
+            Some(broken) = self.broken.recv() => Input::Broken(broken),
+            Some(call) = self.calls.recv() => Input::Call(call),
+            () = changed => Input::Interfaces,
+            Some(event) = self.events.recv() => Input::Event(event),
+            () = tokio::time::sleep(sleep) => Input::Timeout,
+        }
+    }
+
+    async fn take(&mut self, input: Input) {
+        let now = Clock::now();
+        match input {
+            Input::Call(call) => return self.answer(call).await,
+            Input::Interfaces => return self.announce(),
+            Input::Broken(error) => {
+                tracing::warn!(%error, "the TUN interface is broken; making it again");
+                self.host.stop();
+            }
+            Input::Stop
+            | Input::Timeout
+            | Input::Enforced(_)
+            | Input::Control(_)
+            | Input::Event(_)
+            | Input::Collected(_) => {}
+        }
+        let Some(joined) = &mut self.joined else {
+            return;
+        };
+        match input {
+            Input::Timeout => joined.engine.handle_timeout(now),
+            Input::Enforced(serial) => joined.engine.handle_enforced(serial, now),
+            Input::Control(event) => joined.take_control(event, &self.state, now),
+            Input::Event(event) => joined.engine.handle_event(event, now),
+            Input::Collected(collected) => joined.take_collected(collected, now),
+            Input::Broken(_) => joined.host_due = Some(now.mono),
+            Input::Stop | Input::Interfaces | Input::Call(_) => {}
+        }
+    }
+
+    /// Carries out everything that the engine wants, in order, until it wants nothing more.
+    async fn drain(&mut self) {
+        if let Some(joined) = &mut self.joined {
+            joined.drain().await;
+        }
+    }
+
+    /// What follows once the engine is quiet: the host's side, and a network that refused the device.
+    async fn settle(&mut self) {
+        let Some(joined) = &mut self.joined else {
+            return;
+        };
+        let now = Clock::now();
+        if joined.host_due.is_some_and(|due| due <= now.mono) {
+            joined.apply_host(&mut self.host, now).await;
+            self.announce();
+            self.drain().await;
+        }
+        let refusal = self.joined.as_mut().and_then(|joined| joined.refusal.take());
+        if let Some(refusal) = refusal {
+            tracing::warn!(reason = %refusal, "the network refused this device");
+            self.refused = Some(refusal);
+            if let Err(error) = self.leave().await {
+                self.warnings.push(format!("{error:#}"));
+            }
+        }
+    }
+
+    /// Tells the engine where this device can be reached.
+    fn announce(&mut self) {
+        let (Some(interfaces), Some(joined)) = (&mut self.interfaces, &mut self.joined) else {
+            return;
+        };
+        let port = self.udp.port();
+        let found = interfaces.borrow_and_update().clone();
+        let overlay = joined.prefixes();
+        let endpoints = interfaces::endpoints(&found, port, &self.config.tun, overlay.as_ref());
+        joined.engine.handle_endpoints(port, endpoints, Clock::now());
+    }
+
+    /// Takes away what an earlier run left, where this device does not take part.
+    async fn clear_host(&mut self) {
+        if let Err(error) = self.host.take_down().await {
+            let warning = format!("what an earlier run left could not be removed: {error:#}");
+            tracing::warn!(%warning);
+            self.warnings.push(warning);
+        }
+    }
+}

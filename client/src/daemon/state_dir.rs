@@ -1,0 +1,251 @@
+//! The state directory: identity, keys, the last map, and which network the device is in.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use gatereeve_client_core::stored::Stored;
+use gatereeve_runtime::{atomic_file, keyfile};
+use gatereeve_shared::identity::fingerprint::Fingerprint;
+use gatereeve_shared::identity::identity_key::{IdentityKey, IdentityPublicKey};
+
+/// Files hold keys and the map of a network.
+const FILE_MODE: u32 = 0o600;
+
+/// Which network the device is in, and whether it is to take part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkFile {
+    /// `host:port` of each controller.
+    pub controllers: Vec<String>,
+    /// The pinned network key.
+    pub fingerprint: Fingerprint,
+    /// The controller's TLS key that the network key has vouched for, in base64.
+    pub tls_key: Option<String>,
+    /// Whether the device is to take part.
+    pub up: bool,
+}
+
+impl NetworkFile {
+    /// The controller's TLS key, where one is known.
+    #[must_use]
+    pub fn known_tls_key(&self) -> Option<IdentityPublicKey> {
+        let bytes = gatereeve_shared::text::from_base64(self.tls_key.as_ref()?)?;
+        IdentityPublicKey::new(bytes.try_into().ok()?).ok()
+    }
+
+    /// Keeps `key` as the controller's. Whether it was another before.
+    pub fn set_tls_key(&mut self, key: &IdentityPublicKey) -> bool {
+        let text = Some(gatereeve_shared::text::base64(key.as_bytes()));
+        let changed = self.tls_key != text;
+        self.tls_key = text;
+        changed
+    }
+}
+
+/// The directory, locked for as long as this value lives.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl StateDir {
+    /// Opens `path`, making it where it is missing, and locks it.
+    ///
+    /// # Errors
+    /// When it cannot be made or written, or another daemon holds it; that one is named.
+    pub fn open(path: &Path) -> Result<Self> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .with_context(|| format!("cannot make the state directory {}", path.display()))?;
+        let lock_path = path.join("lock");
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(FILE_MODE)
+            .open(&lock_path)
+            .with_context(|| format!("cannot open {}", lock_path.display()))?;
+        let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((file, nix::errno::Errno::EWOULDBLOCK)) => {
+                let mut holder = String::new();
+                // Who holds it is a courtesy; the lock is what counts.
+                let read = file.take(32).read_to_string(&mut holder);
+                let holder = holder.trim();
+                if read.is_ok() && !holder.is_empty() {
+                    bail!("another daemon (process {holder}) uses {}; stop it, or take another --state-dir", path.display());
+                }
+                bail!("another daemon uses {}; stop it, or take another --state-dir", path.display());
+            }
+            Err((_, errno)) => {
+                return Err(errno).with_context(|| format!("cannot lock {}", lock_path.display()));
+            }
+        };
+        lock.set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+            .with_context(|| format!("cannot write {}", lock_path.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// The device's identity, made at the first call.
+    ///
+    /// # Errors
+    /// When the key file cannot be read or made, or others may read it.
+    pub fn identity(&self) -> Result<IdentityKey> {
+        keyfile::load_or_create_seed(&self.path.join("identity.key"))
+            .context("cannot use the device's identity key")
+    }
+
+    /// Which network the device is in.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be used: joining anew is for a person to decide.
+    pub fn network(&self) -> Result<Option<NetworkFile>> {
+        let path = self.path.join("network");
+        match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .with_context(|| format!("{} is damaged; `gatereeve leave` and join again, or restore it", path.display())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// Keeps which network the device is in.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save_network(&self, network: &NetworkFile) -> Result<()> {
+        let path = self.path.join("network");
+        let bytes = serde_json::to_vec_pretty(network).context("cannot write the network file")?;
+        atomic_file::write(&path, &bytes, FILE_MODE)
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Where the engine's memory is kept.
+    #[must_use]
+    pub fn stored_path(&self) -> PathBuf {
+        self.path.join("state")
+    }
+
+    /// The engine's memory, and a warning where there was one that cannot be used: it is set aside, and
+    /// the device gets all of it from the controller again.
+    #[must_use]
+    pub fn stored(&self) -> (Stored, Option<String>) {
+        let path = self.stored_path();
+        let problem = match std::fs::read(&path) {
+            Ok(bytes) => match Stored::from_bytes(&bytes) {
+                Ok(stored) => return (stored, None),
+                Err(error) => error.to_string(),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return (Stored::default(), None);
+            }
+            Err(error) => error.to_string(),
+        };
+        let aside = self.path.join("state.unusable");
+        let moved = std::fs::rename(&path, &aside);
+        let mut warning = format!("{} could not be used: {problem}", path.display());
+        if moved.is_ok() {
+            warning = format!("{warning}; it is kept as {}", aside.display());
+        }
+        (Stored::default(), Some(warning))
+    }
+
+    /// Forgets the network, and the keys with it.
+    ///
+    /// # Errors
+    /// Names the file that cannot be removed.
+    pub fn forget(&self) -> Result<()> {
+        for name in ["network", "state", "state.unusable", "identity.key"] {
+            let path = self.path.join(name);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+                }
+                _ => {}
+            }
+        }
+        atomic_file::sync_directory(&self.path)
+            .with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
+
+/// Writes the engine's memory.
+///
+/// # Errors
+/// When it cannot be encoded or written.
+pub fn save_stored(path: &Path, stored: &Stored) -> Result<()> {
+    let bytes = stored.to_bytes().context("cannot encode the state")?;
+    atomic_file::write(path, &bytes, FILE_MODE)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network() -> NetworkFile {
+        NetworkFile {
+            controllers: vec!["controller.example.com:8443".into()],
+            fingerprint: Fingerprint([7; 32]),
+            tls_key: None,
+            up: true,
+        }
+    }
+
+    #[test]
+    fn a_second_daemon_learns_who_holds_the_state() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = StateDir::open(directory.path()).unwrap();
+        let error = StateDir::open(directory.path()).unwrap_err().to_string();
+        assert!(error.contains(&std::process::id().to_string()), "{error}");
+        drop(first);
+        assert!(StateDir::open(directory.path()).is_ok());
+    }
+
+    #[test]
+    fn the_network_reads_back_and_leaving_forgets_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::open(directory.path()).unwrap();
+        assert_eq!(state.network().unwrap(), None);
+        let mut network = network();
+        let key = state.identity().unwrap().public();
+        assert!(network.set_tls_key(&key));
+        assert!(!network.set_tls_key(&key));
+        state.save_network(&network).unwrap();
+        assert_eq!(state.network().unwrap(), Some(network));
+        assert_eq!(state.identity().unwrap().public(), key);
+        state.forget().unwrap();
+        assert_eq!(state.network().unwrap(), None);
+        assert_ne!(state.identity().unwrap().public(), key);
+    }
+
+    #[test]
+    fn a_damaged_state_is_set_aside_and_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::open(directory.path()).unwrap();
+        assert!(state.stored().1.is_none());
+        save_stored(&state.stored_path(), &Stored::default()).unwrap();
+        assert!(state.stored().1.is_none());
+        std::fs::write(state.stored_path(), b"nonsense").unwrap();
+        assert!(state.stored().1.unwrap().contains("state.unusable"));
+        assert!(directory.path().join("state.unusable").exists());
+        std::fs::write(directory.path().join("network"), b"{}").unwrap();
+        assert!(state.network().is_err());
+    }
+}

@@ -1,0 +1,111 @@
+//! A TUN device in memory, for tests: what the host sends is pushed in, what it receives is taken out.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use parking_lot::Mutex;
+
+use gatereeve_client_core::datapath::{Batch, Outbox};
+
+use super::Tun;
+
+/// Packets held in each direction; more are dropped, as a host does.
+const CAPACITY: usize = 4096;
+
+/// The device and, behind the same value, the host's side of it.
+#[derive(Debug)]
+pub struct ChannelTun {
+    name: String,
+    from_host: Mutex<VecDeque<Vec<u8>>>,
+    to_host: Mutex<VecDeque<Vec<u8>>>,
+    ready: EventFd,
+}
+
+impl ChannelTun {
+    /// A device with nothing in it.
+    ///
+    /// # Errors
+    /// When the process is out of file descriptors.
+    pub fn new(name: &str) -> io::Result<Self> {
+        Ok(Self {
+            name: name.to_owned(),
+            from_host: Mutex::default(),
+            to_host: Mutex::default(),
+            ready: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
+        })
+    }
+
+    /// The host sends `packet`. Whether there was room.
+    pub fn push(&self, packet: &[u8]) -> bool {
+        let mut queue = self.from_host.lock();
+        let room = queue.len() < CAPACITY;
+        if room {
+            queue.push_back(packet.to_vec());
+            // It fails only when the counter is full, and then the reader is awake already.
+            let _ = self.ready.write(1);
+        }
+        room
+    }
+
+    /// What the host has received, oldest first.
+    pub fn take(&self) -> Option<Vec<u8>> {
+        self.to_host.lock().pop_front()
+    }
+}
+
+impl Tun for ChannelTun {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn receive(&self, batch: &mut Batch) -> io::Result<usize> {
+        let mut queue = self.from_host.lock();
+        let mut read = 0;
+        while !batch.is_full() {
+            let Some(packet) = queue.pop_front() else {
+                let _ = self.ready.read();
+                break;
+            };
+            read += usize::from(batch.push(&packet, None));
+        }
+        Ok(read)
+    }
+
+    fn deliver(&self, outbox: &Outbox) -> u64 {
+        let mut queue = self.to_host.lock();
+        let mut refused = 0;
+        for packet in outbox.deliveries() {
+            if queue.len() < CAPACITY {
+                queue.push_back(packet.to_vec());
+            } else {
+                refused += 1;
+            }
+        }
+        refused
+    }
+
+    fn readable(&self) -> BorrowedFd<'_> {
+        self.ready.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_come_out_in_the_order_they_went_in() {
+        let tun = ChannelTun::new("test").unwrap();
+        assert!(tun.push(b"one") && tun.push(b"two") && tun.push(b"three"));
+        let mut batch = Batch::new(2, 16);
+        assert_eq!(tun.receive(&mut batch).unwrap(), 2);
+        let read: Vec<_> = batch.packets().map(|(packet, _)| packet.to_vec()).collect();
+        assert_eq!(read, [b"one".to_vec(), b"two".to_vec()]);
+        batch.clear();
+        assert_eq!(tun.receive(&mut batch).unwrap(), 1);
+        batch.clear();
+        assert_eq!(tun.receive(&mut batch).unwrap(), 0);
+    }
+}
