@@ -124,7 +124,9 @@ fn check_interface_name(name: &str) -> Result<()> {
         && name.len() <= 15
         && name != "."
         && name != ".."
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     if !fine {
         bail!("tun: {name:?} is no interface name: 1 to 15 letters, digits, '-', '_' and '.'");
     }
@@ -173,9 +175,15 @@ mod tests {
         assert_eq!(config.listen, any(7000));
         let config = load(Some(file), Some("gr2"), Some("192.0.2.7:9")).unwrap();
         assert_eq!(config.tun, "gr2");
-        assert_eq!(config.listen, vec!["192.0.2.7:9".parse::<SocketAddr>().unwrap()]);
+        assert_eq!(
+            config.listen,
+            vec!["192.0.2.7:9".parse::<SocketAddr>().unwrap()]
+        );
         let text = load(Some("listen = \"[2001:db8::1]:9\"\n"), None, None).unwrap();
-        assert_eq!(text.listen, vec!["[2001:db8::1]:9".parse::<SocketAddr>().unwrap()]);
+        assert_eq!(
+            text.listen,
+            vec!["[2001:db8::1]:9".parse::<SocketAddr>().unwrap()]
+        );
     }
 
     #[test]

@@ -29,7 +29,10 @@ pub(super) fn ask(socket: &Path, request: &LocalRequest) -> Result<LocalReply, F
 fn failure(error: &CallError) -> Failure {
     match error {
         CallError::Remote { status, body } => match serde_json::from_slice::<LocalError>(body) {
-            Ok(LocalError { exit_status, message }) => Failure {
+            Ok(LocalError {
+                exit_status,
+                message,
+            }) => Failure {
                 status: exit_status.max(1),
                 message,
             },
@@ -40,7 +43,9 @@ fn failure(error: &CallError) -> Failure {
         },
         CallError::Unreachable { .. } => Failure {
             status: 6,
-            message: format!("{error}; `gatereeve daemon` runs it, `--socket` names another socket"),
+            message: format!(
+                "{error}; `gatereeve daemon` runs it, `--socket` names another socket"
+            ),
         },
         CallError::Malformed(_) | CallError::Request(_) => Failure {
             status: 1,
@@ -59,13 +64,24 @@ mod tests {
         let socket = directory.path().join("none.sock");
         let failure = ask(&socket, &LocalRequest::Status).unwrap_err();
         assert_eq!(failure.status, 6);
-        assert!(failure.message.contains("gatereeve daemon"), "{}", failure.message);
+        assert!(
+            failure.message.contains("gatereeve daemon"),
+            "{}",
+            failure.message
+        );
     }
 
     #[test]
     fn the_daemons_words_and_status_come_through() {
-        let body = serde_json::to_vec(&LocalError { exit_status: 5, message: "leave first".into() }).unwrap();
+        let body = serde_json::to_vec(&LocalError {
+            exit_status: 5,
+            message: "leave first".into(),
+        })
+        .unwrap();
         let failure = failure(&CallError::Remote { status: 409, body });
-        assert_eq!((failure.status, failure.message.as_str()), (5, "leave first"));
+        assert_eq!(
+            (failure.status, failure.message.as_str()),
+            (5, "leave first")
+        );
     }
 }

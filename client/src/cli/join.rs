@@ -21,7 +21,11 @@ const MAX_INPUT: u64 = 8 * 1024;
 const DEFAULT_PORT: u16 = 8443;
 
 /// Joins, and waits until the device takes part or waits for an administrator.
-pub(super) fn run(socket: &Path, arguments: &JoinArgs, printer: &mut Printer) -> Result<u8, Failure> {
+pub(super) fn run(
+    socket: &Path,
+    arguments: &JoinArgs,
+    printer: &mut Printer,
+) -> Result<u8, Failure> {
     let join = read(arguments)?;
     let reply = client::ask(socket, &LocalRequest::Join(join))?;
     if arguments.no_wait {
@@ -33,11 +37,17 @@ pub(super) fn run(socket: &Path, arguments: &JoinArgs, printer: &mut Printer) ->
     loop {
         let reply = client::ask(socket, &LocalRequest::Status)?;
         let LocalReply::Status(status) = reply else {
-            return Err(Failure { status: 1, message: "the daemon answered another question".into() });
+            return Err(Failure {
+                status: 1,
+                message: "the daemon answered another question".into(),
+            });
         };
         match outcome(&status) {
             Outcome::Done(message) => {
-                printer.reply(&LocalReply::Done { message, standing: status.standing })?;
+                printer.reply(&LocalReply::Done {
+                    message,
+                    standing: status.standing,
+                })?;
                 return Ok(0);
             }
             Outcome::Failed(failure) => return Err(failure),
@@ -71,20 +81,36 @@ enum Outcome {
 
 fn outcome(status: &StatusView) -> Outcome {
     if !status.joined {
-        let why = status.last_error.clone().unwrap_or_else(|| "the network was left".into());
-        return Outcome::Failed(Failure { status: 3, message: format!("not joined: {why}") });
+        let why = status
+            .last_error
+            .clone()
+            .unwrap_or_else(|| "the network was left".into());
+        return Outcome::Failed(Failure {
+            status: 3,
+            message: format!("not joined: {why}"),
+        });
     }
     let network = status.network.as_deref().unwrap_or("the network");
     let synced = status.connection == Connection::Synced;
     match status.standing {
         Some(Standing::Approved) if synced => {
-            let name = status.name.as_ref().map(|name| format!(" as {name}")).unwrap_or_default();
-            let address = status.addresses.map(|own| format!(", address {}", own.v4)).unwrap_or_default();
+            let name = status
+                .name
+                .as_ref()
+                .map(|name| format!(" as {name}"))
+                .unwrap_or_default();
+            let address = status
+                .addresses
+                .map(|own| format!(", address {}", own.v4))
+                .unwrap_or_default();
             Outcome::Done(format!("joined {network}{name}{address}"))
         }
-        Some(Standing::Quarantined) if synced => Outcome::Done(format!("joined {network}, in quarantine")),
+        Some(Standing::Quarantined) if synced => {
+            Outcome::Done(format!("joined {network}, in quarantine"))
+        }
         Some(Standing::Pending) => Outcome::Done(
-            "asked to join; an administrator approves with `gatereeve-controller device approve`".into(),
+            "asked to join; an administrator approves with `gatereeve-controller device approve`"
+                .into(),
         ),
         Some(standing @ (Standing::Expired | Standing::Revoked)) => Outcome::Failed(Failure {
             status: 3,
@@ -112,14 +138,21 @@ fn read(arguments: &JoinArgs) -> Result<Join, Failure> {
     if let Some(key) = &arguments.key {
         let fingerprint: Fingerprint = key.parse().map_err(|why| usage(format!("--key: {why}")))?;
         let address = check_address(&arguments.target).map_err(usage)?;
-        return Ok(Join::Controller { address, fingerprint });
+        return Ok(Join::Controller {
+            address,
+            fingerprint,
+        });
     }
     let text = if arguments.target == "-" {
         let mut text = String::new();
         std::io::stdin()
             .take(MAX_INPUT)
             .read_to_string(&mut text)
-            .map_err(|error| usage(format!("cannot read the invite from standard input: {error}")))?;
+            .map_err(|error| {
+                usage(format!(
+                    "cannot read the invite from standard input: {error}"
+                ))
+            })?;
         text.trim().to_owned()
     } else {
         arguments.target.clone()
@@ -137,7 +170,9 @@ fn read(arguments: &JoinArgs) -> Result<Join, Failure> {
 fn check_address(text: &str) -> Result<String, String> {
     let malformed = text.is_empty()
         || text.len() > 255
-        || text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '/');
+        || text
+            .chars()
+            .any(|c| c.is_whitespace() || c.is_control() || c == '/');
     let wrong = || format!("{text:?} is no controller address: write HOST:PORT");
     if malformed {
         return Err(wrong());
@@ -150,7 +185,9 @@ fn check_address(text: &str) -> Result<String, String> {
     }
     match text.split_once(':') {
         None => Ok(format!("{text}:{DEFAULT_PORT}")),
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => {
+        Some((host, port))
+            if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) =>
+        {
             Ok(text.to_owned())
         }
         Some(_) => Err(wrong()),
@@ -177,11 +214,21 @@ mod tests {
             address: "c.example.com:8443".into(),
             fingerprint: Fingerprint([9; 32]),
         };
-        assert_eq!(read(&arguments("c.example.com", Some(&key))).unwrap(), expected);
+        assert_eq!(
+            read(&arguments("c.example.com", Some(&key))).unwrap(),
+            expected
+        );
         for target in ["", "a b", "c:0", "c:x", ":8443", "http://c"] {
-            assert_eq!(read(&arguments(target, Some(&key))).unwrap_err().status, 2, "{target:?}");
+            assert_eq!(
+                read(&arguments(target, Some(&key))).unwrap_err().status,
+                2,
+                "{target:?}"
+            );
         }
-        assert_eq!(read(&arguments("c:1", Some("short"))).unwrap_err().status, 2);
+        assert_eq!(
+            read(&arguments("c:1", Some("short"))).unwrap_err().status,
+            2
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@
 mod client;
 mod join;
 pub mod output;
-mod target;
+pub mod target;
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -66,8 +66,10 @@ pub enum Command {
         (GATEREEVE_*) goes over the file, flags over both.")]
     Daemon(DaemonArgs),
     /// Become a device of a network.
-    #[command(after_help = "Examples:\n  gatereeve join gatereeve-invite-1.…\n  gatereeve join - < invite.txt\n  \
-        gatereeve join controller.example.com:8443 --key FINGERPRINT")]
+    #[command(
+        after_help = "Examples:\n  gatereeve join gatereeve-invite-1.…\n  gatereeve join - < invite.txt\n  \
+        gatereeve join controller.example.com:8443 --key FINGERPRINT"
+    )]
     Join(JoinArgs),
     /// Leave the network and forget its keys.
     Leave,
@@ -89,8 +91,10 @@ pub enum Command {
         count: u32,
     },
     /// May a destination be reached, through which rule, or what is missing?
-    #[command(after_help = "Examples:\n  gatereeve why web:22\n  gatereeve why web:udp:53\n  gatereeve why web:icmp\n  \
-        gatereeve why [fd00::1]:tcp:443")]
+    #[command(
+        after_help = "Examples:\n  gatereeve why web:22\n  gatereeve why web:udp:53\n  gatereeve why web:icmp\n  \
+        gatereeve why [fd00::1]:tcp:443"
+    )]
     Why {
         /// PEER, PEER:PORT, PEER:tcp:PORT, PEER:udp:PORT or PEER:icmp.
         #[arg(value_name = "PEER[:PORT]", value_parser = target::Target::parse)]
@@ -99,7 +103,9 @@ pub enum Command {
     /// What this device reports of itself, and how it does on the checks.
     Posture,
     /// Which device and user is behind an overlay address.
-    #[command(after_help = "Examples:\n  gatereeve whois 100.64.0.7\n  gatereeve whois 100.64.0.7:51234")]
+    #[command(
+        after_help = "Examples:\n  gatereeve whois 100.64.0.7\n  gatereeve whois 100.64.0.7:51234"
+    )]
     Whois {
         /// The address; a port behind it is ignored.
         #[arg(value_name = "ADDRESS[:PORT]", value_parser = target::parse_address)]

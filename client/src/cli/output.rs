@@ -57,7 +57,11 @@ impl Printer {
 
     /// Prints why the command failed.
     pub fn error(&mut self, text: &str) {
-        drop(writeln!(std::io::stderr().lock(), "gatereeve: {}", printable(text)));
+        drop(writeln!(
+            std::io::stderr().lock(),
+            "gatereeve: {}",
+            printable(text)
+        ));
     }
 }
 
@@ -65,7 +69,9 @@ fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", text.trim_end())
         .and_then(|()| out.flush())
-        .map_err(|error| Failure::failed(&anyhow::Error::from(error).context("cannot write the answer")))
+        .map_err(|error| {
+            Failure::failed(&anyhow::Error::from(error).context("cannot write the answer"))
+        })
 }
 
 /// An answer for people.
@@ -74,18 +80,40 @@ pub fn table(reply: &LocalReply) -> String {
     match reply {
         LocalReply::Status(status) => status_table(status),
         LocalReply::Peers { peers } => peers_table(peers),
-        LocalReply::Pinged { peer, address, sent, round_trips_ms, note } => {
-            ping_text(peer.as_str(), &address.to_string(), *sent, round_trips_ms, note.as_deref())
-        }
+        LocalReply::Pinged {
+            peer,
+            address,
+            sent,
+            round_trips_ms,
+            note,
+        } => ping_text(
+            peer.as_str(),
+            &address.to_string(),
+            *sent,
+            round_trips_ms,
+            note.as_deref(),
+        ),
         LocalReply::Why(why) => why_text(why),
         LocalReply::Posture { facts, checks } => posture_table(facts, checks),
-        LocalReply::Whois { device, name, user, tags, is_self } => {
+        LocalReply::Whois {
+            device,
+            name,
+            user,
+            tags,
+            is_self,
+        } => {
             let mut rows = vec![("name", name.to_string()), ("device", device.to_string())];
             if let Some(user) = user {
                 rows.push(("user", user.to_string()));
             }
             if !tags.is_empty() {
-                rows.push(("tags", tags.iter().map(|tag| format!("tag:{tag}")).collect::<Vec<_>>().join(", ")));
+                rows.push((
+                    "tags",
+                    tags.iter()
+                        .map(|tag| format!("tag:{tag}"))
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                ));
             }
             if *is_self {
                 rows.push(("this device", "yes".into()));
@@ -128,14 +156,32 @@ fn status_table(status: &StatusView) -> String {
             rows.push((label, printable(&value)));
         }
     };
-    optional("standing", status.standing.map(|standing| standing_word(standing).to_owned()));
+    optional(
+        "standing",
+        status
+            .standing
+            .map(|standing| standing_word(standing).to_owned()),
+    );
     optional("last error", status.last_error.clone());
     optional("network", status.network.clone());
-    optional("network key", status.fingerprint.map(|fingerprint| fingerprint.to_string()));
-    optional("controllers", (!status.controllers.is_empty()).then(|| status.controllers.join(", ")));
+    optional(
+        "network key",
+        status
+            .fingerprint
+            .map(|fingerprint| fingerprint.to_string()),
+    );
+    optional(
+        "controllers",
+        (!status.controllers.is_empty()).then(|| status.controllers.join(", ")),
+    );
     optional("name", status.name.as_ref().map(ToString::to_string));
     optional("device", status.device.map(|device| device.to_string()));
-    optional("addresses", status.addresses.map(|own| format!("{}, {}", own.v4, own.v6)));
+    optional(
+        "addresses",
+        status
+            .addresses
+            .map(|own| format!("{}, {}", own.v4, own.v6)),
+    );
     optional("interface", Some(status.interface.clone()));
     optional("UDP port", Some(status.listen_port.to_string()));
     optional("WireGuard key", status.wg_key.clone());
@@ -152,7 +198,11 @@ fn status_table(status: &StatusView) -> String {
         push_outcome(&mut text, outcome);
     }
     if !status.drops.is_empty() {
-        let drops: Vec<_> = status.drops.iter().map(|(why, count)| format!("{why} {count}")).collect();
+        let drops: Vec<_> = status
+            .drops
+            .iter()
+            .map(|(why, count)| format!("{why} {count}"))
+            .collect();
         push_line(&mut text, &format!("dropped packets: {}", drops.join(", ")));
     }
     for warning in &status.warnings {
@@ -163,20 +213,36 @@ fn status_table(status: &StatusView) -> String {
 
 fn peers_table(peers: &[PeerView]) -> String {
     if peers.is_empty() {
-        return "no peers: no rule connects this device with another, or it is not synced yet".into();
+        return "no peers: no rule connects this device with another, or it is not synced yet"
+            .into();
     }
-    let mut table = grid(&["peer", "address", "user", "path", "handshake", "rx", "tx", "may send", "may receive"]);
+    let mut table = grid(&[
+        "peer",
+        "address",
+        "user",
+        "path",
+        "handshake",
+        "rx",
+        "tx",
+        "may send",
+        "may receive",
+    ]);
     for peer in peers {
-        let path = peer.path.as_ref().map_or_else(|| "none known".to_owned(), |path| match path {
-            PathView::Direct { endpoint } => endpoint.to_string(),
-        });
+        let path = peer.path.as_ref().map_or_else(
+            || "none known".to_owned(),
+            |path| match path {
+                PathView::Direct { endpoint } => endpoint.to_string(),
+            },
+        );
         let handshake = peer
             .last_handshake_secs
             .map_or_else(|| "never".to_owned(), |secs| format!("{secs} s ago"));
         table.add_row([
             peer.name.to_string(),
             format!("{}\n{}", peer.addresses.v4, peer.addresses.v6),
-            peer.user.as_ref().map_or_else(String::new, ToString::to_string),
+            peer.user
+                .as_ref()
+                .map_or_else(String::new, ToString::to_string),
             path,
             handshake,
             bytes(peer.rx_bytes),
@@ -196,15 +262,31 @@ fn rules(rules: &[RuleStatus]) -> String {
             format!("{} ({})", ports.join(" "), rule.rule)
         })
         .collect();
-    if lines.is_empty() { "nothing".into() } else { lines.join("\n") }
+    if lines.is_empty() {
+        "nothing".into()
+    } else {
+        lines.join("\n")
+    }
 }
 
-fn ping_text(peer: &str, address: &str, sent: u32, round_trips: &[f64], note: Option<&str>) -> String {
+fn ping_text(
+    peer: &str,
+    address: &str,
+    sent: u32,
+    round_trips: &[f64],
+    note: Option<&str>,
+) -> String {
     let mut text = String::new();
     for trip in round_trips {
-        push_line(&mut text, &format!("answer from {peer} ({address}): {trip:.2} ms"));
+        push_line(
+            &mut text,
+            &format!("answer from {peer} ({address}): {trip:.2} ms"),
+        );
     }
-    push_line(&mut text, &format!("{sent} sent, {} answered", round_trips.len()));
+    push_line(
+        &mut text,
+        &format!("{sent} sent, {} answered", round_trips.len()),
+    );
     if let Some(note) = note {
         push_line(&mut text, note);
     }
@@ -213,10 +295,18 @@ fn ping_text(peer: &str, address: &str, sent: u32, round_trips: &[f64], note: Op
 
 fn why_text(why: &WhyView) -> String {
     let mut text = String::new();
-    let verdict = if why.allowed { "allowed" } else { "not allowed" };
+    let verdict = if why.allowed {
+        "allowed"
+    } else {
+        "not allowed"
+    };
     push_line(&mut text, &format!("{} {}: {verdict}", why.peer, why.port));
     if let Some(rule) = &why.rule {
-        let label = if why.allowed { "by rule" } else { "nearest rule" };
+        let label = if why.allowed {
+            "by rule"
+        } else {
+            "nearest rule"
+        };
         push_line(&mut text, &format!("{label}: {rule}"));
     }
     if let Some(until) = why.until {
@@ -226,7 +316,10 @@ fn why_text(why: &WhyView) -> String {
         push_line(&mut text, &format!("missing: {missing}"));
     }
     if !why.allowed && why.rule.is_none() && why.missing.is_empty() {
-        push_line(&mut text, "no rule lets this device reach that destination, or there is no such device");
+        push_line(
+            &mut text,
+            "no rule lets this device reach that destination, or there is no such device",
+        );
     }
     push_line(&mut text, &format!("answered by: {}", why.answered_by));
     text
@@ -245,7 +338,10 @@ fn posture_table(facts: &[LocalFact], checks: &[CheckOutcome]) -> String {
     let mut text = table.to_string();
     text.push('\n');
     if checks.is_empty() {
-        push_line(&mut text, "no check concerns this device, or the controller has not answered yet");
+        push_line(
+            &mut text,
+            "no check concerns this device, or the controller has not answered yet",
+        );
     }
     for outcome in checks {
         push_outcome(&mut text, outcome);
@@ -266,12 +362,21 @@ fn value(value: &FactValue) -> String {
 fn push_outcome(text: &mut String, outcome: &CheckOutcome) {
     match &outcome.verdict {
         Verdict::Compliant { until } => {
-            push_line(text, &format!("check {}: met, until {until} unless reported again", outcome.check));
+            push_line(
+                text,
+                &format!(
+                    "check {}: met, until {until} unless reported again",
+                    outcome.check
+                ),
+            );
         }
         Verdict::NonCompliant { failures } => {
             push_line(text, &format!("check {}: not met", outcome.check));
             for failure in failures {
-                push_line(text, &format!("  wanted {}, found {}", failure.wanted, failure.found));
+                push_line(
+                    text,
+                    &format!("  wanted {}, found {}", failure.wanted, failure.found),
+                );
             }
         }
     }
@@ -280,14 +385,17 @@ fn push_outcome(text: &mut String, outcome: &CheckOutcome) {
 /// Appends one line, whatever the text carries.
 fn push_line(text: &mut String, line: &str) {
     // Writing to a String does not fail.
-    drop(writeln!(text, "{}", printable(line)));
+    let _ = writeln!(text, "{}", printable(line));
 }
 
 fn pairs(rows: Vec<(&'static str, String)>) -> String {
     let mut text = String::new();
     let width = rows.iter().map(|(label, _)| label.len()).max().unwrap_or(0) + 1;
     for (label, value) in rows {
-        push_line(&mut text, &format!("{:<width$} {value}", format!("{label}:")));
+        push_line(
+            &mut text,
+            &format!("{:<width$} {value}", format!("{label}:")),
+        );
     }
     text
 }

@@ -21,7 +21,7 @@ impl Target {
     ///
     /// # Errors
     /// Says which form was expected.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self::whole(&address.to_string()));
         }
@@ -32,7 +32,10 @@ impl Target {
             let address: IpAddr = address
                 .parse()
                 .map_err(|_| format!("{address:?} is not an IP address"))?;
-            (address.to_string(), rest.strip_prefix(':').or(rest.is_empty().then_some("")))
+            (
+                address.to_string(),
+                rest.strip_prefix(':').or(rest.is_empty().then_some("")),
+            )
         } else {
             match text.split_once(':') {
                 Some((peer, rest)) => (peer.to_owned(), Some(rest)),
@@ -55,9 +58,15 @@ impl Target {
             None => (Protocol::Tcp, port(rest)?),
             Some(("tcp", number)) => (Protocol::Tcp, port(number)?),
             Some(("udp", number)) => (Protocol::Udp, port(number)?),
-            Some(_) => return Err("write PEER:PORT, PEER:tcp:PORT, PEER:udp:PORT or PEER:icmp".into()),
+            Some(_) => {
+                return Err("write PEER:PORT, PEER:tcp:PORT, PEER:udp:PORT or PEER:icmp".into());
+            }
         };
-        Ok(Self { peer, protocol, port })
+        Ok(Self {
+            peer,
+            protocol,
+            port,
+        })
     }
 
     fn whole(peer: &str) -> Self {
@@ -72,7 +81,9 @@ impl Target {
 fn port(text: &str) -> Result<u16, String> {
     match text.parse::<u16>() {
         Ok(port) if port > 0 && text.bytes().all(|b| b.is_ascii_digit()) => Ok(port),
-        _ => Err(format!("{text:?} is not a port: a number from 1 to 65535, or icmp")),
+        _ => Err(format!(
+            "{text:?} is not a port: a number from 1 to 65535, or icmp"
+        )),
     }
 }
 
@@ -80,7 +91,7 @@ fn port(text: &str) -> Result<u16, String> {
 ///
 /// # Errors
 /// Says what the text is not.
-pub fn parse_address(text: &str) -> Result<IpAddr, String> {
+pub(super) fn parse_address(text: &str) -> Result<IpAddr, String> {
     text.parse::<IpAddr>()
         .or_else(|_| text.parse::<SocketAddr>().map(|with_port| with_port.ip()))
         .map_err(|_| format!("{text:?} is not an IP address, alone or with a port"))
@@ -102,15 +113,33 @@ mod tests {
         assert_eq!(read("web:tcp:22"), ("web".into(), Protocol::Tcp, 22));
         assert_eq!(read("web:udp:53"), ("web".into(), Protocol::Udp, 53));
         assert_eq!(read("web:icmp"), ("web".into(), Protocol::Icmp, 0));
-        assert_eq!(read("100.64.0.1:80"), ("100.64.0.1".into(), Protocol::Tcp, 80));
+        assert_eq!(
+            read("100.64.0.1:80"),
+            ("100.64.0.1".into(), Protocol::Tcp, 80)
+        );
         assert_eq!(read("fd00::1"), ("fd00::1".into(), Protocol::Any, 0));
-        assert_eq!(read("[fd00::1]:udp:53"), ("fd00::1".into(), Protocol::Udp, 53));
+        assert_eq!(
+            read("[fd00::1]:udp:53"),
+            ("fd00::1".into(), Protocol::Udp, 53)
+        );
         assert_eq!(read("[fd00::1]"), ("fd00::1".into(), Protocol::Any, 0));
     }
 
     #[test]
     fn what_is_no_destination_is_refused() {
-        for text in ["", ":22", "web:", "web:0", "web:65536", "web:sctp:1", "web:tcp:", "web:+5", "[fd00::1", "[web]:22", "[fd00::1]22"] {
+        for text in [
+            "",
+            ":22",
+            "web:",
+            "web:0",
+            "web:65536",
+            "web:sctp:1",
+            "web:tcp:",
+            "web:+5",
+            "[fd00::1",
+            "[web]:22",
+            "[fd00::1]22",
+        ] {
             assert!(Target::parse(text).is_err(), "{text:?}");
         }
     }

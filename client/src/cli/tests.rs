@@ -45,7 +45,17 @@ fn every_command_of_the_interface_parses() {
 
 #[test]
 fn wrong_usage_is_status_2() {
-    for line in ["", "nonsense", "ping", "ping web -c 0", "ping web -c 1001", "why web:", "whois web", "join", "status extra"] {
+    for line in [
+        "",
+        "nonsense",
+        "ping",
+        "ping web -c 0",
+        "ping web -c 1001",
+        "why web:",
+        "whois web",
+        "join",
+        "status extra",
+    ] {
         assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
     }
 }
@@ -67,14 +77,23 @@ fn status() -> StatusView {
         wg_key: None,
         listen_port: 51_840,
         interface: "gatereeve0".into(),
-        generation: Some(Generation { incarnation: 0, n: 7 }),
-        enforced: Some(Generation { incarnation: 0, n: 6 }),
+        generation: Some(Generation {
+            incarnation: 0,
+            n: 7,
+        }),
+        enforced: Some(Generation {
+            incarnation: 0,
+            n: 6,
+        }),
         leases_end: None,
         peers: 2,
         failing_checks: vec![CheckOutcome {
             check: "workstation".parse().unwrap(),
             verdict: Verdict::NonCompliant {
-                failures: vec![CheckFailure { wanted: "firewall = true".into(), found: "false".into() }],
+                failures: vec![CheckFailure {
+                    wanted: "firewall = true".into(),
+                    found: "false".into(),
+                }],
             },
         }],
         drops: BTreeMap::from([("no_rule".into(), 3)]),
@@ -87,9 +106,15 @@ fn status_shows_what_needs_attention_and_keeps_its_lines() {
     let text = table(&LocalReply::Status(Box::new(status())));
     assert!(text.contains("0.7; enforced: 0.6"), "{text}");
     assert!(text.contains("check workstation: not met"), "{text}");
-    assert!(text.contains("wanted firewall = true, found false"), "{text}");
+    assert!(
+        text.contains("wanted firewall = true, found false"),
+        "{text}"
+    );
     assert!(text.contains("no_rule 3"), "{text}");
-    assert!(!text.contains('\u{1b}') && text.contains("bad\u{fffd}[31m\u{fffd}line"), "{text}");
+    assert!(
+        !text.contains('\u{1b}') && text.contains("bad\u{fffd}[31m\u{fffd}line"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -104,19 +129,37 @@ fn peers_show_both_directions() {
     let peer = PeerView {
         device: DeviceId([1; 20]),
         name: "db".parse().unwrap(),
-        addresses: OverlayAddresses { v4: "100.64.0.2".parse().unwrap(), v6: "fd00::2".parse().unwrap() },
+        addresses: OverlayAddresses {
+            v4: "100.64.0.2".parse().unwrap(),
+            v6: "fd00::2".parse().unwrap(),
+        },
         user: None,
-        path: Some(PathView::Direct { endpoint: "192.0.2.1:7".parse().unwrap() }),
+        path: Some(PathView::Direct {
+            endpoint: "192.0.2.1:7".parse().unwrap(),
+        }),
         last_handshake_secs: None,
         rx_bytes: 1023,
         tx_bytes: 3 * 1024 * 1024 * 1024,
-        egress: vec![RuleStatus { rule: "web-to-db".parse().unwrap(), ports: vec!["tcp:5432".parse().unwrap()], until: UnixMillis(0) }],
+        egress: vec![RuleStatus {
+            rule: "web-to-db".parse().unwrap(),
+            ports: vec!["tcp:5432".parse().unwrap()],
+            until: UnixMillis(0),
+        }],
         ingress: vec![],
         generation: Generation::default(),
         leases_end: None,
     };
     let text = table(&LocalReply::Peers { peers: vec![peer] });
-    for part in ["db", "100.64.0.2", "192.0.2.1:7", "never", "1023 B", "3.0 GiB", "tcp:5432 (web-to-db)", "nothing"] {
+    for part in [
+        "db",
+        "100.64.0.2",
+        "192.0.2.1:7",
+        "never",
+        "1023 B",
+        "3.0 GiB",
+        "tcp:5432 (web-to-db)",
+        "nothing",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(table(&LocalReply::Peers { peers: vec![] }).contains("no peers"));
@@ -136,7 +179,9 @@ fn why_says_the_same_of_no_rule_and_no_such_name() {
         }))
     };
     assert!(why(true, vec![]).contains("allowed\nby rule: ssh"));
-    assert!(why(false, vec!["posture workstation".into()]).contains("missing: posture workstation"));
+    assert!(
+        why(false, vec!["posture workstation".into()]).contains("missing: posture workstation")
+    );
     assert!(why(false, vec![]).contains("no rule lets this device"));
 }
 
@@ -151,5 +196,8 @@ fn a_ping_without_answers_is_a_failure() {
     };
     assert_eq!(status_of(&pinged(vec![1.5])), 0);
     assert_eq!(status_of(&pinged(vec![])), 1);
-    assert!(table(&pinged(vec![1.5])).contains("answer from web (100.64.0.2): 1.50 ms\n2 sent, 1 answered"));
+    assert!(
+        table(&pinged(vec![1.5]))
+            .contains("answer from web (100.64.0.2): 1.50 ms\n2 sent, 1 answered")
+    );
 }

@@ -129,7 +129,10 @@ impl Joined {
 
     /// When [`Input::Timeout`] is due.
     pub(super) fn due(&self) -> Option<Mono> {
-        [self.engine.poll_timeout(), self.host_due].into_iter().flatten().min()
+        [self.engine.poll_timeout(), self.host_due]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The overlay, as far as it is known.

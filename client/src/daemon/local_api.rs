@@ -23,18 +23,18 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 /// One request, and where its answer goes.
 #[derive(Debug)]
-pub struct Call {
+pub(super) struct Call {
     /// What is asked.
-    pub request: LocalRequest,
+    pub(super) request: LocalRequest,
     /// For the answer.
-    pub answer: oneshot::Sender<Result<LocalReply, LocalError>>,
+    pub(super) answer: oneshot::Sender<Result<LocalReply, LocalError>>,
 }
 
 /// Listens on the daemon's socket until the shutdown.
 ///
 /// # Errors
 /// When the socket cannot be made, or another daemon listens on it.
-pub fn listen(config: &Config, shutdown: &Shutdown) -> Result<mpsc::Receiver<Call>> {
+pub(super) fn listen(config: &Config, shutdown: &Shutdown) -> Result<mpsc::Receiver<Call>> {
     let listener = local_socket::bind(&config.socket, SOCKET_MODE, None)
         .with_context(|| format!("cannot listen on {}", config.socket.display()))?;
     let (calls, inbox) = mpsc::channel(QUEUE);
@@ -66,7 +66,9 @@ impl Rights {
             | LocalRequest::Why { .. }
             | LocalRequest::Posture
             | LocalRequest::Whois { .. } => false,
-            LocalRequest::Join(_) | LocalRequest::Leave | LocalRequest::Up | LocalRequest::Down => true,
+            LocalRequest::Join(_) | LocalRequest::Leave | LocalRequest::Up | LocalRequest::Down => {
+                true
+            }
         };
         if !is_change || uid == 0 || uid == self.own || Some(uid) == self.operator {
             return Ok(());
@@ -88,7 +90,10 @@ async fn answer(
     body: &[u8],
 ) -> Result<LocalReply, LocalError> {
     if url != URL {
-        return Err(failed(2, format!("there is nothing at {url}; requests go to {URL}")));
+        return Err(failed(
+            2,
+            format!("there is nothing at {url}; requests go to {URL}"),
+        ));
     }
     let request: LocalRequest = serde_json::from_slice(body)
         .map_err(|error| failed(2, format!("the request is malformed: {error}")))?;
@@ -105,7 +110,10 @@ async fn answer(
 }
 
 fn failed(exit_status: u8, message: String) -> LocalError {
-    LocalError { exit_status, message }
+    LocalError {
+        exit_status,
+        message,
+    }
 }
 
 fn respond(result: Result<LocalReply, LocalError>) -> (u16, Vec<u8>) {
@@ -123,7 +131,10 @@ fn respond(result: Result<LocalReply, LocalError>) -> (u16, Vec<u8>) {
             (status, serde_json::to_vec(error))
         }
     };
-    body.map_or_else(|error| (500, error.to_string().into_bytes()), |body| (status, body))
+    body.map_or_else(
+        |error| (500, error.to_string().into_bytes()),
+        |body| (status, body),
+    )
 }
 
 #[cfg(test)]
@@ -132,25 +143,55 @@ mod tests {
 
     #[test]
     fn everyone_may_ask_and_few_may_change() {
-        let rights = Rights { own: 50, operator: Some(1000) };
+        let rights = Rights {
+            own: 50,
+            operator: Some(1000),
+        };
         for uid in [0, 50, 1000, 1001] {
             assert!(rights.permit(uid, &LocalRequest::Status).is_ok());
             let changes = [LocalRequest::Up, LocalRequest::Down, LocalRequest::Leave];
             for change in changes {
-                assert_eq!(rights.permit(uid, &change).is_ok(), uid != 1001, "{uid} {change:?}");
+                assert_eq!(
+                    rights.permit(uid, &change).is_ok(),
+                    uid != 1001,
+                    "{uid} {change:?}"
+                );
             }
         }
-        let nobody = Rights { own: 0, operator: None };
-        assert_eq!(nobody.permit(1000, &LocalRequest::Down).unwrap_err().exit_status, 3);
+        let nobody = Rights {
+            own: 0,
+            operator: None,
+        };
+        assert_eq!(
+            nobody
+                .permit(1000, &LocalRequest::Down)
+                .unwrap_err()
+                .exit_status,
+            3
+        );
     }
 
     #[tokio::test]
     async fn what_is_no_request_is_refused() {
         let (calls, _inbox) = mpsc::channel(1);
-        let rights = Rights { own: 0, operator: None };
-        let root = Caller { uid: 0, gid: 0, pid: None };
-        for (url, body) in [("/v2", "{\"request\":\"status\"}"), (URL, "{}"), (URL, "{\"request\":\"status\",\"x\":1}"), (URL, "")] {
-            let error = answer(&calls, &rights, root, url, body.as_bytes()).await.unwrap_err();
+        let rights = Rights {
+            own: 0,
+            operator: None,
+        };
+        let root = Caller {
+            uid: 0,
+            gid: 0,
+            pid: None,
+        };
+        for (url, body) in [
+            ("/v2", "{\"request\":\"status\"}"),
+            (URL, "{}"),
+            (URL, "{\"request\":\"ping\",\"peer\":\"web\",\"count\":-1}"),
+            (URL, ""),
+        ] {
+            let error = answer(&calls, &rights, root, url, body.as_bytes())
+                .await
+                .unwrap_err();
             assert_eq!(error.exit_status, 2, "{url} {body}");
         }
     }

@@ -182,9 +182,11 @@ impl Daemon {
 
     /// Waits for the next thing to happen.
     async fn next(&mut self) -> Input {
-        let sleep = self.joined.as_ref().and_then(Joined::due).map_or(LONGEST_SLEEP, |due| {
-            Clock::until(due).min(LONGEST_SLEEP)
-        });
+        let sleep = self
+            .joined
+            .as_ref()
+            .and_then(Joined::due)
+            .map_or(LONGEST_SLEEP, |due| Clock::until(due).min(LONGEST_SLEEP));
         let changed = async {
             let changed = match &mut self.interfaces {
                 Some(interfaces) => interfaces.changed().await.is_ok(),
@@ -214,31 +216,32 @@ impl Daemon {
 
     async fn take(&mut self, input: Input) {
         let now = Clock::now();
-        match input {
-            Input::Call(call) => return self.answer(call).await,
-            Input::Interfaces => return self.announce(),
-            Input::Broken(error) => {
+        let joined = self.joined.as_mut();
+        match (input, joined) {
+            (Input::Call(call), _) => self.answer(call).await,
+            (Input::Interfaces, _) => self.announce(),
+            (Input::Broken(error), joined) => {
                 tracing::warn!(%error, "the TUN interface is broken; making it again");
                 self.host.stop();
+                if let Some(joined) = joined {
+                    joined.host_due = Some(now.mono);
+                }
             }
-            Input::Stop
-            | Input::Timeout
-            | Input::Enforced(_)
-            | Input::Control(_)
-            | Input::Event(_)
-            | Input::Collected(_) => {}
-        }
-        let Some(joined) = &mut self.joined else {
-            return;
-        };
-        match input {
-            Input::Timeout => joined.engine.handle_timeout(now),
-            Input::Enforced(serial) => joined.engine.handle_enforced(serial, now),
-            Input::Control(event) => joined.take_control(event, &self.state, now),
-            Input::Event(event) => joined.engine.handle_event(event, now),
-            Input::Collected(collected) => joined.take_collected(collected, now),
-            Input::Broken(_) => joined.host_due = Some(now.mono),
-            Input::Stop | Input::Interfaces | Input::Call(_) => {}
+            (Input::Timeout, Some(joined)) => joined.engine.handle_timeout(now),
+            (Input::Enforced(serial), Some(joined)) => joined.engine.handle_enforced(serial, now),
+            (Input::Control(event), Some(joined)) => joined.take_control(event, &self.state, now),
+            (Input::Event(event), Some(joined)) => joined.engine.handle_event(event, now),
+            (Input::Collected(collected), Some(joined)) => joined.take_collected(collected, now),
+            // Stopping is the loop's; the rest is about a network that was left meanwhile.
+            (
+                Input::Stop
+                | Input::Timeout
+                | Input::Enforced(_)
+                | Input::Control(_)
+                | Input::Event(_)
+                | Input::Collected(_),
+                _,
+            ) => {}
         }
     }
 
@@ -260,7 +263,10 @@ impl Daemon {
             self.announce();
             self.drain().await;
         }
-        let refusal = self.joined.as_mut().and_then(|joined| joined.refusal.take());
+        let refusal = self
+            .joined
+            .as_mut()
+            .and_then(|joined| joined.refusal.take());
         if let Some(refusal) = refusal {
             tracing::warn!(reason = %refusal, "the network refused this device");
             self.refused = Some(refusal);
@@ -279,7 +285,9 @@ impl Daemon {
         let found = interfaces.borrow_and_update().clone();
         let overlay = joined.prefixes();
         let endpoints = interfaces::endpoints(&found, port, &self.config.tun, overlay.as_ref());
-        joined.engine.handle_endpoints(port, endpoints, Clock::now());
+        joined
+            .engine
+            .handle_endpoints(port, endpoints, Clock::now());
     }
 
     /// Takes away what an earlier run left, where this device does not take part.

@@ -49,7 +49,10 @@ pub fn ping(own: IpAddr, peer: IpAddr, count: u32) -> Result<Pings> {
         let request = request(peer.is_ipv6(), identifier, sequence_number);
         let sent_at = Clock::mono();
         pings.sent += 1;
-        match socket.send(&request).and_then(|_| answer(&socket, raw, &request)) {
+        match socket
+            .send(&request)
+            .and_then(|_| answer(&socket, raw, &request))
+        {
             Ok(true) => {
                 let trip = Clock::mono().since(sent_at);
                 pings.round_trips_ms.push(trip.as_secs_f64() * 1000.0);
@@ -102,7 +105,10 @@ fn answer(mut socket: &Socket, raw: bool, request: &[u8]) -> io::Result<bool> {
         socket.set_read_timeout(Some(left))?;
         match socket.read(&mut buffer) {
             Ok(length) => {
-                if buffer.get(..length).is_some_and(|packet| is_answer(packet, raw, request)) {
+                if buffer
+                    .get(..length)
+                    .is_some_and(|packet| is_answer(packet, raw, request))
+                {
                     return Ok(true);
                 }
             }

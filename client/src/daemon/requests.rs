@@ -28,13 +28,21 @@ impl Daemon {
         let Call { request, answer } = call;
         let reply = match request {
             LocalRequest::Status => Ok(LocalReply::Status(Box::new(self.status()))),
-            LocalRequest::Peers => self.joined().map(|joined| LocalReply::Peers { peers: peers(joined) }),
+            LocalRequest::Peers => self.joined().map(|joined| LocalReply::Peers {
+                peers: peers(joined),
+            }),
             LocalRequest::Posture => self.joined().map(|joined| {
                 let (facts, checks) = joined.engine.posture(Clock::now());
                 LocalReply::Posture { facts, checks }
             }),
-            LocalRequest::Whois { address } => self.joined().and_then(|joined| whois(joined, address)),
-            LocalRequest::Why { peer, protocol, port } => return self.why(peer, protocol, port, answer),
+            LocalRequest::Whois { address } => {
+                self.joined().and_then(|joined| whois(joined, address))
+            }
+            LocalRequest::Why {
+                peer,
+                protocol,
+                port,
+            } => return self.why(peer, protocol, port, answer),
             LocalRequest::Ping { peer, count } => return self.ping(&peer, count, answer),
             LocalRequest::Join(join) => self.join(join),
             LocalRequest::Leave => self.leave_on_request().await,
@@ -88,7 +96,13 @@ impl Daemon {
         status
     }
 
-    fn why(&mut self, peer: String, protocol: Protocol, port: u16, answer: oneshot::Sender<Answer>) {
+    fn why(
+        &mut self,
+        peer: String,
+        protocol: Protocol,
+        port: u16,
+        answer: oneshot::Sender<Answer>,
+    ) {
         let asked = self.joined().and_then(|joined| {
             joined
                 .ask(peer, protocol, port)
@@ -121,7 +135,10 @@ impl Daemon {
         };
         tokio::spawn(async move {
             let pinged = tokio::task::spawn_blocking(move || ping(own, address, count)).await;
-            let reply = match pinged.context("the ping was stopped").and_then(|result| result) {
+            let reply = match pinged
+                .context("the ping was stopped")
+                .and_then(|result| result)
+            {
                 Ok(pings) => {
                     let reason = match why {
                         Some(view) if pings.round_trips_ms.is_empty() => view.await.ok(),
@@ -153,11 +170,18 @@ impl Daemon {
         }
         let (network, invite) = match join {
             Join::Invite(text) => {
-                let invite: Invite = text.parse().map_err(|why: gatereeve_shared::invite::InviteError| error(2, &why.to_string()))?;
+                let invite: Invite =
+                    text.parse()
+                        .map_err(|why: gatereeve_shared::invite::InviteError| {
+                            error(2, &why.to_string())
+                        })?;
                 let network = network(invite.controllers, invite.network)?;
                 (network, Some((invite.id, invite.secret)))
             }
-            Join::Controller { address, fingerprint } => (network(vec![address], fingerprint)?, None),
+            Join::Controller {
+                address,
+                fingerprint,
+            } => (network(vec![address], fingerprint)?, None),
         };
         let hostname = nix::unistd::gethostname()
             .map(|name| name.to_string_lossy().into_owned())
@@ -166,13 +190,17 @@ impl Daemon {
             .save_network(&network)
             .and_then(|()| self.enter(network))
             .map_err(|failed| error(1, &format!("{failed:#}")))?;
-        self.joined()?.engine.handle_enroll(invite, &hostname, Clock::now());
+        self.joined()?
+            .engine
+            .handle_enroll(invite, &hostname, Clock::now());
         Ok(done("joining; `gatereeve status` tells how it goes"))
     }
 
     async fn leave_on_request(&mut self) -> Answer {
         self.joined()?;
-        self.leave().await.map_err(|failed| error(1, &format!("{failed:#}")))?;
+        self.leave()
+            .await
+            .map_err(|failed| error(1, &format!("{failed:#}")))?;
         self.refused = None;
         Ok(done("left the network; its keys are gone from this device"))
     }
@@ -186,7 +214,12 @@ impl Daemon {
         self.joined()?.engine.handle_up(up, Clock::now());
         self.drain().await;
         self.settle().await;
-        saved.map_err(|failed| error(1, &format!("done until the next start, but not kept: {failed:#}")))?;
+        saved.map_err(|failed| {
+            error(
+                1,
+                &format!("done until the next start, but not kept: {failed:#}"),
+            )
+        })?;
         let problem = self.joined()?.host_problem.clone();
         if let Some(problem) = problem {
             return Err(error(1, &format!("{problem}; the daemon tries again")));
@@ -263,8 +296,12 @@ fn peers(joined: &Joined) -> Vec<PeerView> {
 fn addresses(joined: &Joined, text: &str) -> Result<(DeviceName, IpAddr, IpAddr), LocalError> {
     let now = Clock::now();
     let status = joined.engine.status(now);
-    let (Some(own), Some(own_name), own_device) = (status.addresses, status.name, status.device) else {
-        return Err(error(1, "this device has no overlay address yet; `gatereeve status` tells why"));
+    let (Some(own), Some(own_name), own_device) = (status.addresses, status.name, status.device)
+    else {
+        return Err(error(
+            1,
+            "this device has no overlay address yet; `gatereeve status` tells why",
+        ));
     };
     let mut known: Vec<(DeviceId, DeviceName, OverlayAddresses)> = joined
         .engine
@@ -277,7 +314,8 @@ fn addresses(joined: &Joined, text: &str) -> Result<(DeviceName, IpAddr, IpAddr)
     let found = known.into_iter().find(|(device, name, addresses)| {
         name.as_str() == text
             || device.to_string() == text
-            || address.is_some_and(|a| a == IpAddr::V4(addresses.v4) || a == IpAddr::V6(addresses.v6))
+            || address
+                .is_some_and(|a| a == IpAddr::V4(addresses.v4) || a == IpAddr::V6(addresses.v6))
     });
     let (_, name, theirs) = found.ok_or_else(|| {
         error(4, &format!("no peer {text:?}: no rule connects this device with it, or there is none; `gatereeve why {text}` tells more"))
@@ -293,7 +331,11 @@ fn note(pings: &Pings, why: Option<&WhyView>) -> Option<String> {
     if !pings.round_trips_ms.is_empty() {
         return None;
     }
-    let said = pings.error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
+    let said = pings
+        .error
+        .as_ref()
+        .map(|error| format!(" ({error})"))
+        .unwrap_or_default();
     Some(match why {
         Some(view) if view.allowed => format!("allowed, but nobody answered{said}"),
         Some(view) if view.missing.is_empty() => format!("no rule allows icmp to it{said}"),
@@ -304,7 +346,10 @@ fn note(pings: &Pings, why: Option<&WhyView>) -> Option<String> {
 
 fn whois(joined: &Joined, address: IpAddr) -> Answer {
     let found = joined.engine.whois(address).ok_or_else(|| {
-        error(4, &format!("{address} is not this device, nor a peer that it has a live rule with"))
+        error(
+            4,
+            &format!("{address} is not this device, nor a peer that it has a live rule with"),
+        )
     })?;
     Ok(LocalReply::Whois {
         device: found.device,
@@ -320,7 +365,10 @@ fn network(
     fingerprint: gatereeve_shared::identity::fingerprint::Fingerprint,
 ) -> Result<NetworkFile, LocalError> {
     if controllers.is_empty() {
-        return Err(error(2, "the invite names no controller; make one after `gatereeve-controller init --advertise HOST:PORT`"));
+        return Err(error(
+            2,
+            "the invite names no controller; make one after `gatereeve-controller init --advertise HOST:PORT`",
+        ));
     }
     Ok(NetworkFile {
         controllers,

@@ -44,7 +44,11 @@ impl Saver {
         let (jobs, inbox) = mpsc::channel(QUEUE);
         let (problem_sender, problem) = watch::channel(None);
         let task = tokio::spawn(run(path, inbox, problem_sender));
-        Self { jobs, problem, task }
+        Self {
+            jobs,
+            problem,
+            task,
+        }
     }
 
     /// Queues a job.
@@ -69,7 +73,11 @@ impl Saver {
     }
 }
 
-async fn run(path: PathBuf, mut inbox: mpsc::Receiver<Job>, problem: watch::Sender<Option<String>>) {
+async fn run(
+    path: PathBuf,
+    mut inbox: mpsc::Receiver<Job>,
+    problem: watch::Sender<Option<String>>,
+) {
     let mut jobs = Vec::new();
     while inbox.recv_many(&mut jobs, QUEUE).await > 0 {
         // The newest memory covers everything said before it: one write for all of them, and first.

@@ -83,9 +83,15 @@ impl StateDir {
                 let read = file.take(32).read_to_string(&mut holder);
                 let holder = holder.trim();
                 if read.is_ok() && !holder.is_empty() {
-                    bail!("another daemon (process {holder}) uses {}; stop it, or take another --state-dir", path.display());
+                    bail!(
+                        "another daemon (process {holder}) uses {}; stop it, or take another --state-dir",
+                        path.display()
+                    );
                 }
-                bail!("another daemon uses {}; stop it, or take another --state-dir", path.display());
+                bail!(
+                    "another daemon uses {}; stop it, or take another --state-dir",
+                    path.display()
+                );
             }
             Err((_, errno)) => {
                 return Err(errno).with_context(|| format!("cannot lock {}", lock_path.display()));
@@ -117,9 +123,12 @@ impl StateDir {
     pub fn network(&self) -> Result<Option<NetworkFile>> {
         let path = self.path.join("network");
         match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .with_context(|| format!("{} is damaged; `gatereeve leave` and join again, or restore it", path.display())),
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(|| {
+                format!(
+                    "{} is damaged; `gatereeve leave` and join again, or restore it",
+                    path.display()
+                )
+            }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }

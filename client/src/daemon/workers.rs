@@ -129,13 +129,19 @@ impl Worker {
                     Ok(0) => break,
                     Ok(_) => {
                         self.mark.begin();
-                        shared.datapath.outbound(&mut batch, Clock::now(), &mut self.outbox);
+                        shared
+                            .datapath
+                            .outbound(&mut batch, Clock::now(), &mut self.outbox);
                         self.flush();
                         batch.clear();
                     }
                     Err(error) => {
                         // An interface that is down cannot be read; one that is gone stays so.
-                        drop(shared.broken.try_send(format!("{}: {error}", shared.tun.name())));
+                        drop(
+                            shared
+                                .broken
+                                .try_send(format!("{}: {error}", shared.tun.name())),
+                        );
                         self.wait(None, PollTimeout::from(TICK_MS));
                         break;
                     }
@@ -157,7 +163,9 @@ impl Worker {
                     Ok(0) if !receiver.has_more() => break,
                     Ok(_) => {
                         self.mark.begin();
-                        shared.datapath.inbound(&mut batch, Clock::now(), &mut self.outbox);
+                        shared
+                            .datapath
+                            .inbound(&mut batch, Clock::now(), &mut self.outbox);
                         self.flush();
                         batch.clear();
                     }
@@ -185,7 +193,9 @@ impl Worker {
         self.sender.send(&self.shared.udp, &self.outbox);
         let refused = self.shared.tun.deliver(&self.outbox);
         if refused > 0 {
-            self.shared.undelivered.fetch_add(refused, Ordering::Relaxed);
+            self.shared
+                .undelivered
+                .fetch_add(refused, Ordering::Relaxed);
         }
         for event in self.outbox.take_events() {
             drop(self.shared.events.try_send(event));

@@ -83,7 +83,11 @@ pub fn endpoints(
 /// # Errors
 /// When the kernel gives no netlink socket or does not list the addresses.
 pub async fn watch() -> Result<watch::Receiver<Vec<InterfaceAddress>>> {
-    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+    ];
     let (connection, handle, mut changes) =
         new_multicast_connection(&groups).context("cannot watch the interfaces by netlink")?;
     let connection = tokio::spawn(connection);
@@ -96,7 +100,9 @@ pub async fn watch() -> Result<watch::Receiver<Vec<InterfaceAddress>>> {
             }
             // Changes come in bursts; one look after the burst is enough.
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            while let Ok(Some(_)) = tokio::time::timeout(std::time::Duration::ZERO, changes.next()).await {}
+            while let Ok(Some(_)) =
+                tokio::time::timeout(std::time::Duration::ZERO, changes.next()).await
+            {}
             match list(&handle).await {
                 Ok(found) => {
                     sender.send_if_modified(|held| {
@@ -115,15 +121,34 @@ pub async fn watch() -> Result<watch::Receiver<Vec<InterfaceAddress>>> {
 
 async fn list(handle: &rtnetlink::Handle) -> Result<Vec<InterfaceAddress>> {
     let failed = |error| anyhow!("cannot list the interfaces: {error}");
-    let links: Vec<_> = handle.link().get().execute().try_collect().await.map_err(failed)?;
-    let addresses: Vec<_> = handle.address().get().execute().try_collect().await.map_err(failed)?;
+    let links: Vec<_> = handle
+        .link()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .map_err(failed)?;
+    let addresses: Vec<_> = handle
+        .address()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .map_err(failed)?;
     let mut found = Vec::new();
     for message in &addresses {
-        let Some(link) = links.iter().find(|link| link.header.index == message.header.index) else {
+        let Some(link) = links
+            .iter()
+            .find(|link| link.header.index == message.header.index)
+        else {
             continue;
         };
         let name = link.attributes.iter().find_map(|attribute| {
-            if let LinkAttribute::IfName(name) = attribute { Some(name) } else { None }
+            if let LinkAttribute::IfName(name) = attribute {
+                Some(name)
+            } else {
+                None
+            }
         });
         let tentative = message.attributes.iter().any(|attribute| {
             matches!(attribute, AddressAttribute::Flags(flags)
@@ -174,8 +199,10 @@ mod tests {
             entry("gatereeve0", "198.51.100.1"),
         ];
         let announced = endpoints(&found, 7, "gatereeve0", Some(&overlay()));
-        let expected: Vec<SocketAddr> =
-            vec!["192.0.2.7:7".parse().unwrap(), "[2001:db8::7]:7".parse().unwrap()];
+        let expected: Vec<SocketAddr> = vec![
+            "192.0.2.7:7".parse().unwrap(),
+            "[2001:db8::7]:7".parse().unwrap(),
+        ];
         assert_eq!(announced, expected);
     }
 
@@ -183,8 +210,16 @@ mod tests {
     fn loopback_is_the_last_resort_and_the_list_is_bounded() {
         let only_loopback = [entry("lo", "127.0.0.1"), entry("eth0", "fe80::1")];
         let announced = endpoints(&only_loopback, 7, "gatereeve0", None);
-        assert_eq!(announced, vec!["127.0.0.1:7".parse::<SocketAddr>().unwrap()]);
-        let many: Vec<_> = (0..100).map(|n| entry("eth0", &format!("192.0.2.{n}"))).collect();
-        assert_eq!(endpoints(&many, 7, "gatereeve0", None).len(), limits::ENDPOINTS);
+        assert_eq!(
+            announced,
+            vec!["127.0.0.1:7".parse::<SocketAddr>().unwrap()]
+        );
+        let many: Vec<_> = (0..100)
+            .map(|n| entry("eth0", &format!("192.0.2.{n}")))
+            .collect();
+        assert_eq!(
+            endpoints(&many, 7, "gatereeve0", None).len(),
+            limits::ENDPOINTS
+        );
     }
 }

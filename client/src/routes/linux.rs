@@ -124,9 +124,27 @@ impl HostNetwork {
             .flat_map(|(prefix, own)| {
                 let to = Some(prefix.trunc());
                 [
-                    Rule { priority, from: None, to, mark: Some(FWMARK), table: Some(MAIN) },
-                    Rule { priority: priority + 1, from: None, to, mark: None, table: Some(table) },
-                    Rule { priority: priority + 2, from: Some(IpNet::from(own)), to: None, mark: None, table: None },
+                    Rule {
+                        priority,
+                        from: None,
+                        to,
+                        mark: Some(FWMARK),
+                        table: Some(MAIN),
+                    },
+                    Rule {
+                        priority: priority + 1,
+                        from: None,
+                        to,
+                        mark: None,
+                        table: Some(table),
+                    },
+                    Rule {
+                        priority: priority + 2,
+                        from: Some(IpNet::from(own)),
+                        to: None,
+                        mark: None,
+                        table: None,
+                    },
                 ]
             })
             .collect()
@@ -177,16 +195,22 @@ impl HostNetwork {
                 .build(),
         };
         message.header.table = 0;
-        message.attributes.push(RouteAttribute::Table(self.place.table));
+        message
+            .attributes
+            .push(RouteAttribute::Table(self.place.table));
         match interface {
             Some(index) => {
                 message.attributes.push(RouteAttribute::Oif(index));
-                message.attributes.push(RouteAttribute::Priority(TUNNEL_METRIC));
+                message
+                    .attributes
+                    .push(RouteAttribute::Priority(TUNNEL_METRIC));
                 message.header.scope = rtnetlink::packet_route::route::RouteScope::Link;
             }
             None => {
                 message.header.kind = RouteType::Unreachable;
-                message.attributes.push(RouteAttribute::Priority(FALLBACK_METRIC));
+                message
+                    .attributes
+                    .push(RouteAttribute::Priority(FALLBACK_METRIC));
             }
         }
         settled(self.handle.route().add(message).execute().await, &[EEXIST])
@@ -223,15 +247,24 @@ impl HostNetwork {
                 IpAddr::V6(v6) => v6 == plan.addresses.v6 || v6.is_unicast_link_local(),
             };
             if message.header.index == index && !stays {
-                settled(self.handle.address().del(message).execute().await, &[EADDRNOTAVAIL])
-                    .with_context(|| format!("cannot remove the address {address}"))?;
+                settled(
+                    self.handle.address().del(message).execute().await,
+                    &[EADDRNOTAVAIL],
+                )
+                .with_context(|| format!("cannot remove the address {address}"))?;
             }
         }
         Ok(())
     }
 
     async fn link_index(&self, name: &str) -> Result<u32> {
-        let mut links = std::pin::pin!(self.handle.link().get().match_name(name.to_owned()).execute());
+        let mut links = std::pin::pin!(
+            self.handle
+                .link()
+                .get()
+                .match_name(name.to_owned())
+                .execute()
+        );
         let link = links
             .try_next()
             .await
@@ -260,7 +293,9 @@ impl Rule {
         }
         if let Some(net) = self.to {
             message.header.dst_len = net.prefix_len();
-            message.attributes.push(RuleAttribute::Destination(net.addr()));
+            message
+                .attributes
+                .push(RuleAttribute::Destination(net.addr()));
         }
         if let Some(mark) = self.mark {
             message.attributes.push(RuleAttribute::FwMark(mark));
@@ -323,7 +358,10 @@ fn destination_of(message: &RouteMessage) -> Option<IpNet> {
     let length = message.header.destination_prefix_length;
     message.attributes.iter().find_map(|attribute| {
         if let RouteAttribute::Destination(destination) = attribute {
-            #[expect(clippy::wildcard_enum_match_arm, reason = "other families are not ours")]
+            #[expect(
+                clippy::wildcard_enum_match_arm,
+                reason = "other families are not ours"
+            )]
             match destination {
                 RouteAddress::Inet(v4) => IpNet::new((*v4).into(), length).ok(),
                 RouteAddress::Inet6(v6) => IpNet::new((*v6).into(), length).ok(),
@@ -347,7 +385,9 @@ async fn listed<T>(items: impl Stream<Item = Result<T, rtnetlink::Error>>) -> Re
 fn settled(result: Result<(), rtnetlink::Error>, fine: &[i32]) -> Result<()> {
     match result {
         Ok(()) => Ok(()),
-        Err(rtnetlink::Error::NetlinkError(message)) if fine.contains(&-message.raw_code()) => Ok(()),
+        Err(rtnetlink::Error::NetlinkError(message)) if fine.contains(&-message.raw_code()) => {
+            Ok(())
+        }
         Err(rtnetlink::Error::NetlinkError(message)) => Err(message.to_io().into()),
         Err(error) => Err(anyhow!("netlink: {error}")),
     }

@@ -19,7 +19,9 @@ pub struct LinuxTun {
 
 impl std::fmt::Debug for LinuxTun {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LinuxTun").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("LinuxTun")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

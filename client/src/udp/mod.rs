@@ -114,7 +114,9 @@ fn bind_all(addresses: &[SocketAddr], mark: u32) -> Result<Vec<Port>> {
             Ok(port) => ports.push(port),
             // A host without one of the families is fine; a port that is taken is not.
             Err(error) if is_family_missing(&error) => missing = Some((address, error)),
-            Err(error) => return Err(error).with_context(|| format!("cannot listen on UDP {address}")),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot listen on UDP {address}"));
+            }
         }
     }
     match missing {
@@ -131,7 +133,11 @@ fn bind_all(addresses: &[SocketAddr], mark: u32) -> Result<Vec<Port>> {
 }
 
 fn bind_one(address: SocketAddr, mark: u32) -> io::Result<Port> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }

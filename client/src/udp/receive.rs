@@ -59,8 +59,11 @@ impl Receiver {
         if !self.has_more() {
             self.filled = 0;
             self.next = (0, 0);
-            let mut slices: Vec<IoSliceMut<'_>> =
-                self.bytes.chunks_mut(BUFFER_BYTES).map(IoSliceMut::new).collect();
+            let mut slices: Vec<IoSliceMut<'_>> = self
+                .bytes
+                .chunks_mut(BUFFER_BYTES)
+                .map(IoSliceMut::new)
+                .collect();
             self.filled = match port.state.recv(port.socket(), &mut slices, &mut self.metas) {
                 Ok(filled) => filled,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,

@@ -28,7 +28,11 @@ impl Sender {
     pub fn send(&mut self, udp: &Udp, outbox: &Outbox) {
         let mut transmits = outbox.transmits().peekable();
         while let Some((to, first)) = transmits.next() {
-            let Some(port) = udp.ports.iter().find(|port| port.local.is_ipv6() == to.is_ipv6()) else {
+            let Some(port) = udp
+                .ports
+                .iter()
+                .find(|port| port.local.is_ipv6() == to.is_ipv6())
+            else {
                 udp.unsent.fetch_add(1, Ordering::Relaxed);
                 continue;
             };
@@ -74,7 +78,11 @@ impl Sender {
         }
         // The kernel or the card does not segment: one by one.
         for contents in self.run.chunks(size.max(1)) {
-            let single = Transmit { contents, segment_size: None, ..whole.clone() };
+            let single = Transmit {
+                contents,
+                segment_size: None,
+                ..whole.clone()
+            };
             if let Err(error) = send_waiting(port, &single) {
                 note(udp, &error, 1);
             }

@@ -12,14 +12,25 @@ fn loopback() -> Udp {
 
 fn wait(port: &Port) {
     let mut readable = [PollFd::new(port.readable(), PollFlags::POLLIN)];
-    assert_eq!(poll(&mut readable, PollTimeout::from(10_000u16)).unwrap(), 1);
+    assert_eq!(
+        poll(&mut readable, PollTimeout::from(10_000u16)).unwrap(),
+        1
+    );
 }
 
 #[test]
 fn both_families_share_one_port() {
-    let udp = Udp::bind(&["0.0.0.0:0".parse().unwrap(), "[::]:0".parse().unwrap()], 0).unwrap();
+    let udp = Udp::bind(
+        &["0.0.0.0:0".parse().unwrap(), "[::]:0".parse().unwrap()],
+        0,
+    )
+    .unwrap();
     assert_ne!(udp.port(), 0);
-    assert!(udp.ports().iter().all(|port| port.local().port() == udp.port()));
+    assert!(
+        udp.ports()
+            .iter()
+            .all(|port| port.local().port() == udp.port())
+    );
 }
 
 #[test]
@@ -27,7 +38,10 @@ fn a_port_that_is_taken_is_an_error_that_names_it() {
     let udp = loopback();
     let taken = udp.ports()[0].local();
     let error = Udp::bind(&[taken], 0).unwrap_err();
-    assert!(format!("{error:#}").contains(&taken.to_string()), "{error:#}");
+    assert!(
+        format!("{error:#}").contains(&taken.to_string()),
+        "{error:#}"
+    );
 }
 
 #[test]
