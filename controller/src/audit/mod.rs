@@ -2,7 +2,7 @@
 //! need not run, and its word is not taken.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use gatereeve_controller_core::audit::chain::EncodedRecord;
 use gatereeve_controller_core::audit::record::Record;
@@ -147,7 +147,7 @@ pub struct Verified {
 ///
 /// # Errors
 /// The first thing that does not hold.
-pub fn verify(dir: &PathBuf, checkpoints: &[Checkpoint]) -> Result<Verified, VerifyError> {
+pub fn verify(dir: &Path, checkpoints: &[Checkpoint]) -> Result<Verified, VerifyError> {
     let mut signed: BTreeMap<u64, Vec<&Checkpoint>> = BTreeMap::new();
     for checkpoint in checkpoints {
         signed

@@ -20,7 +20,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// `--wait`, for every command that changes something.
 #[derive(Clone, Copy, Debug, Args)]
-pub struct WaitArgs {
+pub(super) struct WaitArgs {
     /// Return only when every connected device concerned enforces the change
     ///
     /// Or when the time is over: exit status 7 then, and the answer names who has not confirmed
@@ -38,7 +38,7 @@ pub struct WaitArgs {
 
 impl WaitArgs {
     /// As the request carries it.
-    pub fn millis(self) -> Option<u64> {
+    pub(super) fn millis(self) -> Option<u64> {
         self.wait
             .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
     }
@@ -53,7 +53,7 @@ fn wait_time(text: &str) -> Result<Duration, String> {
 }
 
 /// Sends a command and returns the answer.
-pub fn ask(config: &Config, command: Command, wait: Option<u64>) -> Result<Reply, Failure> {
+pub(super) fn ask(config: &Config, command: Command, wait: Option<u64>) -> Result<Reply, Failure> {
     let request = Request {
         command,
         wait_ms: wait,
@@ -72,7 +72,7 @@ pub fn ask(config: &Config, command: Command, wait: Option<u64>) -> Result<Reply
 }
 
 /// Sends a command that changes nothing, and prints the answer.
-pub fn show(
+pub(super) fn show(
     config: &Config,
     command: Command,
     printer: &mut Printer<'_>,
@@ -81,7 +81,7 @@ pub fn show(
 }
 
 /// Sends a command that changes something, and prints the answer.
-pub fn change(
+pub(super) fn change(
     config: &Config,
     command: Command,
     wait: WaitArgs,
@@ -91,7 +91,7 @@ pub fn change(
 }
 
 /// Prints an answer; the exit status tells whether a change is confirmed as far as was asked.
-pub fn print(reply: &Reply, printer: &mut Printer<'_>) -> Result<ExitStatus, Failure> {
+pub(super) fn print(reply: &Reply, printer: &mut Printer<'_>) -> Result<ExitStatus, Failure> {
     printer.answer(reply, || render::reply(reply))?;
     Ok(match reply {
         Reply::Committed(committed) => confirmation(committed),

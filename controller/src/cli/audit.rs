@@ -34,7 +34,7 @@ signed head must be found in the chain. Keep copies of the file `checkpoints` on
 who controls this one holds the key that signs.";
 
 #[derive(Debug, Subcommand)]
-pub enum AuditVerb {
+pub(super) enum AuditVerb {
     /// The last records, and new ones as they come
     Tail(TailArgs),
     /// All records as JSON, one on each line
@@ -53,7 +53,7 @@ pub enum AuditVerb {
 }
 
 #[derive(Debug, Args)]
-pub struct TailArgs {
+pub(super) struct TailArgs {
     /// How many
     #[arg(short = 'n', long, default_value_t = 20)]
     lines: usize,
@@ -62,7 +62,7 @@ pub struct TailArgs {
     follow: bool,
 }
 
-pub fn run(
+pub(super) fn run(
     verb: AuditVerb,
     config: &Config,
     printer: &mut Printer<'_>,

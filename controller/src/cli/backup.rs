@@ -26,7 +26,7 @@ also while the controller runs. `gatereeve-controller restore FILE` makes a stat
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct BackupArgs {
+pub(super) struct BackupArgs {
     /// The file to write; it must not exist yet
     file: PathBuf,
 }
@@ -40,7 +40,7 @@ struct BackedUp {
     bytes: u64,
 }
 
-pub fn run(
+pub(super) fn run(
     args: &BackupArgs,
     config: &Config,
     printer: &mut Printer<'_>,

@@ -12,7 +12,7 @@ use super::output::Printer;
 use crate::config::Config;
 
 #[derive(Debug, Subcommand)]
-pub enum DeviceVerb {
+pub(super) enum DeviceVerb {
     /// All devices, pending ones included
     List,
     /// One device
@@ -50,13 +50,13 @@ pub enum DeviceVerb {
 }
 
 #[derive(Debug, Args)]
-pub struct Which {
+pub(super) struct Which {
     /// Name or device ID
     device: String,
 }
 
 #[derive(Debug, Args)]
-pub struct ApproveArgs {
+pub(super) struct ApproveArgs {
     /// Device ID, or the name it asked for
     device: String,
     /// A name in place of the one it asked for
@@ -73,7 +73,7 @@ pub struct ApproveArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct TagArgs {
+pub(super) struct TagArgs {
     /// Name or device ID
     device: String,
     /// Tag to add, with or without `tag:`; repeat for more
@@ -87,7 +87,7 @@ pub struct TagArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct QuarantineArgs {
+pub(super) struct QuarantineArgs {
     /// Name or device ID
     device: String,
     /// Let it take part again
@@ -101,7 +101,7 @@ pub struct QuarantineArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct RevokeArgs {
+pub(super) struct RevokeArgs {
     /// Name or device ID
     device: String,
     /// Why, for the audit log
@@ -111,7 +111,7 @@ pub struct RevokeArgs {
     pub(super) wait: WaitArgs,
 }
 
-pub fn run(
+pub(super) fn run(
     verb: DeviceVerb,
     config: &Config,
     printer: &mut Printer<'_>,

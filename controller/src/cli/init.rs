@@ -24,7 +24,7 @@ printed fingerprint; devices that join without an invite are given it.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct InitArgs {
+pub(super) struct InitArgs {
     /// The network's name, for people
     #[arg(long, default_value = "gatereeve", value_parser = network_name)]
     name: String,
@@ -61,7 +61,7 @@ fn network_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-pub fn run(
+pub(super) fn run(
     args: InitArgs,
     config: &Config,
     printer: &mut Printer<'_>,

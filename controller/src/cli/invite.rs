@@ -22,7 +22,7 @@ The invite is shown once: the controller keeps only a hash of its secret. On the
   gatereeve join -    (and paste it, so that it does not show in the list of processes)";
 
 #[derive(Debug, Subcommand)]
-pub enum InviteVerb {
+pub(super) enum InviteVerb {
     /// Make an invite
     #[command(after_help = CREATE_EXAMPLES)]
     Create(CreateArgs),
@@ -38,7 +38,7 @@ pub enum InviteVerb {
 }
 
 #[derive(Debug, Args)]
-pub struct CreateArgs {
+pub(super) struct CreateArgs {
     /// Tag that its devices get, with or without `tag:`; repeat for more
     #[arg(long = "tag", value_name = "TAG", value_parser = tag)]
     tags: Vec<TagName>,
@@ -60,11 +60,11 @@ pub struct CreateArgs {
 }
 
 /// A tag, as the policy writes it or without the `tag:`.
-pub fn tag(text: &str) -> Result<TagName, String> {
+pub(super) fn tag(text: &str) -> Result<TagName, String> {
     TagName::new(text.strip_prefix("tag:").unwrap_or(text)).map_err(|error| error.to_string())
 }
 
-pub fn run(
+pub(super) fn run(
     verb: InviteVerb,
     config: &Config,
     printer: &mut Printer<'_>,

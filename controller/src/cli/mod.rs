@@ -155,10 +155,12 @@ mod tests {
     fn a_wait_takes_a_time_or_none() {
         let wait = |flag: &str| {
             let args = ["gatereeve-controller", "device", "revoke", "x", flag];
-            match Cli::try_parse_from(args).unwrap().verb {
-                Verb::Device(device::DeviceVerb::Revoke(revoke)) => revoke.wait.millis(),
-                other => panic!("{other:?}"),
-            }
+            let Verb::Device(device::DeviceVerb::Revoke(revoke)) =
+                Cli::try_parse_from(args).unwrap().verb
+            else {
+                panic!("another verb");
+            };
+            revoke.wait.millis()
         };
         assert_eq!(wait("--wait"), Some(30_000));
         assert_eq!(wait("--wait=2s"), Some(2_000));

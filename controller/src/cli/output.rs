@@ -1,6 +1,6 @@
 //! Printing: for people, or one JSON object for machines. The only place that writes to the streams.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::{self, IsTerminal as _, Write};
 
 use gatereeve_controller_core::policy;
@@ -185,7 +185,7 @@ fn harmless(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() && !matches!(c, '\n' | '\t') {
-            drop(write!(clean, "{}", c.escape_unicode()));
+            clean.extend(c.escape_unicode());
         } else {
             clean.push(c);
         }

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use gatereeve_controller_core::command::{Command, Reply};
+use gatereeve_controller_core::command::{Command, PlanView, Reply};
 use gatereeve_runtime::exit::ExitStatus;
 use gatereeve_shared::policy::port::PortSpec;
 
@@ -26,7 +26,7 @@ Examples:
 names what nobody knows or fails one of its own tests changes nothing.";
 
 #[derive(Debug, Subcommand)]
-pub enum PolicyVerb {
+pub(super) enum PolicyVerb {
     /// Check a policy file and run its tests
     Check(FileArg),
     /// What a policy would open and close
@@ -68,13 +68,13 @@ pub enum PolicyVerb {
 }
 
 #[derive(Debug, Args)]
-pub struct FileArg {
+pub(super) struct FileArg {
     /// The policy file; `-` for standard input
     file: PathBuf,
 }
 
 #[derive(Debug, Args)]
-pub struct ApplyArgs {
+pub(super) struct ApplyArgs {
     /// The policy file; `-` for standard input
     file: PathBuf,
     /// Refuse (exit status 5) unless this revision is in force
@@ -125,10 +125,12 @@ impl Source {
     ) -> Result<ExitStatus, Failure> {
         let reply = ask::ask(config, command, wait)
             .map_err(|failure| failure.in_file(&self.name, &self.text))?;
-        let warnings = match &reply {
-            Reply::PolicyChecked { warnings, .. } => warnings.as_slice(),
-            Reply::Plan(plan) => plan.warnings.as_slice(),
-            _ => &[],
+        let warnings = if let Reply::PolicyChecked { warnings, .. }
+        | Reply::Plan(PlanView { warnings, .. }) = &reply
+        {
+            warnings.as_slice()
+        } else {
+            &[]
         };
         if !warnings.is_empty() && !printer.is_json() {
             printer.problems(warnings, &self.text, &self.name);
@@ -137,7 +139,7 @@ impl Source {
     }
 }
 
-pub fn run(
+pub(super) fn run(
     verb: PolicyVerb,
     config: &Config,
     printer: &mut Printer<'_>,

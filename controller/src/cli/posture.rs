@@ -10,7 +10,7 @@ use super::output::Printer;
 use crate::config::Config;
 
 #[derive(Debug, Subcommand)]
-pub enum PostureVerb {
+pub(super) enum PostureVerb {
     /// A device's last report, and how it does on each check
     Show {
         /// Name or device ID
@@ -18,7 +18,7 @@ pub enum PostureVerb {
     },
 }
 
-pub fn run(
+pub(super) fn run(
     verb: PostureVerb,
     config: &Config,
     printer: &mut Printer<'_>,

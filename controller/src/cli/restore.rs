@@ -26,7 +26,7 @@ revocations among it: go through them again before you serve.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct RestoreArgs {
+pub(super) struct RestoreArgs {
     /// The backup
     file: PathBuf,
 }
@@ -43,7 +43,7 @@ struct RestoredView {
     warning: String,
 }
 
-pub fn run(
+pub(super) fn run(
     args: &RestoreArgs,
     config: &Config,
     printer: &mut Printer<'_>,

@@ -15,7 +15,7 @@ use crate::state_dir::StateDir;
 use crate::state_dir::lock::LockError;
 
 #[derive(Debug, Args)]
-pub struct ServeArgs {
+pub(super) struct ServeArgs {
     /// UDP address and port where devices connect; repeat for more [default: [::]:8443]
     #[arg(
         long,
@@ -29,7 +29,7 @@ pub struct ServeArgs {
     admin_group: Option<String>,
 }
 
-pub fn run(
+pub(super) fn run(
     args: ServeArgs,
     config: Config,
     printer: &mut Printer<'_>,

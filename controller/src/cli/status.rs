@@ -8,6 +8,6 @@ use super::failure::Failure;
 use super::output::Printer;
 use crate::config::Config;
 
-pub fn run(config: &Config, printer: &mut Printer<'_>) -> Result<ExitStatus, Failure> {
+pub(super) fn run(config: &Config, printer: &mut Printer<'_>) -> Result<ExitStatus, Failure> {
     ask::show(config, Command::Status, printer)
 }

@@ -161,10 +161,10 @@ impl Server {
         }
         let state = self.controller.state();
         let head = (state.generation(), state.head());
-        if let Some(checkpoint) = self.checkpointer.due(head, now) {
-            if self.keeper.checkpoint(checkpoint) {
-                self.checkpointer.signed(head.0.n, now.mono);
-            }
+        if let Some(checkpoint) = self.checkpointer.due(head, now)
+            && self.keeper.checkpoint(checkpoint)
+        {
+            self.checkpointer.signed(head.0.n, now.mono);
         }
     }
 

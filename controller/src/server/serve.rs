@@ -12,15 +12,17 @@ use gatereeve_runtime::quic as transport;
 use gatereeve_runtime::shutdown::Shutdown;
 use gatereeve_shared::identity::fingerprint::Fingerprint;
 use gatereeve_shared::identity::identity_key::IdentityKey;
+use quinn::Endpoint;
 use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::recover::{Recovered, recover};
 use super::{Inputs, Server};
 use crate::admin;
-use crate::journal::writer::JournalWriter;
+use crate::journal::writer::{Appended, JournalWriter};
 use crate::quic;
 use crate::state_dir::StateDir;
+use crate::state_dir::lock::StateLock;
 use crate::store::keeper::Keeper;
 
 /// Admin requests that may wait for the actor.
@@ -56,80 +58,29 @@ pub async fn serve(
     let recovered = tokio::task::spawn_blocking(move || recover(&dir, Clock::unix()))
         .await
         .context("reading the state was interrupted")??;
-    let Recovered {
-        lock,
-        network_key,
-        tls_key,
-        settings,
-        journal,
-        store,
-        checkpoints,
-        last_checkpoint,
-        state,
-        soft,
-        notes,
-    } = recovered;
-    let fingerprint = Fingerprint::of(&network_key.public());
-    let mut endpoints = Vec::new();
-    for address in &options.listen {
-        let endpoint = transport::server_endpoint(*address, &tls_key)
-            .with_context(|| format!("cannot listen on UDP {address}"))?;
-        endpoints.push(endpoint);
-    }
-    let bound: Vec<String> = endpoints
-        .iter()
-        .filter_map(|endpoint| Some(endpoint.local_addr().ok()?.to_string()))
-        .collect();
+    // Sockets before threads: what cannot be had is found before anything has to be stopped again.
+    let endpoints = listen(&options.listen, &recovered.tls_key)?;
     let access = admin::Access::new(options.admin_group.as_deref())?;
     let listener = local_socket::bind(&options.socket, access.socket_mode(), access.group_name())
         .with_context(|| format!("cannot listen on {}", options.socket.display()))?;
-
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).context("the operating system gives no randomness")?;
-    let name = settings.name.clone();
-    let config = ControllerConfig {
-        network_name: settings.name,
-        prefixes: settings.prefixes,
-        advertised: settings.advertise,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    let signing_key = IdentityKey::from_seed(&network_key.seed());
-    let controller = Controller::new(
-        config,
-        network_key,
-        tls_key.public(),
-        state,
-        soft,
-        seed,
-        Clock::now(),
-    );
-    let (writer, appended) =
-        JournalWriter::start(journal).context("cannot start the journal's thread")?;
-    let keeper = Keeper::start(store, checkpoints).context("cannot start the tables' thread")?;
-    let last = last_checkpoint.map_or(0, |checkpoint| checkpoint.generation.n);
-    let server = Server::new(controller, signing_key, writer, keeper, last, notes);
+    let line = ready_line(&recovered, &endpoints, &options);
+    let (server, lock, appended) = start(recovered)?;
 
     let (admin_requests, admin) = mpsc::channel(ADMIN_QUEUE);
     let (event_sender, events) = mpsc::channel(EVENT_QUEUE);
     for (number, endpoint) in (0u64..).zip(endpoints) {
-        // Each loop numbers its sessions in a range of its own.
-        let first = number << 48;
         shutdown.spawn(quic::accept_loop_with(
             endpoint,
             event_sender.clone(),
             shutdown.clone(),
             quic::Limits::default(),
-            first,
+            // Each loop numbers its sessions in a range of its own.
+            number << 48,
         ));
     }
     let handler = admin::handler(access, admin_requests);
     shutdown.spawn(local_socket::serve(listener, shutdown.clone(), handler));
-    ready(&format!(
-        "gatereeve-controller {}: serving network {name} ({fingerprint}) on UDP {}, admins on {}",
-        env!("CARGO_PKG_VERSION"),
-        bound.join(", "),
-        options.socket.display(),
-    ));
+    ready(&line);
     let stop = shutdown.token.clone();
     server
         .run(Inputs {
@@ -144,4 +95,67 @@ pub async fn serve(
     }
     drop(lock);
     Ok(())
+}
+
+fn listen(addresses: &[SocketAddr], key: &IdentityKey) -> anyhow::Result<Vec<Endpoint>> {
+    addresses
+        .iter()
+        .map(|address| {
+            transport::server_endpoint(*address, key)
+                .with_context(|| format!("cannot listen on UDP {address}"))
+        })
+        .collect()
+}
+
+fn ready_line(recovered: &Recovered, endpoints: &[Endpoint], options: &ServeOptions) -> String {
+    let bound: Vec<String> = endpoints
+        .iter()
+        .filter_map(|endpoint| Some(endpoint.local_addr().ok()?.to_string()))
+        .collect();
+    format!(
+        "gatereeve-controller {}: serving network {} ({}) on UDP {}, admins on {}",
+        env!("CARGO_PKG_VERSION"),
+        recovered.settings.name,
+        Fingerprint::of(&recovered.network_key.public()),
+        bound.join(", "),
+        options.socket.display(),
+    )
+}
+
+/// The actor over what was recovered, with its threads running.
+fn start(recovered: Recovered) -> anyhow::Result<(Server, StateLock, mpsc::Receiver<Appended>)> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).context("the operating system gives no randomness")?;
+    let config = ControllerConfig {
+        network_name: recovered.settings.name,
+        prefixes: recovered.settings.prefixes,
+        advertised: recovered.settings.advertise,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let signing_key = IdentityKey::from_seed(&recovered.network_key.seed());
+    let controller = Controller::new(
+        config,
+        recovered.network_key,
+        recovered.tls_key.public(),
+        recovered.state,
+        recovered.soft,
+        seed,
+        Clock::now(),
+    );
+    let (writer, appended) =
+        JournalWriter::start(recovered.journal).context("cannot start the journal's thread")?;
+    let keeper = Keeper::start(recovered.store, recovered.checkpoints)
+        .context("cannot start the tables' thread")?;
+    let signed = recovered
+        .last_checkpoint
+        .map_or(0, |checkpoint| checkpoint.generation.n);
+    let server = Server::new(
+        controller,
+        signing_key,
+        writer,
+        keeper,
+        signed,
+        recovered.notes,
+    );
+    Ok((server, recovered.lock, appended))
 }

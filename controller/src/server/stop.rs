@@ -47,10 +47,10 @@ impl Server {
         }
         let state = self.controller.state();
         let head = (state.generation(), state.head());
-        if let Some(checkpoint) = self.checkpointer.last(head, Clock::now()) {
-            if !self.keeper.checkpoint(checkpoint) {
-                warn!("the head could not be signed on the way out");
-            }
+        if let Some(checkpoint) = self.checkpointer.last(head, Clock::now())
+            && !self.keeper.checkpoint(checkpoint)
+        {
+            warn!("the head could not be signed on the way out");
         }
         let (journal, keeper) = (self.journal, self.keeper);
         let closed = tokio::task::spawn_blocking(move || {

@@ -9,7 +9,7 @@ mod device;
 mod policy;
 
 /// The text of any answer.
-pub fn reply(reply: &Reply) -> String {
+pub(super) fn reply(reply: &Reply) -> String {
     match reply {
         Reply::Status(status) => status_text(status),
         Reply::Invite {
