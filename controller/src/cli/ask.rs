@@ -15,8 +15,8 @@ use crate::config::Config;
 
 /// How long the controller may take for an answer, besides what it was asked to wait.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest `--wait`.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// The longest `--wait`, which is the controller's own limit.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// `--wait`, for every command that changes something.
 #[derive(Clone, Copy, Debug, Args)]
@@ -47,7 +47,7 @@ impl WaitArgs {
 fn wait_time(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if time > LONGEST_WAIT {
-        return Err("at most 1h".to_owned());
+        return Err("at most 10m".to_owned());
     }
     Ok(time)
 }
@@ -116,9 +116,13 @@ pub(super) fn print(reply: &Reply, printer: &mut Printer<'_>) -> Result<ExitStat
     })
 }
 
-/// Devices that are away were not waited for: they are named, and their leases end by themselves.
+/// Unconfirmed is a device that may still act as before: connected, or away with leases that run. One
+/// that is away and has nothing to lose does not count.
 fn confirmation(committed: &Committed) -> ExitStatus {
-    let lags = committed.unconfirmed.iter().any(|device| device.connected);
+    let lags = committed
+        .unconfirmed
+        .iter()
+        .any(|device| device.connected || device.leases_end.is_some());
     if committed.waited && lags {
         ExitStatus::UNCONFIRMED
     } else {

@@ -84,6 +84,14 @@ pub(super) fn run(
         })
     };
     let chosen_v6 = args.prefix_v6.as_deref().map(v6_of).transpose()?;
+    check_prefixes(&OverlayPrefixes {
+        v4,
+        v6: match chosen_v6 {
+            Some(v6) => v6,
+            // Any network's own prefix is as good as another's.
+            None => v6_of(&default_v6(&Fingerprint([0; 32])))?,
+        },
+    })?;
     let (advertise, is_guess) = if args.advertise.is_empty() {
         (vec![own_address()?], true)
     } else {
@@ -106,7 +114,6 @@ pub(super) fn run(
         advertise,
         prefixes: OverlayPrefixes { v4, v6 },
     };
-    check_prefixes(&settings.prefixes)?;
     // Written last: with it the state counts as made.
     settings.save(&dir.settings())?;
     drop(lock);

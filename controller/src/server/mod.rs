@@ -67,10 +67,8 @@ pub struct Server {
     lost: BTreeSet<SessionId>,
     waiting: BTreeMap<RequestId, oneshot::Sender<Result<Reply, CommandError>>>,
     next_request: u64,
-    /// Appends whose result is not in yet.
-    in_flight: usize,
-    /// Appends that were not even queued.
-    not_queued: VecDeque<Appended>,
+    /// Appends whose result the controller has not heard, oldest first.
+    in_flight: VecDeque<Ticket>,
     /// Why the last append failed, if it did.
     journal_trouble: Option<String>,
     /// What the start found.
@@ -97,8 +95,7 @@ impl Server {
             lost: BTreeSet::new(),
             waiting: BTreeMap::new(),
             next_request: 0,
-            in_flight: 0,
-            not_queued: VecDeque::new(),
+            in_flight: VecDeque::new(),
             journal_trouble: None,
             notes,
         }
@@ -131,7 +128,7 @@ impl Server {
     }
 
     fn sleep_for(&self) -> Duration {
-        if !self.not_queued.is_empty() || !self.lost.is_empty() {
+        if self.next_was_not_queued() || !self.lost.is_empty() {
             return Duration::ZERO;
         }
         self.controller
@@ -146,8 +143,7 @@ impl Server {
             self.controller.handle_closed(session, Clock::now());
             self.drain();
         }
-        if let Some(failed) = self.not_queued.pop_front() {
-            self.appended(failed);
+        if self.refuse_not_queued() {
             self.drain();
         }
         let now = Clock::now();
@@ -202,10 +198,46 @@ impl Server {
         }
     }
 
+    /// Results come in the order of submission, so this is the oldest one's.
     fn appended(&mut self, appended: Appended) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        self.journal_trouble = appended.result.as_ref().err().cloned();
-        self.controller
-            .handle_appended(appended.ticket, appended.result, Clock::now());
+        self.in_flight.pop_front();
+        self.hand_over(appended.ticket, appended.result);
     }
+
+    fn next_was_not_queued(&self) -> bool {
+        self.in_flight
+            .front()
+            .is_some_and(|ticket| ticket.not_queued.is_some())
+    }
+
+    /// Reports the oldest append, if it was not queued. In its turn: what was submitted before it may
+    /// yet be committed, and the controller drops whatever it has staged when it hears of a failure.
+    fn refuse_not_queued(&mut self) -> bool {
+        if !self.next_was_not_queued() {
+            return false;
+        }
+        let Some(Ticket {
+            number,
+            not_queued: Some(why),
+        }) = self.in_flight.pop_front()
+        else {
+            return false;
+        };
+        self.hand_over(number, Err(why));
+        true
+    }
+
+    fn hand_over(&mut self, ticket: u64, result: Result<(), String>) {
+        self.journal_trouble = result.as_ref().err().cloned();
+        self.controller
+            .handle_appended(ticket, result, Clock::now());
+    }
+}
+
+/// An append that the controller waits for.
+#[derive(Debug)]
+struct Ticket {
+    number: u64,
+    /// Why the journal has not even seen it.
+    not_queued: Option<String>,
 }

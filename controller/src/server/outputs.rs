@@ -6,8 +6,7 @@ use gatereeve_runtime::clock::Clock;
 use tokio::sync::mpsc::error::TrySendError;
 use tracing::debug;
 
-use super::Server;
-use crate::journal::writer::Appended;
+use super::{Server, Ticket};
 use crate::quic::SessionOutput;
 
 impl Server {
@@ -21,14 +20,12 @@ impl Server {
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Append { ticket, records } => {
-                self.in_flight = self.in_flight.saturating_add(1);
-                if let Err(why) = self.journal.submit(ticket, records) {
-                    // An input like any other result, not a call from within the drain.
-                    self.not_queued.push_back(Appended {
-                        ticket,
-                        result: Err(why),
-                    });
-                }
+                let not_queued = self.journal.submit(ticket, records).err();
+                // The controller hears of it as of any other result, not from within the drain.
+                self.in_flight.push_back(Ticket {
+                    number: ticket,
+                    not_queued,
+                });
             }
             Output::Tables(writes) => self.keeper.hard(writes),
             Output::Soft(writes) => self.keeper.soft(writes),

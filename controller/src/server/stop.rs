@@ -17,15 +17,13 @@ const GRACE: Duration = Duration::from_secs(10);
 
 impl Server {
     pub(super) async fn stop(mut self, appended: &mut mpsc::Receiver<Appended>) {
-        while self.in_flight > 0 {
-            if let Some(failed) = self.not_queued.pop_front() {
-                self.appended(failed);
-            } else {
+        while !self.in_flight.is_empty() {
+            if !self.refuse_not_queued() {
                 match tokio::time::timeout(GRACE, appended.recv()).await {
                     Ok(Some(appended)) => self.appended(appended),
                     Ok(None) => break,
                     Err(_) => {
-                        warn!(appends = self.in_flight, "the disk does not answer");
+                        warn!(appends = self.in_flight.len(), "the disk does not answer");
                         break;
                     }
                 }
