@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use gatereeve_tests::clock::wait_for;
+use gatereeve_tests::clock::{wait_for, wall};
 use gatereeve_tests::traffic::tcp::{Download, TcpSource};
 use gatereeve_tests::traffic::udp::{UdpReceiver, UdpSender};
 use gatereeve_tests::world::{DeviceHost, World};
@@ -132,7 +132,7 @@ pub(crate) fn nothing_arrives_after_revoke_returned() -> anyhow::Result<()> {
         .controller
         .cli
         .change(&["device", "revoke", "client", "--reason", "test", "--wait"])?;
-    let (at_return, control_at_return) = (receiver.flow(1), receiver.flow(2).packets);
+    let (returned, control_at_return) = (wall(), receiver.flow(2).packets);
     let answered = sender.answers();
     ensure!(
         committed
@@ -142,7 +142,7 @@ pub(crate) fn nothing_arrives_after_revoke_returned() -> anyhow::Result<()> {
         "{committed:?}"
     );
     std::thread::sleep(Duration::from_secs(1));
-    let after = receiver.flow(1).packets - at_return.packets;
+    let after = receiver.after(1, returned);
     ensure!(after == 0, "{after} packets after revoke --wait returned");
     ensure!(sender.answers() == answered, "answers after it returned");
     ensure!(

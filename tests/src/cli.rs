@@ -130,13 +130,35 @@ fn read_all(from: Option<impl Read>) -> String {
 /// `gatereeve-controller`, for one controller.
 #[derive(Clone, Debug)]
 pub struct ControllerCli {
-    pub(crate) program: PathBuf,
-    pub(crate) state_dir: PathBuf,
-    pub(crate) socket: PathBuf,
-    pub(crate) config: PathBuf,
+    program: PathBuf,
+    state_dir: PathBuf,
+    socket: PathBuf,
+    config: PathBuf,
 }
 
 impl ControllerCli {
+    /// For a controller that keeps everything below `directory`, which is made.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn new(program: PathBuf, directory: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(directory)?;
+        let config = directory.join("controller.toml");
+        std::fs::write(&config, "")?;
+        Ok(Self {
+            program,
+            state_dir: directory.join("state"),
+            socket: directory.join("admin.sock"),
+            config,
+        })
+    }
+
+    /// Its admin socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// A command with the flags that lead to this controller.
     #[must_use]
     pub fn command<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Command {

@@ -6,6 +6,7 @@
 //! * [`binaries`]: builds the two programs once, the way cargo would.
 //! * [`world`]: a controller and devices, each in a namespace with its own state.
 //! * [`cli`]: the two command lines, typed.
+//! * [`random`]: choices that a printed seed brings back.
 //! * [`stock`]: a device with stock WireGuard, enrolled through the real protocol.
 //! * [`traffic`]: real TCP, UDP and ICMP through the tunnels, counted.
 //! * [`suite`]: a runner whose tests can say that the machine lacks what they need.
@@ -18,6 +19,7 @@ pub mod clock;
 pub mod interrupt;
 pub mod netns;
 pub mod process;
+pub mod random;
 pub mod stock;
 pub mod suite;
 pub mod traffic;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use gatereeve_tests::clock::wait_for;
+use gatereeve_tests::clock::{wait_for, wall};
 use gatereeve_tests::traffic::tcp::{Download, TcpSource};
 use gatereeve_tests::traffic::udp::UdpSender;
 
@@ -64,11 +64,12 @@ pub(super) fn revocation(stage: &Stage, report: &mut Report) -> anyhow::Result<S
         .controller
         .cli
         .change(&["device", "revoke", "admin", "--reason", "stolen", "--wait"])?;
+    let returned = wall();
     let at_return = stage.admin_udp_on_web.flow(7);
     let (sent_at_return, control_at_return) = (sender.sent(), stage.udp_on_db.flow(8).packets);
     std::thread::sleep(Duration::from_secs(1));
     let end = stage.admin_udp_on_web.flow(7);
-    let after_return = end.packets - at_return.packets;
+    let after_return = stage.admin_udp_on_web.after(7, returned);
     let control_after = stage.udp_on_db.flow(8).packets - control_at_return;
     let after_ms = signed_ms(end.last_at, committed.at.0);
     let still_sent = sender.sent() - sent_at_return + sender.errors();

@@ -1,6 +1,6 @@
 //! UDP: numbered packets at a steady rate, received with the kernel's own timestamps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSliceMut;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
@@ -36,10 +36,15 @@ pub struct Received {
     pub last_at: Duration,
 }
 
+/// How many of a flow's latest timestamps are kept.
+const STAMPS: usize = 16 * 1024;
+
+type Flows = Arc<Mutex<BTreeMap<u32, (Received, VecDeque<Duration>)>>>;
+
 /// Receives on a UDP port, both families, and can answer each packet with itself.
 #[derive(Debug)]
 pub struct UdpReceiver {
-    flows: Arc<Mutex<BTreeMap<u32, Received>>>,
+    flows: Flows,
     _worker: Worker,
 }
 
@@ -54,7 +59,7 @@ impl UdpReceiver {
         socket.set_read_timeout(Some(POLL))?;
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
         setsockopt(&socket, sockopt::RcvBuf, &(4 << 20))?;
-        let flows = Arc::new(Mutex::new(BTreeMap::new()));
+        let flows = Flows::default();
         let table = Arc::clone(&flows);
         let worker = Worker::start(move |stop| receive(&socket, &table, echo, stop));
         Ok(Self {
@@ -67,23 +72,28 @@ impl UdpReceiver {
     #[must_use]
     pub fn flow(&self, flow: u32) -> Received {
         let flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
-        flows.get(&flow).copied().unwrap_or_default()
+        flows.get(&flow).map(|(flow, _)| *flow).unwrap_or_default()
+    }
+
+    /// How many packets of `flow` the kernel had after the wall-clock time `at`.
+    #[must_use]
+    pub fn after(&self, flow: u32, at: Duration) -> usize {
+        let flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamps = flows.get(&flow).map(|(_, stamps)| stamps);
+        stamps.map_or(0, |stamps| {
+            stamps.iter().filter(|stamp| **stamp > at).count()
+        })
     }
 
     /// Packets of all flows.
     #[must_use]
     pub fn packets(&self) -> u64 {
         let flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
-        flows.values().map(|flow| flow.packets).sum()
+        flows.values().map(|(flow, _)| flow.packets).sum()
     }
 }
 
-fn receive(
-    socket: &UdpSocket,
-    table: &Mutex<BTreeMap<u32, Received>>,
-    echo: bool,
-    stop: &AtomicBool,
-) {
+fn receive(socket: &UdpSocket, table: &Flows, echo: bool, stop: &AtomicBool) {
     let mut buffer = [0; 2048];
     while !is_stopped(stop) {
         let mut control = cmsg_space!(TimeSpec);
@@ -110,7 +120,11 @@ fn receive(
         };
         {
             let mut flows = table.lock().unwrap_or_else(PoisonError::into_inner);
-            let entry = flows.entry(flow).or_default();
+            let (entry, stamps) = flows.entry(flow).or_default();
+            if stamps.len() == STAMPS {
+                stamps.pop_front();
+            }
+            stamps.push_back(at);
             if entry.packets == 0 {
                 entry.first_at = at;
             }

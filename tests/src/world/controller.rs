@@ -38,15 +38,7 @@ impl ControllerHost {
         namespace: Namespace,
         underlay: UnderlayAddresses,
     ) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(directory)?;
-        let config = directory.join("controller.toml");
-        std::fs::write(&config, "")?;
-        let cli = ControllerCli {
-            program,
-            state_dir: directory.join("state"),
-            socket: directory.join("admin.sock"),
-            config,
-        };
+        let cli = ControllerCli::new(program, directory)?;
         let advertise = format!("{}:{PORT}", underlay.v4);
         let done = cli.run(&["init", "--name", "test-network", "--advertise", &advertise])?;
         if done.status != Some(0) {
