@@ -9,7 +9,6 @@ mod inbound;
 mod outbound;
 mod outbox;
 mod publish;
-mod random;
 mod shared;
 mod spec;
 mod table;

@@ -91,8 +91,13 @@ pub(super) fn build(
         for (_, key) in &peer.keys {
             table.by_key.entry(*key).or_insert(position);
         }
-        table.owners.insert(IpAddr::V4(peer.addresses.v4), position);
-        table.owners.insert(IpAddr::V6(peer.addresses.v6), position);
+        let addresses = [IpAddr::V4(peer.addresses.v4), IpAddr::V6(peer.addresses.v6)];
+        for address in addresses {
+            // Our own address is nobody else's, whatever the map says.
+            if !table.is_own(address) {
+                table.owners.insert(address, position);
+            }
+        }
         table.peers.push(TablePeer {
             device: peer.device,
             filter: PeerFilter::new(&peer.ingress, &peer.egress, spec.serial, spec.generation),
@@ -153,7 +158,7 @@ fn link(
                 ..link
             },
             None => {
-                let index = shared.random.lock().index(|index| {
+                let index = shared.receiver_index(|index| {
                     used.old.by_index.contains_key(&index) || used.new.contains_key(&index)
                 });
                 // A key that no tunnel may have gets none: the peer is not reachable through it.

@@ -1,18 +1,23 @@
 //! What all workers and all peers share: counters, budgets, randomness.
 
+use std::fmt;
+use std::time::Duration;
+
 use gatereeve_shared::ids::DeviceId;
 use gatereeve_shared::time::Mono;
 use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
 
 use super::event::{DataPathEvent, Direction};
 use super::outbox::Outbox;
-use super::random::Random;
 use crate::drop_reason::{DropCounters, DropReason};
 use crate::filter::{FlowBudget, Permit};
 use crate::packet::answer::{self, Refusal};
 use crate::packet::{FlowKey, IpPacket};
 use crate::peers::QueueBudget;
+use crate::random::Random;
 use crate::wg::handshake_limit::{Bucket, SourceLimit};
+use crate::wg::timers::JITTER;
 
 /// Refusals answered per second.
 const ANSWERS: u64 = 100;
@@ -20,10 +25,9 @@ const ANSWERS: u64 = 100;
 const DENIALS: u64 = 10;
 
 /// Small things behind small locks; none is taken for a packet that passes.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) drops: DropCounters,
-    pub(crate) random: Mutex<Random>,
+    random: Mutex<Random>,
     pub(crate) flows: FlowBudget,
     pub(crate) queues: QueueBudget,
     pub(crate) sources: Mutex<SourceLimit>,
@@ -31,11 +35,47 @@ pub(crate) struct Shared {
     denials: Mutex<Bucket>,
 }
 
+/// Leaves the randomness out.
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("drops", &self.drops)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Receiver indices are seen on the wire and private keys are drawn from the same kind of stream: even
+/// where both were given one seed, they must not share one.
+fn derived(seed: [u8; 32]) -> [u8; 32] {
+    Sha256::new()
+        .chain_update(b"gatereeve datapath randomness v1\0")
+        .chain_update(seed)
+        .finalize()
+        .into()
+}
+
 impl Shared {
+    /// A nanosecond count to spread a retry by.
+    pub(crate) fn jitter(&self) -> Duration {
+        self.random.lock().up_to(JITTER)
+    }
+
+    /// A 24-bit receiver index that nobody can guess and that is not in use.
+    pub(crate) fn receiver_index(&self, is_used: impl Fn(u32) -> bool) -> u32 {
+        let mut random = self.random.lock();
+        loop {
+            let [a, b, c, ..] = random.bytes();
+            let index = u32::from_be_bytes([0, a, b, c]);
+            if !is_used(index) {
+                return index;
+            }
+        }
+    }
+
     pub(crate) fn new(seed: [u8; 32], now: Mono) -> Self {
         Self {
             drops: DropCounters::default(),
-            random: Mutex::new(Random::new(seed)),
+            random: Mutex::new(Random::new(derived(seed))),
             flows: FlowBudget::default(),
             queues: QueueBudget::default(),
             sources: Mutex::new(SourceLimit::new(now)),

@@ -13,7 +13,7 @@ use crate::filter::{FilterState, FlowBudget, PeerFilter, Permit};
 use crate::packet::IpPacket;
 use crate::packet::answer::Refusal;
 use crate::wg::handshake_limit::Bucket;
-use crate::wg::timers::{Due, JITTER_NANOS};
+use crate::wg::timers::Due;
 use crate::wg::{HANDSHAKE_ROOM, OVERHEAD, Opened, TunnelError};
 
 /// Endpoints that a handshake is tried on at once.
@@ -158,7 +158,7 @@ impl PeerState {
         let Some(link) = self.links.get_mut(position) else {
             return;
         };
-        let jitter = cx.shared.random.lock().below(JITTER_NANOS);
+        let jitter = cx.shared.jitter();
         link.timers.initiated(cx.now.mono, jitter);
         let room = cx.out.transmit_room(HANDSHAKE_ROOM);
         let Ok(len) = link.tunnel.initiate(cx.now, room) else {
@@ -251,6 +251,9 @@ impl PeerState {
                 local_counter: link.local_counter,
                 remote_counter: link.remote_counter,
             });
+        }
+        for link in &mut self.links {
+            link.timers.heard();
         }
         if renew {
             self.initiate(position, cx);

@@ -15,8 +15,8 @@ const REKEY_ATTEMPT_TIME: Duration = Duration::from_secs(90);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a pair of keys that nobody answered for is left alone while another pair works.
 const PAUSE: Duration = Duration::from_secs(120);
-/// Retries are spread over this many nanoseconds, so that peers do not storm in step.
-pub(crate) const JITTER_NANOS: u64 = 333_000_000;
+/// Retries are spread over this time, so that peers do not storm in step.
+pub(crate) const JITTER: Duration = Duration::from_millis(333);
 
 /// What one tunnel has to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,12 +49,10 @@ struct Attempt {
 }
 
 impl Timers {
-    /// An initiation was sent; the next follows in 5 seconds and `jitter` nanoseconds.
-    pub(crate) fn initiated(&mut self, now: Mono, jitter: u64) {
+    /// An initiation was sent; the next follows in 5 seconds and `jitter`.
+    pub(crate) fn initiated(&mut self, now: Mono, jitter: Duration) {
         let since = self.attempt.map_or(now, |attempt| attempt.since);
-        let retry = now
-            .saturating_add(REKEY_TIMEOUT)
-            .saturating_add(Duration::from_nanos(jitter));
+        let retry = now.saturating_add(REKEY_TIMEOUT).saturating_add(jitter);
         self.attempt = Some(Attempt { since, retry });
     }
 
@@ -106,6 +104,11 @@ impl Timers {
             && session.is_some_and(|session| {
                 session.is_initiator && now.since(session.established) >= REKEY_ON_RECEIVE
             })
+    }
+
+    /// The peer was heard over another of its links: nothing is unanswered.
+    pub(crate) fn heard(&mut self) {
+        self.unanswered = None;
     }
 
     /// What is due at `now`.
@@ -160,7 +163,7 @@ mod tests {
     #[test]
     fn retries_come_every_five_seconds_and_end_after_ninety() {
         let mut timers = Timers::default();
-        timers.initiated(at(0), 1);
+        timers.initiated(at(0), Duration::from_nanos(1));
         assert_eq!(timers.due(at(5)), Due::Nothing, "the jitter counts");
         let mut sent = 1;
         let mut now = at(0);
@@ -169,7 +172,7 @@ mod tests {
             match timers.due(now) {
                 Due::Initiation => {
                     sent += 1;
-                    timers.initiated(now, JITTER_NANOS);
+                    timers.initiated(now, JITTER);
                 }
                 Due::GiveUp => break now,
                 Due::Nothing | Due::Keepalive => {}

@@ -122,11 +122,24 @@ impl NoiseTunnel {
         }) {
             return;
         }
-        if let TunnResult::WriteToNetwork([1, ..]) = self.tunn.update_timers(out) {
+        if self.update_timers(out) {
             self.attempt = Some(Attempt {
                 since: now,
                 last: now,
             });
+        }
+    }
+
+    /// Runs `Tunn`'s timers. Returns whether that wrote an initiation; a keepalive is not wanted.
+    fn update_timers(&mut self, out: &mut [u8]) -> bool {
+        match self.tunn.update_timers(out) {
+            TunnResult::WriteToNetwork([1, ..]) => true,
+            TunnResult::Err(_) => {
+                // It has given up, and dropped its sessions.
+                self.ledger.clear();
+                false
+            }
+            _ => false,
         }
     }
 
@@ -176,11 +189,7 @@ impl Tunnel for NoiseTunnel {
             Some(attempt) if now.mono.since(attempt.since) < TUNN_GIVES_UP_AFTER => attempt.since,
             // A handshake begins. Where `Tunn` still holds an old one, this makes it give that up.
             Some(_) | None => {
-                let made = matches!(
-                    self.tunn.update_timers(out),
-                    TunnResult::WriteToNetwork([1, ..])
-                );
-                if made {
+                if self.update_timers(out) {
                     self.attempt = Some(Attempt {
                         since: now.mono,
                         last: now.mono,

@@ -1,0 +1,164 @@
+//! Handshakes: on demand, to every candidate, bounded in what they cost.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use gatereeve_client_core::datapath::DataPathEvent;
+use gatereeve_client_core::packet::samples;
+use gatereeve_client_core::wg::{NoiseTunnels, TunnelFactory};
+
+use crate::world::{World, device, endpoint, secret, v4};
+
+fn query() -> Vec<u8> {
+    samples::udp((v4(0), 9), (v4(1), 53), b"query")
+}
+
+#[test]
+fn every_candidate_is_tried_and_the_one_that_answers_is_kept() {
+    let mut world = World::pair(&["udp:53"]);
+    let elsewhere: SocketAddr = "198.51.100.7:51820".parse().unwrap();
+    let inside: SocketAddr = "100.64.0.9:51820".parse().unwrap();
+    world.peer(0, 1).endpoints = vec![inside, elsewhere, endpoint(1)];
+    world.publish(0);
+    world.send(0, &query());
+    assert_eq!(world.received(1), [query()]);
+    assert!(world.seen.iter().any(|(_, to, _)| *to == elsewhere));
+    assert!(world.seen.iter().all(|(_, to, _)| *to != inside), "a loop");
+    assert_eq!(
+        world.nodes[0].path.peer_stats()[0].endpoint,
+        Some(endpoint(1))
+    );
+    let before = world.seen.len();
+    world.send(0, &query());
+    assert_eq!(world.seen.len(), before + 1, "data goes to one place");
+    let done = DataPathEvent::HandshakeDone { device: device(1) };
+    assert!(world.nodes[0].events.contains(&done));
+}
+
+#[test]
+fn the_endpoint_follows_authentic_data_only() {
+    let mut world = World::pair(&["udp:53"]);
+    world.send(0, &query());
+    let moved: SocketAddr = "203.0.113.5:4000".parse().unwrap();
+    world.send_held(0, &query());
+    let (_, _, datagram) = world.take_wire().remove(0);
+    let mut forged = datagram.clone();
+    forged[40] ^= 1;
+    world.arrive(1, moved, &forged);
+    let learned = |world: &World| world.nodes[1].path.peer_stats()[0].endpoint;
+    assert_eq!(learned(&world), Some(endpoint(0)));
+    world.arrive(1, "100.64.0.1:4000".parse().unwrap(), &datagram);
+    assert_eq!(learned(&world), Some(endpoint(0)), "not inside the overlay");
+    assert_eq!(world.drops(1, "overlay_endpoint"), 1);
+    world.arrive(1, moved, &datagram);
+    assert_eq!(learned(&world), Some(moved));
+    world.arrive(1, endpoint(0), &datagram);
+    assert_eq!(learned(&world), Some(moved), "a replay moves nothing");
+}
+
+#[test]
+fn what_waits_is_bounded_and_given_up_after_ninety_seconds() {
+    let mut world = World::pair(&["udp:53"]);
+    world.loses = Box::new(|_| true);
+    for _ in 0..10_000 {
+        world.send(0, &query());
+    }
+    assert_eq!(world.drops(0, "queue_full"), 10_000 - 64);
+    assert_eq!(world.sent_of_type(1), 1);
+    world.pass(Duration::from_secs(600));
+    assert_eq!(world.drops(0, "handshake_timeout"), 64);
+    let tries = world.sent_of_type(1);
+    assert!((16..=18).contains(&tries), "{tries}");
+    assert_eq!(world.received(0).len(), 64, "each is told: unreachable");
+    let given_up = DataPathEvent::HandshakeGivenUp { device: device(1) };
+    assert!(world.nodes[0].events.contains(&given_up));
+    // A new packet begins anew.
+    world.loses = Box::new(|_| false);
+    world.send(0, &query());
+    assert_eq!(world.received(1), [query()]);
+}
+
+#[test]
+fn what_waited_is_judged_again() {
+    let mut world = World::pair(&["udp:53", "udp:54"]);
+    let other = samples::udp((v4(0), 9), (v4(1), 54), b"query");
+    world.send_held(0, &query());
+    world.send_held(0, &other);
+    world.peer(0, 1).egress[0].ports.truncate(1);
+    world.publish(0);
+    world.settle();
+    assert_eq!(world.received(1), [query()]);
+    assert_eq!(world.drops(0, "no_rule"), 1);
+}
+
+#[test]
+fn lost_handshakes_are_repeated() {
+    let mut world = World::pair(&["udp:53"]);
+    world.loses = Box::new(|(_, _, bytes)| bytes[0] == 2);
+    world.send(0, &query());
+    assert!(world.received(1).is_empty());
+    world.loses = Box::new(|_| false);
+    world.pass(Duration::from_secs(6));
+    assert_eq!(world.received(1), [query()]);
+}
+
+#[test]
+fn both_may_begin_at_once() {
+    let mut world = World::pair(&["udp:53"]);
+    world.allow(1, 0, &["udp:53"], crate::world::FOREVER);
+    let back = samples::udp((v4(1), 9), (v4(0), 53), b"query");
+    world.send_held(0, &query());
+    world.send_held(1, &back);
+    world.settle();
+    world.pass(Duration::from_secs(12));
+    assert_eq!(world.received(0), std::slice::from_ref(&back));
+    assert_eq!(world.received(1), [query()]);
+    for _ in 0..20 {
+        world.send(0, &query());
+        world.send(1, &back);
+        world.pass(Duration::from_secs(20));
+    }
+    assert_eq!(world.received(0).len(), 20);
+    assert_eq!(world.received(1).len(), 20);
+}
+
+#[test]
+fn a_flood_of_handshakes_is_bounded_and_others_get_through() {
+    let mut world = World::pair(&["udp:53"]);
+    let ours = secret(1, 1);
+    let stranger = NoiseTunnels
+        .create(&secret(9, 1), &ours.public(), 5, world.now)
+        .unwrap();
+    let mut stranger = stranger;
+    let flooder: SocketAddr = "203.0.113.66:1".parse().unwrap();
+    let before = world.seen.len();
+    for _ in 0..500 {
+        let mut out = [0; 148];
+        stranger.initiate(world.now, &mut out).unwrap();
+        world.arrive(1, flooder, &out);
+    }
+    assert_eq!(world.seen.len(), before, "a stranger is told nothing");
+    assert_eq!(world.drops(1, "unknown_key"), 5);
+    assert_eq!(world.drops(1, "handshake_rate"), 495);
+    world.send(0, &query());
+    assert_eq!(world.received(1), [query()]);
+}
+
+#[test]
+fn junk_is_not_answered() {
+    let mut world = World::pair(&["udp:53"]);
+    for len in 0..1500 {
+        for kind in [0, 1, 2, 3, 4, 5, 255] {
+            let mut junk = vec![0xa5; len];
+            if let Some(head) = junk.first_chunk_mut::<4>() {
+                *head = [kind, 0, 0, 0];
+            }
+            world.arrive(1, endpoint(0), &junk);
+        }
+    }
+    assert!(world.seen.is_empty());
+    assert!(world.drops(1, "junk") > 5000);
+    world.now = world.now.after(Duration::from_secs(5));
+    world.send(0, &query());
+    assert_eq!(world.received(1), [query()]);
+}
