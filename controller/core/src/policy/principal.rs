@@ -76,23 +76,17 @@ impl Principal {
         if self == other || *self == Self::Any {
             return true;
         }
-        let (Self::Group(wide), Some(wide_members)) = (
-            self,
-            match self {
-                Self::Group(group) => groups.get(group),
-                Self::Any | Self::User(_) | Self::Tag(_) | Self::Device(..) => None,
-            },
-        ) else {
+        let Self::Group(wide) = self else {
+            return false;
+        };
+        let Some(members) = groups.get(wide) else {
             return false;
         };
         match other {
-            Self::User(user) => wide_members.contains(user),
-            Self::Group(narrow) => {
-                wide == narrow
-                    || groups
-                        .get(narrow)
-                        .is_some_and(|members| members.is_subset(wide_members))
-            }
+            Self::User(user) => members.contains(user),
+            Self::Group(narrow) => groups
+                .get(narrow)
+                .is_some_and(|narrow| narrow.is_subset(members)),
             Self::Any | Self::Tag(_) | Self::Device(..) => false,
         }
     }

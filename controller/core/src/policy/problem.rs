@@ -17,6 +17,7 @@ pub(super) struct Problems<'t> {
     lines: Vec<usize>,
     found: Vec<PolicyProblem>,
     errors: usize,
+    left_out: usize,
 }
 
 impl<'t> Problems<'t> {
@@ -29,6 +30,7 @@ impl<'t> Problems<'t> {
             lines,
             found: Vec::new(),
             errors: 0,
+            left_out: 0,
         }
     }
 
@@ -81,6 +83,7 @@ impl<'t> Problems<'t> {
 
     fn add(&mut self, span: Range<usize>, message: String, help: Option<String>, is_warning: bool) {
         if self.found.len() >= PROBLEMS {
+            self.left_out += 1;
             return;
         }
         let start = span.start.min(self.text.len());
@@ -109,9 +112,18 @@ impl<'t> Problems<'t> {
         self.errors > 0
     }
 
-    /// All problems, in the order of the file; how many were left out is said in the last.
+    /// All problems, in the order of the file; the last says how many were left out.
     pub(super) fn into_sorted(mut self) -> Vec<PolicyProblem> {
         self.found.sort_by_key(|problem| problem.span);
+        if self.left_out > 0
+            && let Some(last) = self.found.last().cloned()
+        {
+            self.found.push(PolicyProblem {
+                message: format!("and {} more problems", self.left_out),
+                help: None,
+                ..last
+            });
+        }
         self.found
     }
 }

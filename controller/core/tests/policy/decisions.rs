@@ -365,6 +365,26 @@ fn a_plan_shows_what_opens_and_closes() {
 }
 
 #[test]
+fn a_verdict_that_ran_out_holds_nowhere() {
+    let world = world();
+    // Judged at noon, asked half an hour later.
+    let decided = world.decide(POLICY, NOON);
+    let view = decided.view();
+    let none = world.decide("", NOON);
+    let reaches = |now| {
+        reach(&view, &world.id("laptop"), now)
+            .unwrap()
+            .reached
+            .len()
+    };
+    let opens = |now| plan(&none.view(), &view, now).0.len();
+    assert_eq!((reaches(NOON), opens(NOON)), (2, 3));
+    let late = UnixMillis(NOON.0 + 30 * MINUTE);
+    assert_eq!((reaches(late), opens(late)), (0, 1));
+    assert_eq!(ends(&world, &decided, "laptop", "web", late), []);
+}
+
+#[test]
 fn next_change_is_when_time_alone_changes_something() {
     let mut world = world();
     let evening = UnixMillis(NOON.0 + 6 * HOUR);
