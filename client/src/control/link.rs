@@ -75,7 +75,8 @@ impl ControlLink {
             })
     }
 
-    /// Closes it, after what was sent. `Disconnected` still comes.
+    /// Closes it, after what was sent. `Disconnected` still comes, once the controller has taken
+    /// what was sent or [`Timing::grace`] is over: a process that ends waits for it.
     pub fn close(self) {
         drop(self);
     }
@@ -100,9 +101,13 @@ async fn run(
         established = connecting => established,
         () = closing.cancelled() => Err(LinkError::Closed),
     };
-    let error = match established {
-        Ok(session) => Box::pin(talk(session, &events, queue, &closing, &timing)).await,
-        Err(error) => error,
+    let (error, endpoint) = match established {
+        Ok(session) => {
+            let endpoint = session.endpoint.clone();
+            let talk = Box::pin(talk(session, &events, queue, &closing, &timing));
+            (talk.await, Some(endpoint))
+        }
+        Err(error) => (error, None),
     };
     let disconnected = ControlEvent::Disconnected {
         error: error.to_string(),
@@ -110,6 +115,12 @@ async fn run(
     };
     // Nobody listens any more where the daemon stops.
     drop(events.send(disconnected).await);
+    // The close has to leave the socket, which goes with the endpoint. Nobody waits for that.
+    if let Some(endpoint) = endpoint
+        && timeout(timing.grace, endpoint.wait_idle()).await.is_err()
+    {
+        tracing::debug!("the connection did not end in time");
+    }
 }
 
 /// A session's life, and why it ended.
@@ -126,7 +137,7 @@ async fn talk(
         mut writer,
         hello,
         local,
-        endpoint,
+        endpoint: _,
     } = session;
     let connected = ControlEvent::Connected { hello, local };
     if events.send(connected).await.is_err() {
@@ -154,10 +165,6 @@ async fn talk(
         }
     }
     quic::close(&connection, CloseCode::Done);
-    // The close has to leave the socket, which goes with the endpoint.
-    if timeout(timing.grace, endpoint.wait_idle()).await.is_err() {
-        tracing::debug!("the connection did not end in time");
-    }
     error
 }
 

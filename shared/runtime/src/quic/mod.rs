@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatereeve_shared::identity::identity_key::{IdentityKey, IdentityPublicKey};
+use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
@@ -211,8 +212,7 @@ fn transport() -> io::Result<TransportConfig> {
 
 fn endpoint(addr: SocketAddr, config: Option<ServerConfig>) -> io::Result<Endpoint> {
     let socket = match bind(addr) {
-        // No IPv6 on this machine.
-        Err(error) if addr.is_ipv6() && addr.ip().is_unspecified() => {
+        Err(error) if addr.is_ipv6() && addr.ip().is_unspecified() && no_ipv6(&error) => {
             bind((Ipv4Addr::UNSPECIFIED, addr.port()).into()).map_err(|_| error)?
         }
         bound => bound?,
@@ -223,6 +223,12 @@ fn endpoint(addr: SocketAddr, config: Option<ServerConfig>) -> io::Result<Endpoi
         socket,
         Arc::new(TokioRuntime),
     )
+}
+
+/// Whether it is the machine that has no IPv6.
+fn no_ipv6(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw);
+    matches!(code, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
 }
 
 fn bind(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
