@@ -17,7 +17,7 @@ pub enum Direction {
 }
 
 /// Something the slow path may want to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataPathEvent {
     /// A handshake with the peer was completed.
     HandshakeDone {

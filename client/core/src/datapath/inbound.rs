@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 
+use gatereeve_shared::identity::wg_key::WgPublicKey;
 use gatereeve_shared::time::Now;
 
 use super::batch::Batch;
 use super::event::Direction;
 use super::outbound::Held;
 use super::outbox::Outbox;
-use super::shared::Shared;
+use super::shared::{Denial, Shared};
 use super::table::ForwardingTable;
 use crate::drop_reason::DropReason;
 use crate::packet::IpPacket;
@@ -130,15 +131,12 @@ impl<'a> Inbound<'a> {
                 held.state.rx = held.state.rx.saturating_add(len);
             }
             Err(reason) => {
-                let device = Some(held.peer.device);
-                cx.shared.denied(
-                    &packet,
-                    device,
-                    Direction::Inbound,
+                let denial = Denial {
+                    device: Some(held.peer.device),
+                    direction: Direction::Inbound,
                     reason,
-                    cx.now.mono,
-                    cx.out,
-                );
+                };
+                cx.shared.denied(&packet, denial, cx.now.mono, cx.out);
             }
         }
     }
@@ -166,17 +164,12 @@ impl<'a> Inbound<'a> {
         self.handshake(link, datagram, from)
     }
 
+    /// Which of our keys an initiation is for, and the key that it is from.
     fn sender(
         &mut self,
         datagram: &[u8],
         from: SocketAddr,
-    ) -> Result<
-        (
-            gatereeve_shared::identity::wg_key::WgPublicKey,
-            gatereeve_shared::identity::wg_key::WgPublicKey,
-        ),
-        DropReason,
-    > {
+    ) -> Result<(WgPublicKey, WgPublicKey), DropReason> {
         for gate in &self.table.gates {
             let room = self.out.transmit_room(HANDSHAKE_ROOM);
             match gate.gate.admit(from, datagram, room) {

@@ -34,6 +34,7 @@ use crate::drop_reason::DropReason;
 use crate::peers::Context;
 use crate::wg::TunnelFactory;
 use inbound::Inbound;
+use publish::Builder;
 use table::ForwardingTable;
 use worker::Marks;
 
@@ -94,9 +95,15 @@ impl DataPath {
         for peer in old.peers.iter().filter(|p| !staying.contains(&p.device)) {
             peer.state.lock().kill();
         }
-        let table = publish::build(&spec, &old, self.tunnels.as_ref(), &self.shared, now);
-        self.table.store(table.into());
-        self.marks.publish(spec.serial);
+        let serial = spec.serial;
+        let builder = Builder {
+            old: &old,
+            tunnels: self.tunnels.as_ref(),
+            shared: &self.shared,
+            now,
+        };
+        self.table.store(builder.build(spec).into());
+        self.marks.publish(serial);
         drop(publishing);
     }
 

@@ -6,7 +6,7 @@ use parking_lot::MutexGuard;
 use super::batch::Batch;
 use super::event::Direction;
 use super::outbox::Outbox;
-use super::shared::Shared;
+use super::shared::{Denial, Shared};
 use super::table::{ForwardingTable, TablePeer};
 use crate::drop_reason::DropReason;
 use crate::packet::IpPacket;
@@ -89,7 +89,12 @@ pub(super) fn run(
                     .ok()
                     .and_then(|position| table.peers.get(position))
                     .map(|peer| peer.device);
-                shared.denied(&packet, device, Direction::Outbound, reason, now.mono, out);
+                let denial = Denial {
+                    device,
+                    direction: Direction::Outbound,
+                    reason,
+                };
+                shared.denied(&packet, denial, now.mono, out);
                 // Whatever the reason, the answer is the same: it does not tell who exists. A packet
                 // with somebody else's source gets none.
                 if reason != DropReason::NotFromUs {

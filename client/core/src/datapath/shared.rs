@@ -24,6 +24,15 @@ const ANSWERS: u64 = 100;
 /// Denials told to the slow path per second.
 const DENIALS: u64 = 10;
 
+/// A packet that was refused.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Denial {
+    /// The peer, where there is one.
+    pub(crate) device: Option<DeviceId>,
+    pub(crate) direction: Direction,
+    pub(crate) reason: DropReason,
+}
+
 /// Small things behind small locks; none is taken for a packet that passes.
 pub(crate) struct Shared {
     pub(crate) drops: DropCounters,
@@ -103,15 +112,12 @@ impl Shared {
     }
 
     /// Counts a packet that was refused, and hints at it.
-    pub(crate) fn denied(
-        &self,
-        packet: &IpPacket,
-        device: Option<DeviceId>,
-        direction: Direction,
-        reason: DropReason,
-        now: Mono,
-        out: &mut Outbox,
-    ) {
+    pub(crate) fn denied(&self, packet: &IpPacket, denial: Denial, now: Mono, out: &mut Outbox) {
+        let Denial {
+            device,
+            direction,
+            reason,
+        } = denial;
         self.drops.count(reason);
         if !self.denials.lock().take(now) {
             return;

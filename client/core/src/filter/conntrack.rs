@@ -177,10 +177,9 @@ impl Conntrack {
 
     /// Tracks a flow. `false` where the budget of all peers is spent and this peer has no flow to give up.
     pub(super) fn insert(&mut self, key: FlowKey, flow: Flow) -> bool {
-        if self.flows.peek_mut(&key).is_none() && !self.flows.is_full() && !self.budget.take() {
-            if self.flows.remove_oldest().is_none() {
-                return false;
-            }
+        let grows = self.flows.peek_mut(&key).is_none() && !self.flows.is_full();
+        if grows && !self.budget.take() && self.flows.remove_oldest().is_none() {
+            return false;
         }
         self.flows.insert(key, flow);
         true

@@ -63,7 +63,7 @@ fn headers_that_contradict_themselves_are_refused() {
         bad[at] = value;
         assert!(IpPacket::parse(&bad).is_err(), "byte {at} = {value:#x}");
     }
-    let mut options = good.clone();
+    let mut options = good;
     options[0] = 0x46;
     options.splice(20..20, [1, 1, 1, 0]);
     let total = u8::try_from(options.len()).unwrap();

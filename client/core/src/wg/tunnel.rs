@@ -139,7 +139,10 @@ impl NoiseTunnel {
                 self.ledger.clear();
                 false
             }
-            _ => false,
+            TunnResult::Done
+            | TunnResult::WriteToNetwork(_)
+            | TunnResult::WriteToTunnelV4(..)
+            | TunnResult::WriteToTunnelV6(..) => false,
         }
     }
 
@@ -199,16 +202,15 @@ impl Tunnel for NoiseTunnel {
                 now.mono
             }
         };
-        match self.tunn.format_handshake_initiation(out, true) {
-            TunnResult::WriteToNetwork(message) => {
-                self.attempt = Some(Attempt {
-                    since,
-                    last: now.mono,
-                });
-                Ok(message.len())
-            }
-            _ => Err(TunnelError::Crypto),
-        }
+        let TunnResult::WriteToNetwork(message) = self.tunn.format_handshake_initiation(out, true)
+        else {
+            return Err(TunnelError::Crypto);
+        };
+        self.attempt = Some(Attempt {
+            since,
+            last: now.mono,
+        });
+        Ok(message.len())
     }
 
     fn encapsulate(
@@ -266,10 +268,12 @@ impl Tunnel for NoiseTunnel {
                     len: keepalive.len(),
                 })
             }
-            Datagram::Cookie { .. } => match self.tunn.decapsulate(source, datagram, out) {
-                TunnResult::Done => Ok(Opened::Cookie),
-                _ => Err(TunnelError::Crypto),
-            },
+            Datagram::Cookie { .. } => {
+                let TunnResult::Done = self.tunn.decapsulate(source, datagram, out) else {
+                    return Err(TunnelError::Crypto);
+                };
+                Ok(Opened::Cookie)
+            }
             Datagram::Data { .. } => {
                 let local = index_at(datagram, 4);
                 let counter = counter_of(datagram);
