@@ -519,6 +519,39 @@ fn hostile_files_are_refused_cleanly() {
 }
 
 #[test]
+fn what_travels_to_devices_is_bounded() {
+    let checks = |count: usize, body: &dyn Fn(usize) -> String| {
+        let checks = (0..count).map(|n| format!("[posture.c{n}]\n{}\n", body(n)));
+        format!("version = 1\n{}", checks.collect::<String>())
+    };
+    let facts = |from: usize, to: usize| -> String {
+        (from..to)
+            .map(|n| format!("custom.f{n} = true\n"))
+            .collect()
+    };
+    let one = |_| "firewall = true".to_owned();
+    assert!(Policy::parse(&checks(64, &one), &names()).is_ok());
+    let messages = |text: &str| errors(text).remove(0).message;
+    assert!(messages(&checks(65, &one)).contains("64 posture checks"));
+    assert!(Policy::parse(&checks(1, &|_| facts(0, 256)), &names()).is_ok());
+    assert!(messages(&checks(1, &|_| facts(0, 257))).contains("256 facts"));
+    assert!(messages(&checks(5, &|_| facts(0, 256))).contains("1024 conditions"));
+    let watch = |count: usize| {
+        let paths: Vec<String> = (0..count).map(|n| format!("\"/bin/p{n}\"")).collect();
+        checks(1, &|_| format!("process = [{}]", paths.join(",")))
+    };
+    assert!(Policy::parse(&watch(64), &names()).is_ok());
+    assert!(messages(&watch(65)).contains("64 processes"));
+    let ports = |count: usize| {
+        let ports: Vec<String> = (1..=count).map(|n| format!("\"tcp:{n}\"")).collect();
+        let ports = ports.join(",");
+        format!("version = 1\n[[allow]]\nid = \"a\"\nfrom = \"*\"\nto = \"*\"\nports = [{ports}]\n")
+    };
+    assert!(Policy::parse(&ports(64), &names()).is_ok());
+    assert!(messages(&ports(65)).contains("64 ports"));
+}
+
+#[test]
 fn a_policy_is_rebuilt_from_its_pins() {
     let (policy, _) = Policy::parse(GOOD, &names()).unwrap();
     let rebuilt = Policy::from_pinned(GOOD, policy.pins()).unwrap();

@@ -273,7 +273,8 @@ fn moments() -> impl Strategy<Value = (u64, Model)> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 1_000,
+        // PROPTEST_CASES asks for more.
+        cases: ProptestConfig::default().cases.max(1_000),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

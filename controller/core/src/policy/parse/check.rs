@@ -1,6 +1,6 @@
 //! `[posture.NAME]`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -19,6 +19,13 @@ const MAX_AGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 
 /// Checks of one policy: every device is held against each.
 const CHECKS: usize = 64;
+
+/// Conditions of all checks together. Their verdicts travel in one message.
+const CONDITIONS: usize = 1_024;
+/// Systems that one check allows.
+const SYSTEMS: usize = 16;
+/// Bytes of a version requirement, and of the name of a system.
+const SHORT: usize = 63;
 
 /// Facts that are yes or no, and asked for by `= true`.
 const SWITCHES: [&str; 4] = [
@@ -72,9 +79,18 @@ pub(super) fn read(file: &Fields<'_, '_>, policy: &mut Policy, problems: &mut Pr
         }
         policy.checks.insert(name, check);
     }
-    if policy.checks.len() > CHECKS {
-        let message = format!("a policy has at most {CHECKS} posture checks");
-        problems.error(file.span_of("posture"), message, None);
+    let checks = policy.checks.values();
+    let conditions: Vec<&Condition> = checks.flat_map(|check| &check.conditions).collect();
+    let facts: BTreeSet<String> = conditions.iter().flat_map(|c| c.facts()).collect();
+    for (count, most, what) in [
+        (policy.checks.len(), CHECKS, "posture checks"),
+        (conditions.len(), CONDITIONS, "conditions in its checks"),
+        (facts.len(), limits::FACTS, "facts to ask for"),
+    ] {
+        if count > most {
+            let message = format!("a policy has at most {most} {what}, and this has {count}");
+            problems.error(file.span_of("posture"), message, None);
+        }
     }
 }
 
@@ -130,7 +146,7 @@ fn is_true(problems: &mut Problems<'_>, value: &Value<'_>, key: &str) -> bool {
 
 fn version(problems: &mut Problems<'_>, value: &Value<'_>) -> Option<VersionReq> {
     let text = string(problems, value)?;
-    let version = VersionReq::parse(text);
+    let version = VersionReq::parse(text).filter(|_| text.len() <= SHORT);
     if version.is_none() {
         let message = format!("`{}` is no version requirement", short(text));
         problems.error(value.span(), message, Some(VERSION_HELP.into()));
@@ -144,7 +160,7 @@ fn os(problems: &mut Problems<'_>, value: &Value<'_>) -> Option<Condition> {
     for (key, value) in systems {
         let name = key.get_ref().as_ref();
         let is_plain = !name.is_empty()
-            && name.len() <= limits::TEXT
+            && name.len() <= SHORT
             && name
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b));
@@ -160,8 +176,9 @@ fn os(problems: &mut Problems<'_>, value: &Value<'_>) -> Option<Condition> {
             wanted.insert(name.to_owned(), Some(version));
         }
     }
-    if systems.is_empty() {
-        problems.error(value.span(), "`os` allows no system at all", None);
+    if systems.is_empty() || systems.len() > SYSTEMS {
+        let message = format!("`os` allows 1 to {SYSTEMS} systems");
+        problems.error(value.span(), message, None);
     }
     (!wanted.is_empty()).then_some(Condition::Os(wanted))
 }
@@ -226,6 +243,10 @@ fn custom_fact(
     } else {
         let text = string(problems, value)?;
         match Comparator::split(text) {
+            None if text.len() > limits::TEXT => {
+                problems.error(value.span(), "the text is too long", None);
+                return None;
+            }
             None => Wanted::Is(FactValue::Text(text.to_owned())),
             Some((comparator, number)) => match number.parse::<i64>() {
                 Ok(number) => Wanted::Number(comparator, number),

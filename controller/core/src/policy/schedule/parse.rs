@@ -9,6 +9,8 @@ use crate::policy::suggest;
 
 /// Windows of one schedule.
 const WINDOWS: usize = 32;
+/// Bytes of one schedule.
+const BYTES: usize = 1_024;
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
@@ -32,6 +34,9 @@ impl Schedule {
     /// Reads windows, separated by commas, and the time zone behind them. Days may be left out
     /// (every day) and listed (`Mon,Wed 08:00-10:00 UTC`).
     pub(crate) fn parse(text: &str) -> Result<Self, ScheduleError> {
+        if text.len() > BYTES {
+            return error(format!("a schedule has at most {BYTES} characters"), None);
+        }
         let Some((windows, zone)) = text.trim().rsplit_once(char::is_whitespace) else {
             return error(format!("`{text}` is no schedule"), Some(FORM));
         };
