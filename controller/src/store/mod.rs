@@ -4,6 +4,9 @@
 //! after an unclean stop. So nothing here is the truth: what is missing is caught up from the journal
 //! at start, and a store that cannot be opened or read is set aside and rebuilt.
 //!
+//! sled may also come back with some pages of the past and some of the present. So the hard rows carry
+//! a digest of all of them, in the same batch; rows that do not add up to it are damage like any other.
+//!
 //! One tree; the first byte of a key tells hard rows (the fold of the journal, with the generation
 //! and hash they were folded up to, in the same atomic batch) from soft ones (lost is unknown).
 
@@ -11,6 +14,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use gatereeve_controller_core::audit::chain::chain;
 use gatereeve_controller_core::output::TableWrites;
 use gatereeve_controller_core::state::State;
 use gatereeve_controller_core::state::soft::SoftState;
@@ -25,6 +29,8 @@ mod tests;
 
 /// Memory that sled may use for its cache, in bytes.
 const CACHE: u64 = 64 * 1024 * 1024;
+/// The key of the hard rows' digest.
+const DIGEST: [u8; 1] = [0];
 /// First byte of the keys of hard rows.
 const HARD: u8 = 1;
 /// First byte of the keys of soft rows.
@@ -115,9 +121,18 @@ impl Store {
     }
 
     fn read(self) -> Result<Loaded, OpenError> {
-        let rows = catch_unwind(AssertUnwindSafe(|| self.rows(HARD)))
-            .unwrap_or_else(|_| Err("sled panicked on reading them".to_owned()))
-            .map_err(OpenError::Corrupt)?;
+        let (rows, digest) = catch_unwind(AssertUnwindSafe(|| {
+            Ok((self.rows(HARD)?, self.stored_digest()?))
+        }))
+        .unwrap_or_else(|_| Err("sled panicked on reading them".to_owned()))
+        .map_err(OpenError::Corrupt)?;
+        let found = rows.iter().fold([0; 32], |digest, (key, value)| {
+            xor(digest, digest_of(key, value))
+        });
+        if found != digest {
+            let why = "the rows do not match their digest: some of them are missing or old";
+            return Err(OpenError::Corrupt(why.to_owned()));
+        }
         let state = if rows.is_empty() {
             State::empty()
         } else {
@@ -145,12 +160,46 @@ impl Store {
             .collect()
     }
 
-    /// Writes hard rows in one atomic batch.
+    /// All zero where there is none, as for no rows at all.
+    fn stored_digest(&self) -> Result<[u8; 32], String> {
+        match self.db.get(DIGEST).map_err(|error| error.to_string())? {
+            None => Ok([0; 32]),
+            Some(bytes) => <[u8; 32]>::try_from(bytes.as_ref())
+                .map_err(|_| "the digest of the rows is malformed".to_owned()),
+        }
+    }
+
+    /// Writes hard rows in one atomic batch. One thread at a time.
     ///
     /// # Errors
     /// [`StoreError::Failed`].
     pub fn write_hard(&self, writes: TableWrites) -> Result<(), StoreError> {
-        self.write(HARD, writes)
+        let digest = catch_unwind(AssertUnwindSafe(|| self.digest_after(&writes)))
+            .unwrap_or_else(|_| Err("sled panicked on a read".to_owned()))
+            .map_err(StoreError::Failed)?;
+        let mut batch = batch_of(HARD, writes);
+        batch.insert(DIGEST.as_slice(), digest.as_slice());
+        self.apply(batch)
+    }
+
+    /// The digest of the hard rows once these writes are done. A key that is written twice counts as
+    /// the batch has it: the last write stands.
+    fn digest_after(&self, writes: &TableWrites) -> Result<[u8; 32], String> {
+        let last: BTreeMap<&[u8], Option<&[u8]>> = writes
+            .iter()
+            .map(|(key, value)| (key.as_slice(), value.as_deref()))
+            .collect();
+        let mut digest = self.stored_digest()?;
+        for (key, value) in last {
+            let old = self.db.get([[HARD].as_slice(), key].concat());
+            if let Some(old) = old.map_err(|error| error.to_string())? {
+                digest = xor(digest, digest_of(key, &old));
+            }
+            if let Some(value) = value {
+                digest = xor(digest, digest_of(key, value));
+            }
+        }
+        Ok(digest)
     }
 
     /// Writes soft rows.
@@ -158,18 +207,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Failed`].
     pub fn write_soft(&self, writes: TableWrites) -> Result<(), StoreError> {
-        self.write(SOFT, writes)
+        self.apply(batch_of(SOFT, writes))
     }
 
-    fn write(&self, kind: u8, writes: TableWrites) -> Result<(), StoreError> {
-        let mut batch = sled::Batch::default();
-        for (key, value) in writes {
-            let key = [[kind].as_slice(), &key].concat();
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
+    fn apply(&self, batch: sled::Batch) -> Result<(), StoreError> {
         catch_unwind(AssertUnwindSafe(|| self.db.apply_batch(batch)))
             .map_err(|_| StoreError::Failed("sled panicked on a write".to_owned()))?
             .map_err(|error| StoreError::Failed(error.to_string()))
@@ -194,7 +235,7 @@ impl Store {
             .iter()
             .filter(|(key, value)| present.get(*key) != Some(value))
             .map(|(key, value)| (key.clone(), Some(value.clone())));
-        self.write(HARD, gone.chain(put).collect())
+        self.write_hard(gone.chain(put).collect())
     }
 
     /// Makes what was written durable, as far as sled does.
@@ -208,6 +249,30 @@ impl Store {
             Err(_) => Err(StoreError::Failed("sled panicked on a flush".to_owned())),
         }
     }
+}
+
+fn batch_of(kind: u8, writes: TableWrites) -> sled::Batch {
+    let mut batch = sled::Batch::default();
+    for (key, value) in writes {
+        let key = [[kind].as_slice(), &key].concat();
+        match value {
+            Some(value) => batch.insert(key, value),
+            None => batch.remove(key),
+        }
+    }
+    batch
+}
+
+/// What one row adds to the digest; the length keeps key and value apart.
+fn digest_of(key: &[u8], value: &[u8]) -> [u8; 32] {
+    let length = (key.len() as u64).to_be_bytes();
+    chain(&[0; 32], &[length.as_slice(), key, value].concat())
+}
+
+fn xor(a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+    let mut sum = a;
+    sum.iter_mut().zip(b).for_each(|(to, from)| *to ^= from);
+    sum
 }
 
 enum OpenError {
