@@ -161,23 +161,30 @@ impl Conntrack {
         }
     }
 
-    /// The flow, unless it has been idle for too long.
-    pub(super) fn find(&mut self, key: &FlowKey, now: Mono) -> Option<&mut Flow> {
-        let flow = self.flows.peek_mut(key)?;
+    /// Where the flow is, unless it has been idle for too long; good until the next removal.
+    pub(super) fn find(&mut self, key: &FlowKey, now: Mono) -> Option<usize> {
+        let place = self.flows.place(key)?;
+        let flow = self.flows.at(place)?;
         if flow.is_idle(key.asked_of_rules(flow.opener).0, now) {
             self.remove(key);
             return None;
         }
-        self.flows.peek_mut(key)
+        Some(place)
     }
 
-    pub(super) fn touch(&mut self, key: &FlowKey) {
-        self.flows.touch(key);
+    /// The flow at a place.
+    pub(super) fn at(&mut self, place: usize) -> Option<&mut Flow> {
+        self.flows.at(place)
+    }
+
+    /// Counts as use: the flow is the last to make room.
+    pub(super) fn touch(&mut self, place: usize) {
+        self.flows.touch(place);
     }
 
     /// Tracks a flow. `false` where the budget of all peers is spent and this peer has no flow to give up.
     pub(super) fn insert(&mut self, key: FlowKey, flow: Flow) -> bool {
-        let grows = self.flows.peek_mut(&key).is_none() && !self.flows.is_full();
+        let grows = self.flows.place(&key).is_none() && !self.flows.is_full();
         if grows && !self.budget.take() && self.flows.remove_oldest().is_none() {
             return false;
         }

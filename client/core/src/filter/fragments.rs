@@ -61,7 +61,8 @@ impl Fragments {
     }
 
     pub(super) fn find(&mut self, key: &DatagramKey, now: Mono) -> Option<Verdict> {
-        let verdict = *self.0.peek_mut(key)?;
+        let place = self.0.place(key)?;
+        let verdict = *self.0.at(place)?;
         if now.since(verdict.at) >= KEPT_FOR {
             self.0.remove(key);
             return None;

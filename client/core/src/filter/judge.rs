@@ -115,7 +115,7 @@ impl PeerFilter {
                     state.fragments.forget(&datagram);
                     return Err(DropReason::BadFragment);
                 }
-                if !self.covered(state, &verdict.flow, now) {
+                if self.covered(state, &verdict.flow, now).is_none() {
                     return Err(DropReason::FragmentWithoutVerdict);
                 }
             }
@@ -136,7 +136,7 @@ impl PeerFilter {
                 let is_ours =
                     quoted.source == packet.destination && quoted.destination == packet.source;
                 let flow = FlowKey::quoted(&quoted, direction);
-                return if is_ours && self.covered(state, &flow, now) {
+                return if is_ours && self.covered(state, &flow, now).is_some() {
                     Ok(())
                 } else {
                     Err(DropReason::UntrackedError)
@@ -147,13 +147,13 @@ impl PeerFilter {
             Transport::Udp { .. } | Transport::Other { .. } => (None, false),
         };
         let key = FlowKey::of(packet, direction).ok_or(DropReason::Malformed)?;
-        if self.covered(state, &key, now)
-            && let Some(flow) = state.flows.find(&key, now)
+        if let Some(place) = self.covered(state, &key, now)
+            && let Some(flow) = state.flows.at(place)
             // The other side's SYN is no reply: it asks for a connection of its own.
             && !(flow.opener != direction && flags.is_some_and(TcpFlags::opens))
         {
             flow.saw(direction, flags, now);
-            state.flows.touch(&key);
+            state.flows.touch(place);
             return Ok(());
         }
         if is_reply_only {
@@ -173,27 +173,22 @@ impl PeerFilter {
         }
     }
 
-    /// Whether the flow is tracked and its opener's rules still allow it. It is judged again when the
-    /// table has moved or the rule's end has passed; a flow that fails is forgotten.
-    fn covered(&self, state: &mut FilterState, key: &FlowKey, now: Mono) -> bool {
-        let Some(flow) = state.flows.find(key, now) else {
-            return false;
-        };
+    /// Where the flow is, if it is tracked and its opener's rules still allow it. It is judged again when
+    /// the table has moved or the rule's end has passed; a flow that fails is forgotten.
+    fn covered(&self, state: &mut FilterState, key: &FlowKey, now: Mono) -> Option<usize> {
+        let place = state.flows.find(key, now)?;
+        let flow = state.flows.at(place)?;
         if flow.serial == self.serial && now < flow.end {
-            return true;
+            return Some(place);
         }
         let (protocol, port) = key.asked_of_rules(flow.opener);
-        match self.rules(flow.opener).allow(protocol, port, now) {
-            Some((rule, end)) => {
-                (flow.rule, flow.end) = (rule, end);
-                (flow.serial, flow.generation) = (self.serial, self.generation);
-                true
-            }
-            None => {
-                state.flows.remove(key);
-                false
-            }
+        if let Some((rule, end)) = self.rules(flow.opener).allow(protocol, port, now) {
+            (flow.rule, flow.end) = (rule, end);
+            (flow.serial, flow.generation) = (self.serial, self.generation);
+            return Some(place);
         }
+        state.flows.remove(key);
+        None
     }
 
     fn rules(&self, direction: Direction) -> &Rules {

@@ -44,17 +44,19 @@ impl<K: Ord + Copy, V> Lru<K, V> {
         self.len() >= self.capacity
     }
 
-    /// The value, without counting as use.
-    pub(super) fn peek_mut(&mut self, key: &K) -> Option<&mut V> {
-        let place = *self.places.get(key)?;
+    /// Where the entry is, for [`Self::at`] and [`Self::touch`]; good until the next removal.
+    pub(super) fn place(&self, key: &K) -> Option<usize> {
+        self.places.get(key).copied()
+    }
+
+    /// The value at a place, without counting as use.
+    pub(super) fn at(&mut self, place: usize) -> Option<&mut V> {
         self.nodes.get_mut(place).map(|node| &mut node.value)
     }
 
-    /// Makes the entry the most recently used.
-    pub(super) fn touch(&mut self, key: &K) {
-        if let Some(place) = self.places.get(key).copied()
-            && place != self.newest
-        {
+    /// Makes the entry at a place the most recently used.
+    pub(super) fn touch(&mut self, place: usize) {
+        if place != self.newest && place < self.nodes.len() {
             self.unlink(place);
             self.link(place);
         }
@@ -62,9 +64,11 @@ impl<K: Ord + Copy, V> Lru<K, V> {
 
     /// Puts an entry in, in place of the oldest one where it is full. Returns whether the count grew.
     pub(super) fn insert(&mut self, key: K, value: V) -> bool {
-        if let Some(old) = self.peek_mut(&key) {
-            *old = value;
-            self.touch(&key);
+        if let Some(place) = self.place(&key) {
+            if let Some(old) = self.at(place) {
+                *old = value;
+            }
+            self.touch(place);
             return false;
         }
         let evicted = self.is_full() && self.remove_oldest().is_some();
@@ -165,7 +169,9 @@ mod tests {
                         model.push((key, step));
                     }
                     1 => {
-                        lru.touch(&key);
+                        if let Some(place) = lru.place(&key) {
+                            lru.touch(place);
+                        }
                         if let Some(at) = at {
                             let entry = model.remove(at);
                             model.push(entry);
@@ -181,7 +187,8 @@ mod tests {
                 prop_assert_eq!(lru.len(), model.len());
                 prop_assert_eq!(lru.oldest().map(|(k, v)| (*k, *v)), model.first().copied());
                 for (key, value) in &model {
-                    prop_assert_eq!(lru.peek_mut(key).copied(), Some(*value));
+                    let place = lru.place(key).unwrap();
+                    prop_assert_eq!(lru.at(place).copied(), Some(*value));
                 }
             }
         }

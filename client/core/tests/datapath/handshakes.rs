@@ -126,10 +126,9 @@ fn both_may_begin_at_once() {
 fn a_flood_of_handshakes_is_bounded_and_others_get_through() {
     let mut world = World::pair(&["udp:53"]);
     let ours = secret(1, 1);
-    let stranger = NoiseTunnels
+    let mut stranger = NoiseTunnels
         .create(&secret(9, 1), &ours.public(), 5, world.now)
         .unwrap();
-    let mut stranger = stranger;
     let flooder: SocketAddr = "203.0.113.66:1".parse().unwrap();
     let before = world.seen.len();
     for _ in 0..500 {
@@ -142,6 +141,38 @@ fn a_flood_of_handshakes_is_bounded_and_others_get_through() {
     assert_eq!(world.drops(1, "handshake_rate"), 495);
     world.send(0, &query());
     assert_eq!(world.received(1), [query()]);
+}
+
+#[test]
+fn under_load_a_sender_proves_its_address_first() {
+    let mut world = World::pair(&["udp:53"]);
+    let ours = secret(1, 1).public();
+    let mut stranger = NoiseTunnels
+        .create(&secret(9, 1), &ours, 5, world.now)
+        .unwrap();
+    for source in 0..240_u8 {
+        for _ in 0..5 {
+            let mut out = [0; 148];
+            stranger.initiate(world.now, &mut out).unwrap();
+            let from = SocketAddr::from(([198, 51, 100, source], 1));
+            world.arrive(1, from, &out);
+        }
+    }
+    assert_eq!(world.drops(1, "unknown_key"), 1_000);
+    assert_eq!(world.drops(1, "under_load"), 200);
+    assert!(
+        world
+            .take_wire()
+            .iter()
+            .all(|(_, _, bytes)| bytes.len() == 64)
+    );
+    world.send(0, &query());
+    assert_eq!(world.drops(1, "under_load"), 201);
+    assert!(world.received(1).is_empty());
+    let learned = world.nodes[0].path.peer_stats()[0].endpoint;
+    assert_eq!(learned, None, "a cookie proves nothing");
+    world.pass(Duration::from_secs(6));
+    assert_eq!(world.received(1), [query()], "with the cookie it gets in");
 }
 
 #[test]
