@@ -151,10 +151,10 @@ impl Joined {
         tokio::select! {
             biased;
             Some(serial) = self.enforced.recv() => Input::Enforced(serial),
-            event = control => Input::Control(event.unwrap_or_else(|| ControlEvent::Disconnected {
+            event = control => Input::Control(Box::new(event.unwrap_or_else(|| ControlEvent::Disconnected {
                 error: "the connection has ended".into(),
                 mismatch: false,
-            })),
+            }))),
             Some(collected) = self.collected.recv() => Input::Collected(collected),
         }
     }
@@ -200,7 +200,7 @@ impl Joined {
             }
             Output::Send(message) => {
                 if let Some((link, _)) = &self.link {
-                    let job = Job::Send(Arc::clone(link), message);
+                    let job = Job::Send(Arc::clone(link), Box::new(message));
                     self.saver.job(job).await;
                 }
             }

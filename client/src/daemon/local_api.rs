@@ -44,7 +44,7 @@ pub(super) fn listen(config: &Config, shutdown: &Shutdown) -> Result<mpsc::Recei
     });
     let serve = local_socket::serve(listener, shutdown.clone(), move |caller, url, body| {
         let (calls, rights) = (calls.clone(), Arc::clone(&rights));
-        async move { respond(answer(&calls, &rights, caller, &url, &body).await) }
+        async move { respond(&answer(&calls, &rights, caller, &url, &body).await) }
     });
     shutdown.spawn(serve);
     Ok(inbox)
@@ -116,8 +116,8 @@ fn failed(exit_status: u8, message: String) -> LocalError {
     }
 }
 
-fn respond(result: Result<LocalReply, LocalError>) -> (u16, Vec<u8>) {
-    let (status, body) = match &result {
+fn respond(result: &Result<LocalReply, LocalError>) -> (u16, Vec<u8>) {
+    let (status, body) = match result {
         Ok(reply) => (200, serde_json::to_vec(reply)),
         Err(error) => {
             let status = match error.exit_status {

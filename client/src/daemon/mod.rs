@@ -73,7 +73,7 @@ pub fn run(arguments: &DaemonArgs, socket: PathBuf) -> Result<(), Failure> {
             let shutdown = Shutdown::new();
             shutdown.on_signals().context("cannot watch for signals")?;
             let daemon = Daemon::start(config, shutdown).await?;
-            daemon.run().await
+            Box::pin(daemon.run()).await
         })
         .map_err(|error| Failure::failed(&error))
 }
@@ -103,7 +103,7 @@ enum Input {
     Stop,
     Timeout,
     Enforced(u64),
-    Control(ControlEvent),
+    Control(Box<ControlEvent>),
     Event(DataPathEvent),
     Collected(collector::Collected),
     Interfaces,
@@ -164,10 +164,11 @@ impl Daemon {
 
     async fn run(mut self) -> Result<()> {
         loop {
-            match self.next().await {
-                Input::Stop => break,
-                input => self.take(input).await,
+            let input = self.next().await;
+            if matches!(input, Input::Stop) {
+                break;
             }
+            self.take(input).await;
             self.drain().await;
             self.settle().await;
         }
@@ -229,7 +230,7 @@ impl Daemon {
             }
             (Input::Timeout, Some(joined)) => joined.engine.handle_timeout(now),
             (Input::Enforced(serial), Some(joined)) => joined.engine.handle_enforced(serial, now),
-            (Input::Control(event), Some(joined)) => joined.take_control(event, &self.state, now),
+            (Input::Control(event), Some(joined)) => joined.take_control(*event, &self.state, now),
             (Input::Event(event), Some(joined)) => joined.engine.handle_event(event, now),
             (Input::Collected(collected), Some(joined)) => joined.take_collected(collected, now),
             // Stopping is the loop's; the rest is about a network that was left meanwhile.

@@ -112,13 +112,18 @@ fn answer(mut socket: &Socket, raw: bool, request: &[u8]) -> io::Result<bool> {
                     return Ok(true);
                 }
             }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => return Ok(false),
-                io::ErrorKind::Interrupted => {}
-                _ => return Err(error),
-            },
+            Err(error) if is_timeout(&error) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
 }
 
 /// Whether `packet` answers `request`. A raw IPv4 socket shows the IP header too; a datagram socket has

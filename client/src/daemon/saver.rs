@@ -24,7 +24,7 @@ pub enum Job {
     /// Write this.
     Save(Box<Stored>),
     /// Say this.
-    Send(Arc<ControlLink>, ClientMessage),
+    Send(Arc<ControlLink>, Box<ClientMessage>),
     /// Let go of this: it closes behind what was said.
     Close(Arc<ControlLink>),
 }
@@ -101,7 +101,7 @@ async fn run(
             match job {
                 Job::Save(_) => {}
                 Job::Send(link, message) => {
-                    if let Err(error) = link.send(message) {
+                    if let Err(error) = link.send(*message) {
                         tracing::debug!(%error, "a message to the controller is lost with its link");
                     }
                 }
