@@ -11,6 +11,7 @@ use gatereeve_client_core::datapath::{DataPath, DataPathEvent};
 use gatereeve_client_core::output::HostConfig;
 
 use super::workers::{Shared, Workers};
+use crate::routes::guard::Guard;
 use crate::routes::linux::HostNetwork;
 use crate::routes::{HostPlan, Place};
 use crate::tun::Tun;
@@ -24,6 +25,7 @@ struct Standing {
     workers: Workers,
     tun: Arc<LinuxTun>,
     plan: HostPlan,
+    guard: Result<Guard, String>,
 }
 
 /// The host, as far as the daemon changes it.
@@ -81,6 +83,9 @@ impl Host {
         if let Some(standing) = &mut self.standing {
             if standing.plan != plan {
                 self.network.apply(&plan).await?;
+                // The old table goes first: its name is taken for as long as it lives.
+                standing.guard = Err("being replaced".into());
+                standing.guard = guard(&plan);
                 standing.plan = plan;
             }
             return Ok(());
@@ -96,7 +101,12 @@ impl Host {
             undelivered: Arc::clone(&self.undelivered),
         })?;
         tracing::info!(interface = tun.name(), "taking part");
-        self.standing = Some(Standing { workers, tun, plan });
+        self.standing = Some(Standing {
+            guard: guard(&plan),
+            workers,
+            tun,
+            plan,
+        });
         Ok(())
     }
 
@@ -117,9 +127,28 @@ impl Host {
         self.network.remove().await
     }
 
+    /// What the host lacks of the protection it should have.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let problem = self.standing.as_ref()?.guard.as_ref().err()?;
+        Some(format!(
+            "packets for this device's overlay addresses that arrive outside the tunnel are not dropped ({problem}); \
+             they get no answer, but a datagram may reach an application"
+        ))
+    }
+
     /// Packets that came through the tunnel and that the host did not take.
     #[must_use]
     pub fn undelivered(&self) -> u64 {
         self.undelivered.load(Ordering::Relaxed)
     }
+}
+
+/// Guards the addresses of `plan`, or says why not: the device takes part all the same, and warns.
+fn guard(plan: &HostPlan) -> Result<Guard, String> {
+    Guard::new(&plan.tun, &plan.addresses).map_err(|error| {
+        let problem = format!("{error:#}");
+        tracing::warn!(error = %problem, "the overlay addresses are not guarded on other interfaces");
+        problem
+    })
 }

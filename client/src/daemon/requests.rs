@@ -87,6 +87,7 @@ impl Daemon {
         if let Some(joined) = &self.joined {
             joined.fill(&mut status);
         }
+        status.warnings.extend(self.host.warning());
         let shell_drops = [("tun_refused", self.host.undelivered())];
         for (reason, count) in self.udp.drops().into_iter().chain(shell_drops) {
             if count > 0 {

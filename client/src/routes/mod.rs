@@ -12,8 +12,9 @@
 //! The table has a route into the TUN device and, with a worse metric, an `unreachable` one. When the
 //! daemon crashes its TUN device goes away, and the `unreachable` route and the rules stay on purpose:
 //! overlay traffic fails instead of leaving in clear. The next start takes them over, `down` and a clean
-//! stop remove them. The default route and the table `main` are never touched.
+//! stop remove them. [`guard`] drops what arrives for the overlay addresses outside the tunnel. The default route and the table `main` are never touched.
 
+pub mod guard;
 pub mod interfaces;
 pub mod linux;
 
