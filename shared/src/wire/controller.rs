@@ -14,6 +14,10 @@ use crate::time::UnixMillis;
 
 messages!(
     /// A message from a controller to a client.
+    #[expect(
+        clippy::large_enum_variant,
+        reason = "one at a time is made, sent and dropped; an allocation would cost more than the copy"
+    )]
     ControllerMessage, limit limits::CONTROLLER_FRAME, {
         /// First on every connection; frozen for all versions.
         1 => Hello(ControllerHello),
