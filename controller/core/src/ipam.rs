@@ -66,3 +66,77 @@ fn seeds(device: &DeviceId) -> (u32, u128) {
         .for_each(|(to, from)| *to = *from);
     (u32::from_be_bytes(v4), u128::from_be_bytes(v6))
 }
+
+#[cfg(test)]
+mod tests {
+    use gatereeve_shared::generation::Generation;
+    use gatereeve_shared::identity::binding::KeyBinding;
+    use gatereeve_shared::identity::fingerprint::Fingerprint;
+    use gatereeve_shared::identity::identity_key::IdentityKey;
+    use gatereeve_shared::identity::wg_key::WgPublicKey;
+    use gatereeve_shared::ids::DeviceName;
+    use gatereeve_shared::time::UnixMillis;
+    use gatereeve_shared::wire::client::KeyUpdate;
+
+    use super::*;
+    use crate::audit::entry::{Actor, AuditEntry};
+    use crate::audit::record::Record;
+    use crate::change::Change;
+    use crate::state::device::{Device, DeviceStatus};
+
+    /// Adds a device with the addresses it is given, if there are any.
+    fn add(prefixes: &OverlayPrefixes, state: &mut State, n: u8) -> Option<OverlayAddresses> {
+        let key = IdentityKey::from_seed(&[n; 32]);
+        let id = key.public().device_id();
+        let addresses = allocate(prefixes, state, &id)?;
+        let network = Fingerprint([0; 32]);
+        let device = Device {
+            id,
+            identity: key.public(),
+            name: DeviceName::new(format!("d{n}")).ok()?,
+            addresses,
+            tags: BTreeSet::new(),
+            user: None,
+            status: DeviceStatus::Approved,
+            ephemeral: false,
+            keys: KeyUpdate {
+                current: KeyBinding::sign(&key, &network, WgPublicKey([n; 32]), 1),
+                next: None,
+            },
+            enrolled_at: UnixMillis(0),
+            key_expires: None,
+        };
+        let record = Record {
+            generation: Generation::default(),
+            at: UnixMillis(0),
+            actor: Actor::System,
+            change: Change::DeviceAdded {
+                device: Box::new(device),
+                invite: None,
+            },
+            audit: AuditEntry::done("test", ""),
+        };
+        state.apply(&record, [0; 32]);
+        Some(addresses)
+    }
+
+    #[test]
+    fn a_prefix_is_used_up_to_its_last_address_and_no_further() {
+        let prefixes = OverlayPrefixes {
+            v4: "10.9.0.0/28".parse().unwrap(),
+            v6: "fd00:9::/124".parse().unwrap(),
+        };
+        let mut state = State::empty();
+        let given: Vec<_> = (1..=20)
+            .filter_map(|n| add(&prefixes, &mut state, n))
+            .collect();
+        assert_eq!(given.len(), 14);
+        let v4: BTreeSet<_> = given.iter().map(|a| a.v4).collect();
+        let v6: BTreeSet<_> = given.iter().map(|a| a.v6).collect();
+        assert_eq!((v4.len(), v6.len()), (14, 14));
+        assert!(given.iter().all(|a| prefixes.v4.contains(&a.v4)));
+        assert!(given.iter().all(|a| prefixes.v6.contains(&a.v6)));
+        assert!(!v4.contains(&"10.9.0.0".parse().unwrap()));
+        assert!(!v4.contains(&"10.9.0.15".parse().unwrap()));
+    }
+}

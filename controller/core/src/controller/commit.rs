@@ -50,7 +50,7 @@ pub(super) enum Effect {
     /// This policy is in force.
     Policy(Arc<Policy>),
     /// A connection has become a device.
-    Enrolled(SessionId),
+    Enrolled(SessionId, DeviceId),
     /// Tell a device's connections how it stands.
     Tell(DeviceId),
     /// Tell a device's connections how it stands, and close them.
@@ -120,17 +120,15 @@ impl Controller {
         self.stage(actor, Change::Noted, audit, Vec::new(), now);
     }
 
-    /// The answer to [`Output::Append`]: durable, or why not. A failure drops all that was staged
-    /// behind it; answers for those tickets are ignored.
+    /// The answer to [`Output::Append`]: durable, or why not. A failure drops what was staged from
+    /// that record on; what is in flight before it stays. Answers for dropped tickets are ignored.
     pub fn handle_appended(&mut self, ticket: u64, result: Result<(), String>, now: Now) {
-        let Some(front) = self.in_flight.front() else {
+        let mut tickets = self.in_flight.iter();
+        let Some(at) = tickets.position(|in_flight| in_flight.ticket == ticket) else {
             return;
         };
-        if ticket < front.ticket {
-            return;
-        }
         match result {
-            Ok(()) if ticket == front.ticket => {
+            Ok(()) if at == 0 => {
                 self.journal_error = None;
                 if let Some(in_flight) = self.in_flight.pop_front() {
                     self.apply(in_flight, now);
@@ -138,16 +136,28 @@ impl Controller {
             }
             Ok(()) => tracing::error!(ticket, "the journal answers out of order"),
             Err(error) => {
-                // Whatever failed, nothing staged from here on has a place to stand on.
                 tracing::error!(%error, "the journal refuses a record");
-                let dropped = std::mem::take(&mut self.in_flight);
-                self.staged = self.picture.state.clone();
-                self.staged_policy = Arc::clone(&self.picture.policy);
+                let dropped = self.in_flight.split_off(at);
+                self.stage_again();
                 for in_flight in dropped {
                     self.retry(&in_flight.record, now);
                     self.fail(in_flight.effects, &error);
                 }
                 self.journal_error = Some(error);
+            }
+        }
+    }
+
+    /// Makes what is staged from what is in force and what is still in flight.
+    fn stage_again(&mut self) {
+        self.staged = self.picture.state.clone();
+        self.staged_policy = Arc::clone(&self.picture.policy);
+        for in_flight in &self.in_flight {
+            self.staged.apply(&in_flight.record, in_flight.hash);
+            for effect in &in_flight.effects {
+                if let Effect::Policy(policy) = effect {
+                    self.staged_policy = Arc::clone(policy);
+                }
             }
         }
     }
@@ -191,7 +201,7 @@ impl Controller {
                 Effect::Policy(_) => {}
                 Effect::Reply(request, reply) => self.reply(request, Ok(reply)),
                 Effect::Committed(ask) => asked = Some(ask),
-                Effect::Enrolled(session) => self.confirm_enrolled(session, now),
+                Effect::Enrolled(session, device) => self.confirm_enrolled(session, device, now),
                 Effect::Tell(device) => self.tell_standing(&device, now),
                 Effect::End(device, standing) => self.end_sessions(&device, standing),
             }
@@ -318,7 +328,7 @@ impl Controller {
                     let error = CommandError::new(ErrorCode::Failed, message.clone());
                     self.reply(request, Err(error));
                 }
-                Effect::Enrolled(session) => self.send(
+                Effect::Enrolled(session, _) => self.send(
                     session,
                     ControllerMessage::Enrolled(EnrollReply::Refused(Refusal {
                         code: RefusalCode::Unavailable,

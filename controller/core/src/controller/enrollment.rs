@@ -172,7 +172,7 @@ impl Controller {
             invite: Some(invite.id),
             ephemeral: invite.ephemeral,
         };
-        let effects = vec![Effect::Enrolled(session)];
+        let effects = vec![Effect::Enrolled(session, device)];
         if let Err(why) = self.admit(Actor::Device(device), admission, audit, effects, now) {
             self.refuse_enrollment(session, RefusalCode::Unavailable, why);
         }
@@ -221,10 +221,17 @@ impl Controller {
     }
 
     /// The journal has the device: tell the connection that asked.
-    pub(super) fn confirm_enrolled(&mut self, session: SessionId, now: Now) {
+    pub(super) fn confirm_enrolled(&mut self, session: SessionId, device: DeviceId, now: Now) {
         if let Some(known) = self.sessions.get(&session) {
             let standing = self.standing(&known.device, now);
             self.answer_enrollment(session, EnrollReply::Done(standing));
+        }
+        // Whoever lost the connection that asked, and came back before the answer, hears it too.
+        for other in self.greeted(&device) {
+            if other != session {
+                let standing = self.standing(&device, now);
+                self.send(other, ControllerMessage::Standing(standing));
+            }
         }
     }
 

@@ -142,7 +142,7 @@ impl Controller {
     }
 
     /// All connections of a device that have said hello.
-    fn greeted(&self, device: &DeviceId) -> Vec<SessionId> {
+    pub(super) fn greeted(&self, device: &DeviceId) -> Vec<SessionId> {
         self.sessions
             .iter()
             .filter(|(_, session)| session.device == *device && session.phase != Phase::Fresh)

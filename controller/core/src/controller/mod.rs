@@ -77,7 +77,7 @@ impl DeviceLimits {
     fn new(now: Mono) -> Self {
         Self {
             attach: Bucket::new(10, 1, Duration::from_secs(60), now),
-            keys: Bucket::new(10, 1, Duration::from_secs(60), now),
+            keys: Bucket::new(20, 1, Duration::from_secs(5), now),
             verdicts: Bucket::new(20, 1, Duration::from_secs(5), now),
         }
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gatereeve_shared::ids::{CheckName, DeviceId, DeviceName, RuleId};
+use gatereeve_shared::limits;
 use gatereeve_shared::policy::port::PortSpec;
 use gatereeve_shared::posture::verdict::Verdict;
 use gatereeve_shared::time::UnixMillis;
@@ -141,7 +142,22 @@ pub(crate) fn judge(
     evaluate(policy, report, now)
         .into_iter()
         .filter(|(check, _)| concerned.contains(check))
+        .map(|(check, verdict)| (check, bounded(verdict)))
         .collect()
+}
+
+/// A verdict whose words are short: part of them is the device's own.
+fn bounded(mut verdict: Verdict) -> Verdict {
+    if let Verdict::NonCompliant { failures } = &mut verdict {
+        for failure in failures {
+            for text in [&mut failure.wanted, &mut failure.found] {
+                if let Some((cut, _)) = text.char_indices().nth(limits::TEXT) {
+                    text.truncate(cut);
+                }
+            }
+        }
+    }
+    verdict
 }
 
 /// The checks that are met, whatever until.

@@ -169,7 +169,7 @@ impl Controller {
     }
 
     /// How all devices with a report do on the checks of a policy that is about to be in force;
-    /// only those that meet something.
+    /// only what is met, the rest says itself.
     pub(super) fn judge_all(
         &self,
         policy: &crate::policy::Policy,
@@ -180,8 +180,9 @@ impl Controller {
             .values()
             .filter_map(|device| {
                 let report = self.soft.devices.get(&device.id)?.report.as_ref()?;
-                let verdicts = judge(policy, device, Some(report), now);
-                (!met(Some(&verdicts)).is_empty()).then_some((device.id, verdicts))
+                let mut verdicts = judge(policy, device, Some(report), now);
+                verdicts.retain(|_, verdict| matches!(verdict, Verdict::Compliant { .. }));
+                (!verdicts.is_empty()).then_some((device.id, verdicts))
             })
             .collect()
     }

@@ -84,3 +84,65 @@ fn fill<T: Serialize>(items: impl Iterator<Item = T>) -> Vec<Vec<T>> {
     }
     groups
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use gatereeve_shared::ids::{DeviceId, RuleId};
+    use gatereeve_shared::time::UnixMillis;
+    use gatereeve_shared::wire::controller::ControllerMessage;
+
+    use super::*;
+
+    fn id(n: u32) -> DeviceId {
+        let mut id = [0; 20];
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        DeviceId(id)
+    }
+
+    #[test]
+    fn a_long_update_comes_in_parts_that_fit_and_lose_nothing() {
+        let step = Step {
+            removed: (0..65_536).map(id).collect(),
+            ..Step::default()
+        };
+        let to = Generation::default();
+        let parts = updates(Some(to), to, step, None);
+        assert_eq!(parts.len(), 8);
+        let removed: BTreeSet<_> = parts.iter().flat_map(|part| &part.removed).collect();
+        assert_eq!(removed.len(), 65_536);
+        let more: Vec<_> = parts.iter().map(|part| part.more).collect();
+        assert_eq!(more.iter().filter(|more| !**more).count(), 1);
+        assert_eq!(more.last(), Some(&false));
+        for part in parts {
+            assert!(ControllerMessage::Map(part).to_frame().is_ok());
+        }
+    }
+
+    #[test]
+    fn an_empty_update_is_one_part() {
+        let to = Generation::default();
+        let parts = updates(None, to, Step::default(), None);
+        assert_eq!(parts.len(), 1);
+        assert!(!parts[0].more);
+    }
+
+    #[test]
+    fn renewals_of_many_long_rules_fit_their_frames() {
+        let rule = RuleId::new("r".repeat(63)).unwrap();
+        let peers: Vec<_> = (0..1000)
+            .map(|n| PeerRenewal {
+                device: id(n),
+                ingress: vec![(rule.clone(), UnixMillis::MAX); 256],
+                egress: vec![],
+            })
+            .collect();
+        let parts = renewals(Generation::default(), peers);
+        let total: usize = parts.iter().map(|part| part.peers.len()).sum();
+        assert_eq!(total, 1000);
+        for part in parts {
+            assert!(ControllerMessage::Renew(part).to_frame().is_ok());
+        }
+    }
+}

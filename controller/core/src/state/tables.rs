@@ -178,3 +178,25 @@ pub(super) fn read<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T, T
         None => Err(broken("it is empty".into())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broken_rows_are_errors_and_whole_ones_read_back() {
+        let rows = State::empty().to_tables();
+        assert_eq!(State::from_tables(rows.clone()), Ok(State::empty()));
+        let head = rows[0].1.clone();
+        let read = |rows: &[(&[u8], &[u8])]| State::from_tables(rows.iter().copied());
+        assert!(read(&[]).is_err(), "no head");
+        assert!(read(&[(b"h", &head[..head.len() - 1])]).is_err());
+        assert!(read(&[(b"h", &[&head[..], &[0]].concat())]).is_err());
+        let mut newer = head.clone();
+        newer[0] = 2;
+        assert!(read(&[(b"h", &newer)]).is_err());
+        for key in [&b"x"[..], b"", b"d", b"dx", b"p12"] {
+            assert!(read(&[(b"h", &head), (key, &head)]).is_err(), "{key:?}");
+        }
+    }
+}

@@ -212,6 +212,14 @@ impl World {
         Ok(())
     }
 
+    /// Answers a held append out of turn, as a full queue does.
+    pub(crate) fn refuse_at(&mut self, at: usize) {
+        let (ticket, _) = self.queue.remove(at).expect("a held append");
+        let result = Err("the queue is full".to_owned());
+        self.controller.handle_appended(ticket, result, self.now);
+        self.drain();
+    }
+
     /// Lets one held append through.
     pub(crate) fn release(&mut self) {
         if let Some((ticket, records)) = self.queue.pop_front() {

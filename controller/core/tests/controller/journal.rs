@@ -80,6 +80,33 @@ fn a_failed_append_drops_what_was_staged_behind_it() {
 }
 
 #[test]
+fn a_failure_leaves_what_is_in_flight_before_it() {
+    let mut world = World::standard(LAPTOP_TOO);
+    world.hold = true;
+    let to = |device: &str, name: &str| Command::DeviceRename {
+        device: device.into(),
+        name: DeviceName::new(name).unwrap(),
+    };
+    let first = world.start(to("web", "one"), None);
+    let second = world.start(to("one", "two"), None);
+    let third = world.start(to("two", "three"), None);
+    world.refuse_at(1);
+    for request in [second, third] {
+        assert!(world.replies[&request].is_err());
+    }
+    assert!(!world.replies.contains_key(&first));
+    // Staged on what is left.
+    let fourth = world.start(to("one", "four"), None);
+    world.hold = false;
+    world.drain();
+    for request in [first, fourth] {
+        assert!(world.replies[&request].is_ok());
+    }
+    assert_eq!(world.peers("db"), ["four"]);
+    world.check();
+}
+
+#[test]
 fn an_enrollment_that_cannot_be_kept_is_refused() {
     let mut world = World::new();
     let invite = world.invite(&[], None, 1);

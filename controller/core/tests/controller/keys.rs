@@ -33,19 +33,19 @@ fn takes(world: &mut World, keys: &KeyUpdate) -> bool {
 fn keys_rotate_forward_and_peers_are_told() {
     let mut world = World::standard(WEB_TO_DB);
     let rotating = update(&world, 1, 1, Some((50, 2)));
-    assert!(takes(&mut world, &rotating.clone()));
+    assert!(takes(&mut world, &rotating));
     let entry = |world: &World| {
         let map = world.clients["db"].map.clone().unwrap();
         map.peers[&world.id("web")].clone()
     };
     assert_eq!(entry(&world).next_key, rotating.next);
     let rotated = update(&world, 50, 2, None);
-    assert!(takes(&mut world, &rotated.clone()));
+    assert!(takes(&mut world, &rotated));
     assert_eq!(entry(&world).key, rotated.current);
     assert_eq!(entry(&world).next_key, None);
     // The old key does not come back, by message or by a new session.
     let old = update(&world, 1, 1, None);
-    assert!(!takes(&mut world, &old.clone()));
+    assert!(!takes(&mut world, &old));
     world.client("web").keys = old;
     world.connect("web");
     world.attach("web");
