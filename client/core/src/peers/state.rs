@@ -81,8 +81,14 @@ impl PeerState {
 
     /// Seals and sends a packet that passed, or keeps it until there is a session.
     pub(crate) fn send(&mut self, permit: &Permit, packet: &[u8], cx: &mut Context<'_>) {
-        let Some(to) = self.destination() else {
-            cx.shared.drops.count(DropReason::NoEndpoint);
+        let (Some(to), false) = (self.destination(), self.links.is_empty()) else {
+            let reason = if self.links.is_empty() {
+                DropReason::NoSession
+            } else {
+                DropReason::NoEndpoint
+            };
+            cx.shared.drops.count(reason);
+            Self::unreachable(packet, cx);
             return;
         };
         for position in 0..self.links.len() {
@@ -201,7 +207,6 @@ impl PeerState {
                 cx.out.commit_transmit(len, from);
                 // An old initiation could be replayed to a device that has been restarted, so the
                 // first data on the session moves the endpoint, not this.
-                self.endpoint.get_or_insert(from);
                 Ok(())
             }
             Ok(Opened::Established { len }) => {
@@ -318,8 +323,14 @@ impl PeerState {
                 Due::GiveUp => gave_up = true,
             }
         }
-        if gave_up && !self.links.iter().any(|link| link.timers.is_trying()) {
+        if self.links.iter().any(|link| link.timers.is_trying()) {
+            return;
+        }
+        if gave_up {
             self.give_up(cx);
+        } else if !self.queue.is_empty() {
+            // The links that were trying have gone with their keys: the new ones take over.
+            self.shake_hands(cx);
         }
     }
 
@@ -341,14 +352,19 @@ impl PeerState {
         }
         while let Some(bytes) = self.queue.pop() {
             cx.shared.drops.count(DropReason::HandshakeTimeout);
-            if let Ok(packet) = IpPacket::parse(&bytes) {
-                cx.shared
-                    .refuse(&bytes, &packet, Refusal::Unreachable, cx.now.mono, cx.out);
-            }
+            Self::unreachable(&bytes, cx);
         }
         cx.out.event(DataPathEvent::HandshakeGivenUp {
             device: self.device,
         });
+    }
+
+    /// Tells the application that sent `bytes` that the peer cannot be reached.
+    fn unreachable(bytes: &[u8], cx: &mut Context<'_>) {
+        if let Ok(packet) = IpPacket::parse(bytes) {
+            cx.shared
+                .refuse(bytes, &packet, Refusal::Unreachable, cx.now.mono, cx.out);
+        }
     }
 
     fn forget_sessions(&mut self, cx: &mut Context<'_>) {

@@ -79,6 +79,41 @@ fn what_waits_is_bounded_and_given_up_after_ninety_seconds() {
 }
 
 #[test]
+fn a_peer_that_cannot_be_reached_is_said_to_be() {
+    let mut world = World::pair(&["udp:53"]);
+    world.peer(0, 1).endpoints.clear();
+    world.publish(0);
+    world.send(0, &query());
+    assert_eq!(world.drops(0, "no_endpoint"), 1);
+    assert_eq!(world.received(0).len(), 1, "the answer");
+    // The other side knows where we are, and its data tells us where it is.
+    world.allow(1, 0, &["udp:53"], crate::world::FOREVER);
+    world.send(1, &samples::udp((v4(1), 9), (v4(0), 53), b"query"));
+    assert_eq!(world.received(0).len(), 1);
+    world.send(0, &query());
+    assert_eq!(world.received(1), [query()]);
+
+    world.peer(0, 1).keys = vec![(2, secret(0, 1).public())];
+    world.publish(0);
+    world.send(0, &query());
+    assert_eq!(world.drops(0, "no_session"), 1, "our own key is no peer's");
+    assert_eq!(world.received(0).len(), 1);
+}
+
+#[test]
+fn what_waits_survives_a_change_of_keys() {
+    let mut world = World::pair(&["udp:53"]);
+    world.peer(0, 1).keys = vec![(2, secret(1, 2).public())];
+    world.publish(0);
+    world.send(0, &query());
+    assert!(world.received(1).is_empty(), "not its key");
+    world.peer(0, 1).keys = vec![(1, secret(1, 1).public())];
+    world.publish(0);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.received(1), [query()]);
+}
+
+#[test]
 fn what_waited_is_judged_again() {
     let mut world = World::pair(&["udp:53", "udp:54"]);
     let other = samples::udp((v4(0), 9), (v4(1), 54), b"query");
