@@ -182,8 +182,11 @@ impl Bench {
             tags.push_str(&format!("\"tag:d{at}\", "));
         }
         let tags = tags.trim_end_matches(", ");
+        let declared: String = (0..self.devices.len())
+            .map(|at| format!("[tags.\"tag:d{at}\"]\n"))
+            .collect();
         format!(
-            "version = 1\n[[allow]]\nid = \"send\"\nfrom = [{tags}]\nto = [\"tag:server\"]\nports = [\"udp:{PORT}\"]\n"
+            "version = 1\n[tags.\"tag:server\"]\n{declared}[[allow]]\nid = \"send\"\nfrom = [{tags}]\nto = [\"tag:server\"]\nports = [\"udp:{PORT}\"]\n"
         )
     }
 

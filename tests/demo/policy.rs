@@ -16,6 +16,12 @@ pub(crate) fn first(agent: &Path, with_firewall: bool) -> String {
 [groups]
 engineering = ["alice@example.com", "bob@example.com"]
 
+[tags."tag:web"]
+owners = ["admin@example.com"]
+
+[tags."tag:db"]
+owners = ["admin@example.com"]
+
 [posture.workstation]
 process = ["{agent}"]
 custom.mdm_enrolled = true

@@ -9,7 +9,9 @@ use gatereeve_tests::traffic::tcp::{Download, TcpSource};
 use gatereeve_tests::traffic::udp::{UdpReceiver, UdpSender};
 use gatereeve_tests::world::{DeviceHost, World};
 
-use crate::scene::{LIMIT, QUIET, apply, ensure_closed, open_pair, pair, rule, wait_open, world};
+use crate::scene::{
+    LIMIT, QUIET, apply, ensure_closed, open_pair, pair, rule, tags, wait_open, world,
+};
 
 const CUT: Duration = Duration::from_secs(20);
 
@@ -36,10 +38,13 @@ pub(crate) fn posture_cuts_and_restores() -> anyhow::Result<()> {
     let other = world.device("other", &["--tag", "tag:other"])?;
     let _source = TcpSource::start(&server.namespace, 80)?;
     client.set_facts(r#"{ "healthy": true }"#)?;
-    let policy = "version = 1\n[posture.healthy]\ncustom.healthy = true\n\
+    let declared = tags(&["tag:client", "tag:other", "tag:server"]);
+    let policy = format!(
+        "version = 1\n{declared}[posture.healthy]\ncustom.healthy = true\n\
         [[allow]]\nid = \"asks\"\nfrom = [\"tag:client\"]\nto = [\"tag:server\"]\nports = [\"tcp:80\"]\nposture = [\"healthy\"]\n\
-        [[allow]]\nid = \"does-not-ask\"\nfrom = [\"tag:other\"]\nto = [\"tag:server\"]\nports = [\"tcp:80\"]\n";
-    apply(&world, policy)?;
+        [[allow]]\nid = \"does-not-ask\"\nfrom = [\"tag:other\"]\nto = [\"tag:server\"]\nports = [\"tcp:80\"]\n"
+    );
+    apply(&world, &policy)?;
     wait_open(&client, &server, 80)?;
     wait_open(&other, &server, 80)?;
     for bad in [r#"{ "healthy": false }"#, r#"{ "healthy": "yes" }"#, "{}"] {

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 
+use gatereeve_tests::clock::wait_for;
 use gatereeve_tests::traffic::tcp::TcpSource;
-use gatereeve_tests::world::DeviceHost;
+use gatereeve_tests::world::{DeviceHost, PATIENCE};
 
 use crate::scene::{apply, open_pair, pair, wait_open, world};
 
@@ -21,7 +22,10 @@ pub(crate) fn an_outsider_learns_nothing() -> anyhow::Result<()> {
     let about_server = traces(&world.controller.device("server")?, &server)?;
     // Positive control: the client does hold all of these.
     for trace in &about_server {
-        ensure!(knows(&client, trace)?, "the client holds {trace:?}");
+        // What only adds to the map is written a little later.
+        wait_for(&format!("the client to hold {trace:?}"), PATIENCE, || {
+            Ok(knows(&client, trace)?.then_some(()))
+        })?;
     }
     let about_client = traces(&world.controller.device("client")?, &client)?;
     for trace in about_server.iter().chain(&about_client) {

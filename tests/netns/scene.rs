@@ -19,10 +19,21 @@ pub(crate) fn world() -> anyhow::Result<World> {
     World::new(Profile::Dev)
 }
 
+/// Declares tags, as a policy has to before it speaks of them.
+pub(crate) fn tags(names: &[&str]) -> String {
+    names
+        .iter()
+        .map(|name| format!("[tags.\"{name}\"]\n"))
+        .collect()
+}
+
 /// A policy in which `from` may reach `to` at `ports`; `more` goes into the rule.
 pub(crate) fn rule(from: &str, to: &str, ports: &str, more: &str) -> String {
+    let mut names = vec![from, to];
+    names.dedup();
     format!(
-        "version = 1\n\n[[allow]]\nid = \"the-rule\"\nfrom = [\"{from}\"]\nto = [\"{to}\"]\nports = {ports}\n{more}\n"
+        "version = 1\n{}\n[[allow]]\nid = \"the-rule\"\nfrom = [\"{from}\"]\nto = [\"{to}\"]\nports = {ports}\n{more}\n",
+        tags(&names)
     )
 }
 

@@ -7,7 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,8 +34,9 @@ use crate::world::World;
 use crate::world::device::WIREGUARD_PORT;
 
 const INTERFACE: &str = "wg0";
-/// Where `wireguard-go` puts its sockets, whatever namespace it is in.
-const SOCKETS: &str = "/var/run/wireguard";
+/// Where `wireguard-go` puts its sockets (as `/var/run`, which is a link that would lead out of its
+/// mount namespace), whatever network namespace it is in.
+const SOCKETS: &str = "/run/wireguard";
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// What the session knows, shared with its thread.
@@ -233,6 +234,8 @@ fn start_wireguard(program: &Path, namespace: &Namespace) -> anyhow::Result<Proc
     })?;
     let mut command = Command::new(program);
     command.args(["--foreground", INTERFACE]);
+    // It explains at length that the kernel's own would be quicker.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
     let setting = Setting {
         namespace: Some(namespace.clone()),
         hostname: None,
