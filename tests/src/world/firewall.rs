@@ -22,9 +22,9 @@ pub fn nft() -> Option<PathBuf> {
 /// Drops whatever comes in unasked, but for WireGuard and what comes out of the tunnel.
 pub(super) fn raise(namespace: &Namespace) -> anyhow::Result<()> {
     let rules = format!(
-        "table inet host {{ chain input {{ type filter hook input priority 0; policy drop; \
-         iifname \"lo\" accept; iifname \"{TUN}\" accept; ct state established,related accept; \
-         meta l4proto ipv6-icmp accept; udp dport {WIREGUARD_PORT} accept; }} }}"
+        "table inet host {{\n chain input {{\n type filter hook input priority 0; policy drop;\n \
+         iifname {{ \"lo\", \"{TUN}\" }} accept\n ct state established,related accept\n \
+         meta l4proto ipv6-icmp accept\n udp dport {WIREGUARD_PORT} accept\n }}\n }}\n"
     );
     run(namespace, &[rules.as_str()])
 }
