@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{Handle, IpVersion, LinkUnspec, RouteMessageBuilder};
@@ -69,8 +70,13 @@ impl HostNetwork {
     /// # Errors
     /// When the kernel refuses; what was done so far stays, and [`Self::remove`] takes it away.
     pub async fn apply(&self, plan: &HostPlan) -> Result<()> {
-        let wanted_rules = self.rules_of(plan);
-        for prefix in [IpNet::V4(plan.prefixes.v4), IpNet::V6(plan.prefixes.v6)] {
+        let mut wanted_rules = self.rules_of(plan);
+        let mut prefixes = vec![IpNet::V4(plan.prefixes.v4), IpNet::V6(plan.prefixes.v6)];
+        if !has_ipv6() {
+            wanted_rules.retain(|rule| matches!(rule.family(), IpVersion::V4));
+            prefixes.retain(|prefix| prefix.addr().is_ipv4());
+        }
+        for prefix in prefixes.iter().copied() {
             self.add_route(prefix, None)
                 .await
                 .with_context(|| format!("cannot add the unreachable route for {prefix}"))?;
@@ -81,6 +87,7 @@ impl HostNetwork {
         self.remove_rules(&wanted_rules).await?;
 
         let index = self.link_index(&plan.tun).await?;
+        self.stay_silent(index).await;
         let up = LinkUnspec::new_with_index(index).mtu(plan.mtu).up().build();
         settled(self.handle.link().set(up).execute().await, &[])
             .with_context(|| format!("cannot bring {} up", plan.tun))?;
@@ -88,13 +95,22 @@ impl HostNetwork {
             (IpAddr::V4(plan.addresses.v4), 32),
             (IpAddr::V6(plan.addresses.v6), 128),
         ];
+        // Where the host has switched IPv6 off on new interfaces, its overlay traffic stays unreachable.
+        let usable = |is_ipv6: bool| !is_ipv6 || interface_has_ipv6(&plan.tun);
         for (address, length) in addresses {
+            if !usable(address.is_ipv6()) {
+                tracing::warn!(%address, interface = plan.tun, "IPv6 is switched off on this host; the overlay has IPv4 only");
+                continue;
+            }
             let request = self.handle.address().add(index, address, length);
             settled(request.execute().await, &[EEXIST])
                 .with_context(|| format!("cannot give {} the address {address}", plan.tun))?;
         }
         self.remove_addresses(index, plan).await?;
-        for prefix in [IpNet::V4(plan.prefixes.v4), IpNet::V6(plan.prefixes.v6)] {
+        for prefix in prefixes {
+            if !usable(prefix.addr().is_ipv6()) {
+                continue;
+            }
             self.add_route(prefix, Some(index))
                 .await
                 .with_context(|| format!("cannot route {prefix} into {}", plan.tun))?;
@@ -170,6 +186,9 @@ impl HostNetwork {
     async fn remove_rules(&self, keep: &[Rule]) -> Result<()> {
         let ours = self.place.priority..self.place.priority + 3;
         for version in [IpVersion::V4, IpVersion::V6] {
+            if matches!(version, IpVersion::V6) && !has_ipv6() {
+                continue;
+            }
             let rules = listed(self.handle.rule().get(version).execute()).await?;
             for message in rules {
                 let Some(rule) = Rule::read(&message).filter(|r| ours.contains(&r.priority)) else {
@@ -257,6 +276,19 @@ impl HostNetwork {
         Ok(())
     }
 
+    /// Keeps the kernel from giving the interface a link-local address, and from soliciting routers with
+    /// it: such packets have no place in the overlay.
+    async fn stay_silent(&self, index: u32) {
+        let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        let attribute = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![none])]);
+        let message = LinkUnspec::new_with_index(index)
+            .append_extra_attribute(attribute)
+            .build();
+        if let Err(error) = self.handle.link().set(message).execute().await {
+            tracing::debug!(%error, "the interface gets a link-local address");
+        }
+    }
+
     async fn link_index(&self, name: &str) -> Result<u32> {
         let mut links = std::pin::pin!(
             self.handle
@@ -273,6 +305,17 @@ impl HostNetwork {
         link.map(|message| message.header.index)
             .with_context(|| format!("there is no interface {name}"))
     }
+}
+
+/// Whether the kernel speaks IPv6 at all.
+fn has_ipv6() -> bool {
+    std::path::Path::new("/proc/sys/net/ipv6").exists()
+}
+
+/// Whether IPv6 is on for the interface; one without the switch is taken to have it.
+fn interface_has_ipv6(name: &str) -> bool {
+    let switch = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+    has_ipv6() && std::fs::read_to_string(switch).map_or(true, |off| off.trim() != "1")
 }
 
 /// The table `main`.

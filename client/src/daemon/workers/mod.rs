@@ -198,7 +198,9 @@ impl Worker {
                 .fetch_add(refused, Ordering::Relaxed);
         }
         for event in self.outbox.take_events() {
-            drop(self.shared.events.try_send(event));
+            if self.shared.events.try_send(event).is_err() {
+                tracing::trace!("a hint of the data path is lost");
+            }
         }
         self.outbox.clear();
         self.mark.done();
@@ -232,3 +234,6 @@ impl Worker {
 fn is_set(fd: &PollFd<'_>) -> bool {
     fd.any().unwrap_or(true)
 }
+
+#[cfg(test)]
+mod tests;
