@@ -32,16 +32,21 @@ impl Controller {
         now: Now,
     ) {
         let opened = Session::new(key, from, now.mono);
-        let same = self.sessions.values().filter(|s| s.device == opened.device);
-        let is_too_many = same.count() >= session::PER_DEVICE;
+        let device = opened.device;
+        let same = self.sessions.iter().filter(|(_, s)| s.device == device);
+        let same: Vec<_> = same.map(|(id, session)| (*id, session.phase)).collect();
         self.sessions.insert(session, opened);
-        if is_too_many {
-            self.close(
-                session,
-                RefusalCode::RateLimited,
-                "this key holds too many connections; close one of them",
-            );
-            return;
+        if same.len() >= session::PER_DEVICE {
+            // A device that comes back has lost its older connections, whether or not they have
+            // ended here yet.
+            let oldest = same.iter().find(|(_, phase)| *phase != Phase::Attached);
+            if let Some((oldest, _)) = oldest {
+                self.close(
+                    *oldest,
+                    RefusalCode::Replaced,
+                    "this key holds too many connections, so the oldest is closed",
+                );
+            }
         }
         let at = now.mono.saturating_add(session::IDLE);
         self.timers.set(Timer::Idle(session), at);

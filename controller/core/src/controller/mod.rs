@@ -218,6 +218,11 @@ impl Controller {
             .devices
             .retain(|device, _| self.picture.state.devices().contains_key(device));
         self.arm_schedule(now);
+        // A map of a new incarnation has to come with a head of it.
+        let state = &self.picture.state;
+        let (generation, head) = (state.generation(), state.head());
+        let checkpoint = Checkpoint::sign(&self.network_key, generation, head, now.unix);
+        self.checkpoint = Some(checkpoint);
     }
 
     /// When [`Self::handle_timeout`] is next due.

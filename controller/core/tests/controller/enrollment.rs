@@ -358,3 +358,18 @@ fn what_makes_no_sense_changes_nothing() {
     assert_eq!(generation(&world), before);
     world.check();
 }
+
+#[test]
+fn a_key_that_holds_too_many_connections_loses_the_oldest_and_not_its_session() {
+    let mut world = World::standard(WEB_TO_DB);
+    let key = world.client("web").key.public();
+    let session = world.client("web").session;
+    let from = world.address("web");
+    for n in 0..20 {
+        let extra = gatereeve_controller_core::output::SessionId(1_000_000 + n);
+        world.controller.handle_opened(extra, key, from, world.now);
+        world.drain();
+    }
+    assert_eq!(world.client("web").session, session);
+    assert_eq!(world.closed_strangers, 17);
+}

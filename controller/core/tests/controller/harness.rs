@@ -78,6 +78,8 @@ pub(crate) struct World {
     pub(crate) queue: VecDeque<(u64, Vec<EncodedRecord>)>,
     /// While set, the disk is full.
     pub(crate) refuse: bool,
+    /// Connections closed that no client had.
+    pub(crate) closed_strangers: usize,
     next: u64,
     /// The fold of the journal so far.
     replayed: State,
@@ -135,6 +137,7 @@ impl World {
             hold: false,
             queue: VecDeque::new(),
             refuse: false,
+            closed_strangers: 0,
             next: 0,
             replayed: State::empty(),
         }
@@ -239,6 +242,8 @@ impl World {
                 if let Some(client) = self.by_session(session) {
                     client.session = None;
                     client.closed = Some(refusal);
+                } else {
+                    self.closed_strangers += 1;
                 }
             }
             Output::Reply { request, result } => {
