@@ -9,7 +9,7 @@ use gatereeve_shared::time::Now;
 use gatereeve_shared::wire::client::{ClientMessage, Enroll};
 use gatereeve_shared::wire::controller::{EnrollReply, Refusal, RefusalCode, Standing};
 
-use super::{Engine, Timer};
+use super::{Engine, Timer, shown};
 use crate::control::link::Phase;
 use crate::output::Output;
 use crate::stored::Enrollment;
@@ -58,7 +58,7 @@ impl Engine {
         let Some(session) = self.link.session_mut() else {
             return;
         };
-        let was = std::mem::replace(&mut session.standing, standing);
+        session.standing = standing;
         let phase = session.phase;
         match standing {
             Standing::Approved | Standing::Quarantined => {
@@ -68,7 +68,7 @@ impl Engine {
                 }
             }
             Standing::Unknown | Standing::Pending | Standing::Expired | Standing::Revoked => {
-                self.stop_session_proper(standing, was, now);
+                self.stop_session_proper(standing, now);
             }
         }
         if standing != Standing::Approved {
@@ -78,7 +78,7 @@ impl Engine {
     }
 
     /// What a device that is none may do: ask to become one, or wait.
-    fn stop_session_proper(&mut self, standing: Standing, was: Standing, now: Now) {
+    fn stop_session_proper(&mut self, standing: Standing, now: Now) {
         if let Some(session) = self.link.session_mut() {
             session.phase = Phase::Waiting;
         }
@@ -100,18 +100,20 @@ impl Engine {
             Standing::Revoked => {
                 Some("this device was revoked: leave, and join again with a new invite".into())
             }
-            Standing::Pending => None,
+            Standing::Pending => {
+                let has_invite = |e: &Enrollment| e.invite.is_some();
+                if self.stored.enrollment.as_ref().is_some_and(has_invite) {
+                    self.ask_to_enroll();
+                }
+                None
+            }
             Standing::Approved | Standing::Quarantined => self.last_error.take(),
         };
-        // A pending device that is still pending has nothing new to hear.
-        if standing == Standing::Pending && was != Standing::Pending {
-            self.forget_invite();
-        }
     }
 
     /// Waits for facts where there are none, so that the first report does not fail every check.
     fn attach_soon(&mut self, now: Now) {
-        if self.posture.facts().is_some() {
+        if self.posture.is_fresh(now) {
             self.attach(now);
         } else if let Some(session) = self.link.session_mut() {
             session.phase = Phase::Collecting;
@@ -130,6 +132,7 @@ impl Engine {
         self.learned.clear();
         self.confirmed.clear();
         self.enforced = None;
+        self.published.clear();
     }
 
     fn ask_to_enroll(&mut self) {
@@ -168,7 +171,7 @@ impl Engine {
 
     /// A refusal: shown, and the end of an enrollment that trying again cannot help.
     pub(super) fn refused(&mut self, refusal: Refusal, now: Now) {
-        self.last_error = Some(refusal.message.clone());
+        self.last_error = Some(shown(&refusal.message));
         let is_waiting = self.stored.enrollment.is_some()
             && self
                 .link

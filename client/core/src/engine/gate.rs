@@ -44,7 +44,9 @@ impl Engine {
                 self.backoff.reset();
                 self.connect(now);
             }
-            Link::Off | Link::Connecting => {}
+            // The time asleep does not count against the attempt.
+            Link::Connecting => self.await_connection(now),
+            Link::Off => {}
         }
     }
 

@@ -18,8 +18,6 @@ mod reports;
 mod rotation;
 mod session;
 mod status;
-#[cfg(test)]
-mod tests;
 mod timers;
 mod why;
 
@@ -35,6 +33,7 @@ use gatereeve_shared::identity::identity_key::IdentityKey;
 use gatereeve_shared::identity::wg_key::WgSecret;
 use gatereeve_shared::ids::DeviceId;
 use gatereeve_shared::posture::verdict::CheckOutcome;
+use gatereeve_shared::text;
 use gatereeve_shared::time::{Mono, Now};
 use gatereeve_shared::wire::client::{ClientMessage, EndpointUpdate};
 use gatereeve_shared::wire::controller::Standing;
@@ -191,6 +190,7 @@ impl Engine {
             engine.posture.set_interval(this.report_every_secs);
         }
         engine.check_all_peers();
+        engine.save_within(FLOOR_EVERY, now);
         engine.settle(now);
         engine
     }
@@ -340,6 +340,11 @@ impl Engine {
 
 /// The clock's floor on disk is never older than this while the device runs.
 const FLOOR_EVERY: Duration = Duration::from_secs(15 * 60);
+/// A text from elsewhere, fit to be shown: no control characters, not long.
+fn shown(text: &str) -> String {
+    text::printable(text).chars().take(300).collect()
+}
+
 /// Alarms that are remembered.
 const MOST_ALARMS: usize = 16;
 

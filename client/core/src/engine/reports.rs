@@ -46,7 +46,7 @@ impl Engine {
 
     /// Asks for facts, and again after the interval.
     pub(super) fn collect_posture(&mut self, now: Now) {
-        self.posture.due();
+        self.posture.due(now);
         let watched = self
             .stored
             .this

@@ -10,6 +10,7 @@ use gatereeve_shared::wire::controller::{
     ControllerHello, ControllerMessage, Pong, Refusal, RefusalCode, Standing,
 };
 
+use super::shown;
 use super::{Engine, Timer};
 use crate::control::link::{Link, Phase, Resync, Session};
 use crate::lease;
@@ -36,11 +37,15 @@ impl Engine {
         }
         self.timers.clear(Timer::Connect);
         self.link = Link::Connecting;
-        self.timers
-            .set(Timer::Connecting, now.mono.saturating_add(CONNECTING));
+        self.await_connection(now);
         self.turn.push(Output::Connect {
             attempt: self.backoff.attempts(),
         });
+    }
+
+    pub(super) fn await_connection(&mut self, now: Now) {
+        self.timers
+            .set(Timer::Connecting, now.mono.saturating_add(CONNECTING));
     }
 
     /// A session with a controller has begun; its binding was checked.
@@ -78,7 +83,10 @@ impl Engine {
             acked: None,
         }));
         self.arm_ping(now);
-        self.collect_posture(now);
+        if !self.posture.is_awaited(now) {
+            self.collect_posture(now);
+        }
+        self.arm_collection(now);
         self.take_standing(hello.standing, now);
     }
 
@@ -98,17 +106,24 @@ impl Engine {
     }
 
     fn end_session(&mut self, error: String, now: Now) {
-        if let Link::Up(session) = &self.link {
-            self.backoff.session_ended(session.since, now.mono);
-        }
+        let was_up = match &self.link {
+            Link::Up(session) => {
+                self.backoff.session_ended(session.since, now.mono);
+                true
+            }
+            Link::Off | Link::Idle | Link::Connecting => false,
+        };
         self.forget_session();
         self.link = Link::Idle;
         // A refusal says more than the end of the connection behind it.
-        if self.last_error.is_none() || !error.is_empty() {
-            self.last_error = Some(error);
+        if !was_up || self.last_error.is_none() {
+            self.last_error = Some(shown(&error));
         }
         self.answer_all_from_map(now);
-        self.release_gate(now);
+        // A session that ends says nothing of the controller's reach; an attempt that fails does.
+        if !was_up {
+            self.release_gate(now);
+        }
         let hopeless = match self.stored.standing {
             Some(Standing::Revoked | Standing::Expired) => true,
             Some(Standing::Unknown) => self.stored.enrollment.is_none(),
@@ -247,7 +262,7 @@ impl Engine {
         self.set_clock(pong.now, now);
         match phase {
             Phase::Synced => self.release_gate(now),
-            Phase::Attached if have_map => self
+            Phase::Attached if have_map && self.assembler.is_empty() => self
                 .timers
                 .set(Timer::Quiet, now.mono.saturating_add(QUIET)),
             Phase::Attached | Phase::Waiting | Phase::Collecting => {}
@@ -273,9 +288,18 @@ impl Engine {
             // Two that replace each other must not do so in a circle.
             RefusalCode::Replaced | RefusalCode::Version | RefusalCode::Standing => {
                 self.slow_down = true;
+                if refusal.code == RefusalCode::Standing
+                    && let Some(session) = self.link.session_mut()
+                {
+                    // Attached too early: wait for the word that it may.
+                    session.phase = Phase::Waiting;
+                }
             }
             RefusalCode::Binding => {
-                self.alarm(format!("the controller refused a key: {}", refusal.message));
+                self.alarm(format!(
+                    "the controller refused a key: {}",
+                    shown(&refusal.message)
+                ));
             }
             RefusalCode::Invite
             | RefusalCode::RateLimited

@@ -81,7 +81,7 @@ impl Engine {
             connection: self.connection(),
             last_error: self.last_error.clone(),
             standing: self.stored.standing,
-            network: this.map(|this| this.network.clone()),
+            network: this.map(|this| super::shown(&this.network)),
             fingerprint: self.config.network,
             device: self.device,
             name: this.map(|this| this.name.clone()),
@@ -101,7 +101,11 @@ impl Engine {
         match &self.link {
             Link::Off => Connection::Off,
             Link::Idle | Link::Connecting => Connection::Connecting,
-            Link::Up(session) if session.phase == Phase::Synced => Connection::Synced,
+            Link::Up(session)
+                if session.phase == Phase::Synced && self.enforced == self.held_generation() =>
+            {
+                Connection::Synced
+            }
             Link::Up(_) => Connection::Waiting,
         }
     }

@@ -77,8 +77,8 @@ impl Engine {
         let Some(question) = self.questions.0.remove(&reply.request) else {
             return;
         };
-        let mut missing = reply.missing;
-        missing.truncate(MOST_MISSING);
+        let missing = reply.missing.iter().take(MOST_MISSING);
+        let missing = missing.map(|text| super::shown(text)).collect();
         let view = WhyView {
             port: asked(&question),
             peer: question.peer,

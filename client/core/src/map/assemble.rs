@@ -12,7 +12,7 @@ use gatereeve_shared::limits;
 use gatereeve_shared::wire::map::{MapUpdate, PeerEntry, SelfEntry};
 
 /// Tags that a device may have; far above any use.
-const TAGS: usize = 256;
+pub(super) const TAGS: usize = 256;
 
 /// An update with all its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +94,11 @@ impl Assembler {
         self.partial = None;
     }
 
+    /// Whether no update is under way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.partial.is_none()
+    }
+
     /// Adds a part; returns the update when it was the last.
     ///
     /// # Errors
@@ -140,12 +145,27 @@ fn merge(partial: Option<WholeUpdate>, part: MapUpdate) -> Result<WholeUpdate, U
         }
     }
     for peer in part.upserted {
-        if whole.upserted.insert(peer.device, Arc::new(peer)).is_some() {
+        let peer = Arc::new(cut(peer));
+        if whole.upserted.insert(peer.device, peer).is_some() {
             return Err(UpdateProblem::Duplicate);
         }
     }
     whole.checkpoint = part.checkpoint.or(whole.checkpoint);
     Ok(whole)
+}
+
+/// Drops what is far beyond the limits, so that it takes no memory; one too many stays, by which
+/// the peer is found out and left out.
+fn cut(mut peer: PeerEntry) -> PeerEntry {
+    peer.endpoints.truncate(limits::ENDPOINTS);
+    peer.tags.truncate(TAGS + 1);
+    for rules in [&mut peer.ingress, &mut peer.egress] {
+        rules.truncate(limits::RULES_PER_PEER + 1);
+        for rule in rules {
+            rule.ports.truncate(limits::PORTS_PER_RULE + 1);
+        }
+    }
+    peer
 }
 
 fn check_self(this: &SelfEntry) -> Result<(), UpdateProblem> {

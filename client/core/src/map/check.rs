@@ -15,8 +15,7 @@ use gatereeve_shared::limits;
 use gatereeve_shared::policy::filter::FilterRule;
 use gatereeve_shared::wire::map::PeerEntry;
 
-/// Tags that a device may have; far above any use.
-const TAGS: usize = 256;
+use super::assemble::TAGS;
 
 /// Why a peer is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

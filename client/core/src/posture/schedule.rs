@@ -13,6 +13,8 @@ use crate::random::Random;
 const LEAST_GAP: Duration = Duration::from_secs(1);
 /// The interval until the controller has named one.
 const DEFAULT_EVERY: Duration = Duration::from_secs(60);
+/// A collector has this long.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest interval that is believed.
 const MOST_EVERY: Duration = Duration::from_secs(3600);
 
@@ -34,6 +36,8 @@ pub(crate) struct Posture {
     every: Duration,
     reported: Option<Vec<(String, FactValue)>>,
     reported_at: Option<Mono>,
+    collected_at: Option<Mono>,
+    asked_at: Option<Mono>,
     /// A collection was asked for because a report is due.
     is_due: bool,
 }
@@ -45,6 +49,8 @@ impl Posture {
             every: DEFAULT_EVERY,
             reported: None,
             reported_at: None,
+            collected_at: None,
+            asked_at: None,
             is_due: false,
         }
     }
@@ -66,8 +72,21 @@ impl Posture {
     }
 
     /// A collection was asked for: its facts are to be reported even if they are the same.
-    pub(crate) fn due(&mut self) {
+    pub(crate) fn due(&mut self, now: Now) {
         self.is_due = true;
+        self.asked_at = Some(now.mono);
+    }
+
+    /// Whether a collection was asked for that may still bring something.
+    pub(crate) fn is_awaited(&self, now: Now) -> bool {
+        self.asked_at
+            .is_some_and(|asked| now.mono.since(asked) < PATIENCE)
+    }
+
+    /// Whether the facts held are young enough to begin a session with.
+    pub(crate) fn is_fresh(&self, now: Now) -> bool {
+        self.collected_at
+            .is_some_and(|at| now.mono.since(at) <= self.every)
     }
 
     /// A new session: the controller knows nothing of this device until it reports.
@@ -84,6 +103,8 @@ impl Posture {
             .as_ref()
             .is_none_or(|reported| *reported != values(&facts));
         self.facts = Some(facts);
+        self.collected_at = Some(now.mono);
+        self.asked_at = None;
         if !changed && !self.is_due {
             return ReportWhen::Not;
         }
@@ -141,7 +162,7 @@ mod tests {
         assert_eq!(posture.collected(facts(false), at(1000)), ReportWhen::Now);
         posture.reported(at(1000));
         // What is due goes even if nothing changed.
-        posture.due();
+        posture.due(at(1000));
         assert_eq!(posture.collected(facts(false), at(9000)), ReportWhen::Now);
     }
 
