@@ -75,6 +75,16 @@ impl Engine {
         });
         let watched_changed = self.take_self(this, now);
         self.check_changed(old.as_ref(), changed);
+        if is_whole {
+            // The controller counts a whole map as not enforced, even one of a generation that it
+            // has heard enforced before.
+            self.is_from_disk = false;
+            self.enforced = None;
+            self.published.clear();
+            if let Some(session) = self.link.session_mut() {
+                session.acked = None;
+            }
+        }
         self.dirty.table = true;
         if closes || self_changed {
             self.dirty.save = true;

@@ -70,6 +70,9 @@ pub struct Engine {
     device: DeviceId,
     random: Random,
     clock: ControlClock,
+    /// Whether the map held was read from disk, and none has come since: what was late to be written
+    /// is missing from it, and nothing would say so.
+    is_from_disk: bool,
     /// What is kept over a restart.
     stored: Stored,
     keys: KeyRing,
@@ -147,6 +150,7 @@ impl Engine {
             device,
             clock: ControlClock::new(stored.floor, now),
             random,
+            is_from_disk: true,
             stored,
             keys,
             lifetime_cut: cut,

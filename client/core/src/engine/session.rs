@@ -200,7 +200,7 @@ impl Engine {
         // acknowledgement.
         let have = self
             .enforced
-            .filter(|enforced| self.held_generation() == Some(*enforced));
+            .filter(|enforced| !self.is_from_disk && self.held_generation() == Some(*enforced));
         let report = match self.posture.facts() {
             Some(facts) => report::report(1, facts, now),
             None => PostureReport {

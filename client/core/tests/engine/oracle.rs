@@ -112,7 +112,7 @@ fn attach(world: &mut World, oracle: &mut Oracle) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
     fn what_is_enforced_is_what_the_whole_map_says(steps in prop::collection::vec(step(), 1..60)) {

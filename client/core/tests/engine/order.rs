@@ -97,6 +97,31 @@ fn a_reconnect_names_what_is_enforced_and_only_that() {
 }
 
 #[test]
+fn a_whole_map_is_acknowledged_even_under_the_same_generation() {
+    let mut world = World::synced(vec![peer(2, at(60))]);
+    world.map(delta(7, 8, &[], vec![]));
+    world.map(whole(1, vec![peer(2, at(60))]));
+    assert_eq!(acks(&world), [generation(1)]);
+}
+
+#[test]
+fn after_a_restart_the_whole_map_is_asked_for() {
+    let world = World::synced(vec![peer(2, at(60))]);
+    let mut world = World::restored(world.saved, at(5));
+    world.up();
+    assert_eq!(world.peers(), ids(&[2]), "and yet enforced meanwhile");
+    world.connected(Standing::Approved);
+    assert_eq!(world.attach().map(|a| a.have), Some(None));
+}
+
+#[test]
+fn a_step_under_the_same_generation_is_taken() {
+    let mut world = World::synced(vec![peer(2, at(60))]);
+    world.map(delta(1, 1, &[2], vec![peer(3, at(60))]));
+    assert_eq!(world.peers(), ids(&[3]));
+}
+
+#[test]
 fn a_reconnect_without_news_is_synced_soon() {
     let mut world = World::synced(vec![peer(2, at(600))]);
     world.lost();
