@@ -32,6 +32,8 @@ pub(crate) struct Session {
     pub(crate) reports: u64,
     /// Whether the whole map was asked for and has not come.
     pub(crate) resync: Resync,
+    /// Whether both ends agree on what is held: steps from it make sense.
+    pub(crate) has_base: bool,
     /// Number of the ping that is out.
     pub(crate) ping: Option<u64>,
     /// The last generation acknowledged.

@@ -35,7 +35,7 @@ impl Engine {
         match self.link.session().map(|session| session.standing) {
             Some(Standing::Approved | Standing::Quarantined) => self.finish_enrollment(),
             Some(Standing::Unknown | Standing::Pending | Standing::Expired | Standing::Revoked) => {
-                self.ask_to_enroll()
+                self.ask_to_enroll();
             }
             None => {}
         }

@@ -43,6 +43,10 @@ impl Engine {
 
     fn take_update(&mut self, update: WholeUpdate, now: Now) -> Result<(), UpdateProblem> {
         let is_whole = update.from.is_none();
+        let has_base = self.link.session().is_some_and(|session| session.has_base);
+        if !is_whole && !has_base {
+            return Err(UpdateProblem::Gap);
+        }
         let before = Before {
             device: self.device,
             this: self.stored.this.as_ref(),
@@ -83,6 +87,7 @@ impl Engine {
             self.published.clear();
             if let Some(session) = self.link.session_mut() {
                 session.acked = None;
+                session.has_base = true;
             }
         }
         self.dirty.table = true;

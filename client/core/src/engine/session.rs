@@ -49,6 +49,10 @@ impl Engine {
     }
 
     /// A session with a controller has begun; its binding was checked.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a hello is good for one session"
+    )]
     pub fn handle_connected(&mut self, hello: ControllerHello, now: Now) {
         self.begin(now);
         if !self.up || !matches!(self.link, Link::Connecting | Link::Idle) {
@@ -79,6 +83,7 @@ impl Engine {
             phase: Phase::Waiting,
             reports: 0,
             resync: Resync::Settled,
+            has_base: false,
             ping: None,
             acked: None,
         }));
@@ -91,10 +96,14 @@ impl Engine {
     }
 
     /// The session is over, or an attempt to connect has failed.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the shell has no more use for it"
+    )]
     pub fn handle_disconnected(&mut self, error: String, now: Now) {
         self.begin(now);
         if matches!(self.link, Link::Up(_) | Link::Connecting) {
-            self.end_session(error, now);
+            self.end_session(&error, now);
         }
         self.settle(now);
     }
@@ -102,10 +111,10 @@ impl Engine {
     /// Gives a session up from this side.
     pub(super) fn lose_session(&mut self, error: &str, now: Now) {
         self.turn.push(Output::Disconnect);
-        self.end_session(error.to_owned(), now);
+        self.end_session(error, now);
     }
 
-    fn end_session(&mut self, error: String, now: Now) {
+    fn end_session(&mut self, error: &str, now: Now) {
         let was_up = match &self.link {
             Link::Up(session) => {
                 self.backoff.session_ended(session.since, now.mono);
@@ -117,7 +126,7 @@ impl Engine {
         self.link = Link::Idle;
         // A refusal says more than the end of the connection behind it.
         if !was_up || self.last_error.is_none() {
-            self.last_error = Some(shown(&error));
+            self.last_error = Some(shown(error));
         }
         self.answer_all_from_map(now);
         // A session that ends says nothing of the controller's reach; an attempt that fails does.
@@ -213,6 +222,7 @@ impl Engine {
         };
         session.phase = Phase::Attached;
         session.acked = have;
+        session.has_base = have.is_some();
         session.reports = 1;
         if self.posture.facts().is_some() {
             self.posture.reported(now);

@@ -166,7 +166,7 @@ fn verdicts_are_shown() {
     );
     world.say(ControllerMessage::Posture(vec![good.clone(), bad.clone()]));
     let status = world.engine.status(world.now);
-    assert_eq!(status.failing_checks, [bad.clone()]);
+    assert_eq!(status.failing_checks, vec![bad.clone()]);
     let (facts, checks) = world.engine.posture(world.now);
     assert_eq!(facts.len(), 1);
     assert_eq!(checks, [good, bad]);
