@@ -208,5 +208,6 @@ fn renew(world: &mut World, oracle: &mut Oracle, seed: u8, end: u64) {
         world.say(ControllerMessage::Renew(renewal));
     } else {
         sent.remove(&seed);
+        oracle.n += 1;
     }
 }
