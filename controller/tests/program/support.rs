@@ -1,7 +1,5 @@
 //! A controller in this process, and its command line.
 
-#![allow(dead_code, reason = "every test file uses another part of it")]
-
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -37,39 +35,39 @@ impl Write for Captured {
 
 /// What a command did.
 #[derive(Debug)]
-pub struct Ran {
-    pub status: u8,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Ran {
+    pub(crate) status: u8,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Ran {
     /// The output as JSON.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// The same, if it succeeded.
-    pub fn ok(self) -> Self {
+    pub(crate) fn ok(self) -> Self {
         assert_eq!(self.status, 0, "{self:?}");
         self
     }
 }
 
 /// A place for a controller.
-pub struct Place {
-    pub root: tempfile::TempDir,
+pub(crate) struct Place {
+    pub(crate) root: tempfile::TempDir,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             root: tempfile::tempdir().unwrap(),
         }
     }
 
     /// With a network in it.
-    pub fn initialised() -> Self {
+    pub(crate) fn initialised() -> Self {
         let place = Self::new();
         place
             .run(&["init", "--name", "test", "--advertise", "127.0.0.1:8443"])
@@ -77,11 +75,11 @@ impl Place {
         place
     }
 
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.root.path().join("state")
     }
 
-    pub fn file(&self, name: &str, text: &str) -> String {
+    pub(crate) fn file(&self, name: &str, text: &str) -> String {
         let path = self.root.path().join(name);
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
@@ -92,17 +90,17 @@ impl Place {
     }
 
     /// Runs a command line on this place.
-    pub fn run(&self, args: &[&str]) -> Ran {
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
         run_on(&self.state(), &self.socket(), args)
     }
 
     /// Runs a command line with `--json`.
-    pub fn json(&self, args: &[&str]) -> Ran {
+    pub(crate) fn json(&self, args: &[&str]) -> Ran {
         self.run(&[args, &["--json"]].concat())
     }
 
     /// Starts the daemon, or returns why it does not start.
-    pub fn start(&self) -> Result<Daemon, String> {
+    pub(crate) fn start(&self) -> Result<Daemon, String> {
         let options = ServeOptions {
             state_dir: StateDir::new(self.state()),
             socket: self.socket(),
@@ -140,7 +138,7 @@ impl Place {
 }
 
 /// Runs a command line in this process.
-pub fn run_on(state: &Path, socket: &Path, args: &[&str]) -> Ran {
+pub(crate) fn run_on(state: &Path, socket: &Path, args: &[&str]) -> Ran {
     let (out, err) = (Captured::default(), Captured::default());
     let mut streams = Streams::to(Box::new(out.clone()), Box::new(err.clone()));
     let mut line: Vec<OsString> = vec!["gatereeve-controller".into()];
@@ -156,7 +154,7 @@ pub fn run_on(state: &Path, socket: &Path, args: &[&str]) -> Ran {
 }
 
 /// A running controller; stops when dropped.
-pub struct Daemon {
+pub(crate) struct Daemon {
     shutdown: Shutdown,
     thread: Option<JoinHandle<()>>,
 }

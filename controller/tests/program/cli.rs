@@ -1,10 +1,8 @@
 //! The command line as its users meet it: output, exit statuses, and nothing changed by a refusal.
 
-mod support;
-
 use std::os::unix::fs::PermissionsExt as _;
 
-use support::Place;
+use crate::support::Place;
 
 #[test]
 fn init_makes_a_network_once_and_tells_what_is_next() {

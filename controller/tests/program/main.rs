@@ -1,0 +1,8 @@
+//! The program as its users meet it, run in this process.
+
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod daemon;
+#[cfg(test)]
+mod support;
