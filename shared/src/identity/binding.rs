@@ -136,12 +136,12 @@ mod tests {
         assert_eq!(binding.verify(&elsewhere), Err(KeyError::Signature));
         let replaced = KeyBinding {
             wg_key: WgPublicKey([5; 32]),
-            ..binding.clone()
+            ..binding
         };
         assert_eq!(replaced.verify(&here), Err(KeyError::Signature));
         let later = KeyBinding {
             counter: 8,
-            ..binding.clone()
+            ..binding
         };
         assert_eq!(later.verify(&here), Err(KeyError::Signature));
         let stolen = KeyBinding {
