@@ -12,6 +12,10 @@ use crate::stored::Stored;
 
 /// One thing to do. Their order is meaning: what closes access comes before what tells anyone of it.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time is made and carried out; an allocation would cost more than the copy"
+)]
 pub enum Output {
     /// Put this table in force, and report with [`Engine::handle_enforced`](crate::engine::Engine::handle_enforced)
     /// when every worker works with it. First of the outputs of a call.
