@@ -7,6 +7,7 @@
 //! * [`world`]: a controller and devices, each in a namespace with its own state.
 //! * [`cli`]: the two command lines, typed.
 //! * [`random`]: choices that a printed seed brings back.
+//! * [`fake_tunnel`]: a tunnel without cryptography, in virtual time.
 //! * [`stock`]: a device with stock WireGuard, enrolled through the real protocol.
 //! * [`traffic`]: real TCP, UDP and ICMP through the tunnels, counted.
 //! * [`suite`]: a runner whose tests can say that the machine lacks what they need.
@@ -16,6 +17,7 @@
 pub mod binaries;
 pub mod cli;
 pub mod clock;
+pub mod fake_tunnel;
 pub mod interrupt;
 pub mod netns;
 pub mod process;
