@@ -17,98 +17,88 @@ use crate::packets;
 use crate::world::{Event, World};
 
 impl World {
-    pub(crate) fn handle_control(&mut self, event: Event) {
-        let now = self.now;
-        match event {
-            Event::Append {
-                life,
-                ticket,
-                records,
-            } => {
-                let result = if self.is_disk_full {
-                    Err("the disk is full".to_owned())
-                } else {
-                    Ok(())
-                };
-                if life == self.life {
-                    if result.is_ok() {
-                        self.write(&records);
-                    }
-                    self.controller.handle_appended(ticket, result, now);
-                    self.drain_controller();
-                }
-            }
-            Event::Open { device, session } => {
-                if self.devices[device].session == Some(session) {
-                    self.sessions.insert(session, device);
-                    let (key, from) = {
-                        let device = &self.devices[device];
-                        (device.identity.public(), device.endpoint)
-                    };
-                    self.controller.handle_opened(session, key, from, now);
-                    let hello = ClientHello {
-                        min_minor: MIN_MINOR,
-                        max_minor: MAX_MINOR,
-                    };
-                    self.controller
-                        .handle_message(session, ClientMessage::Hello(hello), now);
-                    self.drain_controller();
-                }
-            }
-            Event::ConnectFailed { device } => {
-                self.devices[device]
-                    .engine
-                    .handle_disconnected("no answer".into(), now);
-                self.drain_device(device);
-            }
-            Event::ToController { session, message } => {
-                if self.sessions.contains_key(&session) {
-                    self.controller.handle_message(session, message, now);
-                    self.drain_controller();
-                }
-            }
-            Event::ToDevice {
-                device,
-                session,
-                message,
-            } => {
-                if self.devices[device].session == Some(session) {
-                    self.devices[device].heard_at = now.mono;
-                    let engine = &mut self.devices[device].engine;
-                    match *message {
-                        ControllerMessage::Hello(hello) => engine.handle_connected(hello, now),
-                        message => engine.handle_control(message, now),
-                    }
-                    self.drain_device(device);
-                }
-            }
-            Event::ClosedByDevice { session } => {
-                if self.sessions.remove(&session).is_some() {
-                    self.controller.handle_closed(session, now);
-                    self.drain_controller();
-                }
-            }
-            Event::ClosedByController { device, session } => {
-                if self.devices[device].session == Some(session) {
-                    self.devices[device].session = None;
-                    self.devices[device]
-                        .engine
-                        .handle_disconnected("closed".into(), now);
-                    self.drain_device(device);
-                }
-            }
-            Event::Collected { device } => {
-                let fact = ObservedFact {
-                    id: "custom.healthy".into(),
-                    value: FactValue::Bool(self.devices[device].is_healthy),
-                    source: "simulation".into(),
-                    observed: now.mono,
-                };
-                self.devices[device].engine.handle_posture(vec![fact], now);
-                self.drain_device(device);
-            }
-            Event::Tick | Event::Datagram { .. } => {}
+    pub(crate) fn append(&mut self, life: u64, ticket: u64, records: &[EncodedRecord]) {
+        if life != self.life {
+            return;
         }
+        let result = if self.is_disk_full {
+            Err("the disk is full".to_owned())
+        } else {
+            self.write(records);
+            Ok(())
+        };
+        self.controller.handle_appended(ticket, result, self.now);
+        self.drain_controller();
+    }
+
+    pub(crate) fn open(&mut self, at: usize, session: SessionId) {
+        let device = &self.devices[at];
+        if device.session != Some(session) {
+            return;
+        }
+        self.sessions.insert(session, at);
+        let key = device.identity.public();
+        self.controller
+            .handle_opened(session, key, device.endpoint, self.now);
+        let hello = ClientHello {
+            min_minor: MIN_MINOR,
+            max_minor: MAX_MINOR,
+        };
+        self.controller
+            .handle_message(session, ClientMessage::Hello(hello), self.now);
+        self.drain_controller();
+    }
+
+    pub(crate) fn lose(&mut self, at: usize, why: &str) {
+        self.devices[at]
+            .engine
+            .handle_disconnected(why.to_owned(), self.now);
+        self.drain_device(at);
+    }
+
+    pub(crate) fn reach_controller(&mut self, session: SessionId, message: ClientMessage) {
+        if self.sessions.contains_key(&session) {
+            self.controller.handle_message(session, message, self.now);
+            self.drain_controller();
+        }
+    }
+
+    pub(crate) fn reach_device(
+        &mut self,
+        at: usize,
+        session: SessionId,
+        message: ControllerMessage,
+    ) {
+        let device = &mut self.devices[at];
+        if device.session != Some(session) {
+            return;
+        }
+        device.heard_at = self.now.mono;
+        if let ControllerMessage::Hello(hello) = message {
+            device.engine.handle_connected(hello, self.now);
+        } else {
+            device.engine.handle_control(message, self.now);
+        }
+        self.drain_device(at);
+    }
+
+    pub(crate) fn closed_by_device(&mut self, session: SessionId) {
+        if self.sessions.remove(&session).is_some() {
+            self.controller.handle_closed(session, self.now);
+            self.drain_controller();
+        }
+    }
+
+    pub(crate) fn collected(&mut self, at: usize) {
+        let device = &mut self.devices[at];
+        let fact = ObservedFact {
+            id: "custom.healthy".into(),
+            value: FactValue::Bool(device.is_healthy),
+            source: "simulation".into(),
+            observed: self.now.mono,
+        };
+        device.engine.handle_posture(vec![fact], self.now);
+        self.drain_device(at);
     }
 
     /// Records become durable: chained, applied to the mirror, remembered by the model.
@@ -261,22 +251,9 @@ impl World {
                 }
             }
             DeviceOutput::Send(message) => {
-                    eprintln!(
-                        "{} dev{} {} cut={} {:?}",
-                        now.unix.0,
-                        at,
-                        device.id,
-                        device.is_cut_off,
-                        match &message {
-                            ClientMessage::Report(r) => format!("Report {}", r.counter),
-                            ClientMessage::Attach(a) =>
-                                format!("Attach {} facts", a.report.facts.len()),
-                            m => format!("kind {}", m.kind()),
-                        }
-                    );
-                }
                 if let Some(session) = device.session.filter(|_| !device.is_cut_off) {
                     let due = self.arrival(session, true);
+                    let message = Box::new(message);
                     self.at(due, Event::ToController { session, message });
                 }
             }

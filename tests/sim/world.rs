@@ -40,7 +40,7 @@ pub(crate) enum Event {
     },
     ToController {
         session: SessionId,
-        message: ClientMessage,
+        message: Box<ClientMessage>,
     },
     ToDevice {
         device: usize,
@@ -263,7 +263,29 @@ impl World {
                 self.later(TICK, Event::Tick);
             }
             Event::Datagram { from, to, bytes } => self.datagram(from, to, &bytes),
-            other => self.handle_control(other),
+            Event::Append {
+                life,
+                ticket,
+                records,
+            } => self.append(life, ticket, &records),
+            Event::Open { device, session } => self.open(device, session),
+            Event::ConnectFailed { device } => self.lose(device, "no answer"),
+            Event::ToController { session, message } => self.reach_controller(session, *message),
+            Event::ToDevice {
+                device,
+                session,
+                message,
+            } => {
+                self.reach_device(device, session, *message);
+            }
+            Event::ClosedByDevice { session } => self.closed_by_device(session),
+            Event::ClosedByController { device, session } => {
+                if self.devices[device].session == Some(session) {
+                    self.devices[device].session = None;
+                    self.lose(device, "closed");
+                }
+            }
+            Event::Collected { device } => self.collected(device),
         }
     }
 }
