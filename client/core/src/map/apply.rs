@@ -73,8 +73,7 @@ pub(crate) fn apply(before: &Before<'_>, update: WholeUpdate) -> Result<After, U
     Ok(After {
         map,
         this,
-        restored: before.highest != Generation::default()
-            && update.to.incarnation > before.highest.incarnation,
+        restored: is_restored(before, update.to),
     })
 }
 
@@ -92,14 +91,30 @@ fn check_generation(before: &Before<'_>, update: &WholeUpdate) -> Result<(), Upd
     Ok(())
 }
 
-/// A head that comes along must be signed; a new incarnation must bring one of its own.
+/// A head that comes along must be signed. A new incarnation must bring one of its own: without the
+/// network's key nobody can make a device forget the generations it has seen.
 fn check_checkpoint(before: &Before<'_>, update: &WholeUpdate) -> Result<(), UpdateProblem> {
-    let (Some(checkpoint), Some(key)) = (&update.checkpoint, before.network_key) else {
-        return Ok(());
+    let is_restored = is_restored(before, update.to);
+    let Some(checkpoint) = &update.checkpoint else {
+        return if is_restored {
+            Err(UpdateProblem::Unsigned)
+        } else {
+            Ok(())
+        };
     };
+    let key = before.network_key.ok_or(UpdateProblem::Checkpoint)?;
     checkpoint
         .verify(key)
-        .map_err(|_| UpdateProblem::Checkpoint)
+        .map_err(|_| UpdateProblem::Checkpoint)?;
+    if is_restored && checkpoint.generation.incarnation != update.to.incarnation {
+        return Err(UpdateProblem::Unsigned);
+    }
+    Ok(())
+}
+
+/// Whether `to` is of a later incarnation than anything held so far.
+fn is_restored(before: &Before<'_>, to: Generation) -> bool {
+    before.highest != Generation::default() && to.incarnation > before.highest.incarnation
 }
 
 /// Whether something that only a journal record changes differs under the same generation.

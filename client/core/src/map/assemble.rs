@@ -61,6 +61,11 @@ pub(crate) enum UpdateProblem {
     /// The journal's head in it is not signed by the network's key.
     #[error("a map came with a journal head that the network's key has not signed; it was refused")]
     Checkpoint,
+    /// A new incarnation without the network key's word for it.
+    #[error(
+        "a map of a restored network came without a journal head that the network's key has signed for it; it was refused"
+    )]
+    Unsigned,
 }
 
 impl UpdateProblem {
@@ -71,6 +76,7 @@ impl UpdateProblem {
             | Self::Jump
             | Self::Equivocation
             | Self::Checkpoint
+            | Self::Unsigned
             | Self::WrongDevice => true,
             Self::Gap
             | Self::Parts

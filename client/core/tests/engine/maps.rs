@@ -121,13 +121,27 @@ fn other_content_under_the_generation_held_is_refused() {
 
 #[test]
 fn a_restored_network_is_followed_with_a_warning() {
-    let mut world = World::synced(vec![peer(2, at(600))]);
-    let mut map = whole(0, vec![peer(3, at(600))]);
-    map.to = Generation {
-        incarnation: 1,
-        n: 0,
+    let restored = |key: Option<&IdentityKey>, signed: u32| {
+        let at_start = |incarnation| Generation { incarnation, n: 0 };
+        let mut map = whole(0, vec![peer(3, at(600))]);
+        map.to = at_start(1);
+        map.checkpoint = key.map(|key| Checkpoint::sign(key, at_start(signed), [0; 32], at(0)));
+        map
     };
-    world.map(map);
+    // Not without the network key's word for this very incarnation.
+    for unproven in [
+        restored(None, 1),
+        restored(Some(&identity(7)), 1),
+        restored(Some(&network()), 0),
+    ] {
+        let mut world = World::synced(vec![peer(2, at(600))]);
+        world.map(unproven);
+        assert_eq!(world.peers(), ids(&[2]));
+        assert!(world.warnings().contains("journal head"));
+        assert!(!world.warnings().contains("restored from a backup"));
+    }
+    let mut world = World::synced(vec![peer(2, at(600))]);
+    world.map(restored(Some(&network()), 1));
     assert_eq!(world.peers(), ids(&[3]));
     assert!(world.warnings().contains("restored from a backup"));
     world.map(whole(2, vec![peer(2, at(600))]));
