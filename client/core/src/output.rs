@@ -60,7 +60,7 @@ pub enum Output {
 pub struct HostConfig {
     /// Whether the device takes part. If not, interface and routes go away.
     pub up: bool,
-    /// The device's own addresses; `None` until the first map.
+    /// The device's own addresses; `None` until the first map, and once it is revoked or deleted.
     pub addresses: Option<OverlayAddresses>,
     /// The network's addresses, which are routed to the interface.
     pub prefixes: Option<OverlayPrefixes>,

@@ -62,8 +62,8 @@ impl Host {
         })
     }
 
-    /// Makes the host what `wanted` says. Where the addresses are not known yet, what an earlier run
-    /// left (the routes that fail closed) stays.
+    /// Makes the host what `wanted` says. Without addresses there is no interface, and the routes that
+    /// fail closed stay: those of an earlier run before the first map, or of a device that was revoked.
     ///
     /// # Errors
     /// What could not be done; calling again tries again.
@@ -72,6 +72,7 @@ impl Host {
             return self.take_down().await;
         }
         let (Some(addresses), Some(prefixes)) = (wanted.addresses, wanted.prefixes) else {
+            self.stop();
             return Ok(());
         };
         let plan = HostPlan {

@@ -50,6 +50,10 @@ impl Engine {
         if standing != Standing::Approved {
             self.drop_map();
         }
+        if matches!(standing, Standing::Revoked | Standing::Unknown) {
+            // Its addresses will be somebody else's.
+            self.stored.this = None;
+        }
         if is_news {
             tracing::info!(?standing, "standing with the network");
             self.dirty.table = true;

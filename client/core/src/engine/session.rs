@@ -27,6 +27,8 @@ const PONG: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_millis(500);
 /// The wait where trying again soon helps nobody: replaced, refused, not a device.
 const SLOW: Duration = Duration::from_secs(120);
+/// The wait of a revoked device: its key will not be good again.
+const FINAL: Duration = Duration::from_secs(900);
 /// Posture checks that are remembered.
 const MOST_CHECKS: usize = 1024;
 
@@ -133,15 +135,15 @@ impl Engine {
         if !was_up {
             self.release_gate(now);
         }
-        let hopeless = match self.stored.standing {
-            Some(Standing::Revoked | Standing::Expired) => true,
-            Some(Standing::Unknown) => self.stored.enrollment.is_none(),
-            Some(Standing::Pending | Standing::Approved | Standing::Quarantined) | None => false,
+        let wait = match self.stored.standing {
+            Some(Standing::Revoked) => Some(FINAL),
+            Some(Standing::Expired) => Some(SLOW),
+            Some(Standing::Unknown) if self.stored.enrollment.is_none() => Some(SLOW),
+            _ => self.slow_down.then_some(SLOW),
         };
-        let delay = if hopeless || self.slow_down {
-            self.random.around(SLOW)
-        } else {
-            self.backoff.next(&mut self.random)
+        let delay = match wait {
+            Some(wait) => self.random.around(wait),
+            None => self.backoff.next(&mut self.random),
         };
         self.slow_down = false;
         self.timers
@@ -190,7 +192,7 @@ impl Engine {
                     checks.truncate(MOST_CHECKS);
                     self.checks = checks;
                 }
-                ControllerMessage::Why(reply) => self.on_why(reply),
+                ControllerMessage::Why(reply) => self.on_why(reply, now),
                 ControllerMessage::Pong(pong) => self.on_pong(&pong, now),
                 ControllerMessage::Refused(refusal) => self.on_refused(refusal, now),
                 ControllerMessage::Standing(standing) => self.take_standing(standing, now),

@@ -162,6 +162,14 @@ fn whoever_loses_standing_loses_everything_at_once_and_on_disk() {
         offline.run(10 * SECOND, false);
         assert!(offline.peers().is_empty(), "{standing:?} after a restart");
         assert_eq!(offline.engine.status(offline.now).standing, Some(standing));
+        // Who is no device any longer has no addresses either.
+        let is_none = matches!(standing, Standing::Unknown | Standing::Revoked);
+        let host = world.out.iter().find_map(|output| match output {
+            Output::Host(host) => Some(*host),
+            _ => None,
+        });
+        assert_eq!(host.is_some(), is_none, "{standing:?}");
+        assert!(host.is_none_or(|host| host.up && host.addresses.is_none()));
 
         // On connecting.
         let mut world = World::synced(vec![peer(2, at(7200))]);
@@ -211,7 +219,7 @@ fn a_revoked_device_asks_seldom() {
             .is_some_and(|e| e.contains("revoked"))
     );
     world.lost();
-    let log = world.run(100 * SECOND, false);
+    let log = world.run(600 * SECOND, false);
     assert!(!log.iter().any(|(_, o)| matches!(o, Output::Connect { .. })));
 }
 
