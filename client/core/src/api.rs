@@ -257,12 +257,14 @@ pub struct WhyView {
     pub peer: String,
     /// As asked.
     pub port: PortSpec,
-    /// Whether it is allowed now.
+    /// Whether it is allowed now; where no port was asked for, whether anything is.
     pub allowed: bool,
-    /// Through which rule.
+    /// Through which rule: the one that lasts longest, or the nearest that would.
     pub rule: Option<RuleId>,
     /// Until when.
     pub until: Option<UnixMillis>,
+    /// All rules in force here that allow it, with their ports.
+    pub through: Vec<RuleStatus>,
     /// What is missing.
     pub missing: Vec<String>,
     /// `controller`, or `map` where the controller could not be asked.

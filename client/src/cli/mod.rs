@@ -92,11 +92,11 @@ pub enum Command {
     },
     /// May a destination be reached, through which rule, or what is missing?
     #[command(
-        after_help = "Examples:\n  gatereeve why web:22\n  gatereeve why web:udp:53\n  gatereeve why web:icmp\n  \
+        after_help = "Examples:\n  gatereeve why web\n  gatereeve why web:22\n  gatereeve why web:udp:53\n  gatereeve why web:icmp\n  \
         gatereeve why [fd00::1]:tcp:443"
     )]
     Why {
-        /// PEER, PEER:PORT, PEER:tcp:PORT, PEER:udp:PORT or PEER:icmp.
+        /// PEER (is anything allowed?), PEER:PORT, PEER:tcp:PORT, PEER:udp:PORT or PEER:icmp.
         #[arg(value_name = "PEER[:PORT]", value_parser = target::Target::parse)]
         target: target::Target,
     },

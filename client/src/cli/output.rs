@@ -8,6 +8,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use gatereeve_client_core::api::{
     Connection, LocalFact, LocalReply, PathView, PeerView, RuleStatus, StatusView, WhyView,
 };
+use gatereeve_shared::policy::port::PortSpec;
 use gatereeve_shared::posture::fact::FactValue;
 use gatereeve_shared::posture::verdict::{CheckOutcome, Verdict};
 use gatereeve_shared::text::printable;
@@ -300,8 +301,27 @@ fn why_text(why: &WhyView) -> String {
     } else {
         "not allowed"
     };
-    push_line(&mut text, &format!("{} {}: {verdict}", why.peer, why.port));
-    if let Some(rule) = &why.rule {
+    let what = if why.port == PortSpec::ANY {
+        why.peer.clone()
+    } else {
+        format!("{} {}", why.peer, why.port)
+    };
+    push_line(&mut text, &format!("{what}: {verdict}"));
+    for rule in &why.through {
+        let ports: Vec<String> = rule.ports.iter().map(ToString::to_string).collect();
+        push_line(
+            &mut text,
+            &format!(
+                "{} by rule {} until {}",
+                ports.join(", "),
+                rule.rule,
+                rule.until
+            ),
+        );
+    }
+    if why.through.is_empty()
+        && let Some(rule) = &why.rule
+    {
         let label = if why.allowed {
             "by rule"
         } else {
@@ -309,7 +329,9 @@ fn why_text(why: &WhyView) -> String {
         };
         push_line(&mut text, &format!("{label}: {rule}"));
     }
-    if let Some(until) = why.until {
+    if why.through.is_empty()
+        && let Some(until) = why.until
+    {
         push_line(&mut text, &format!("until: {until}"));
     }
     for missing in &why.missing {

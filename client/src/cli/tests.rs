@@ -174,6 +174,7 @@ fn why_says_the_same_of_no_rule_and_no_such_name() {
             allowed,
             rule: allowed.then(|| "ssh".parse().unwrap()),
             until: None,
+            through: vec![],
             missing,
             answered_by: "controller".into(),
         }))
@@ -183,6 +184,30 @@ fn why_says_the_same_of_no_rule_and_no_such_name() {
         why(false, vec!["posture workstation".into()]).contains("missing: posture workstation")
     );
     assert!(why(false, vec![]).contains("no rule lets this device"));
+}
+
+#[test]
+fn why_without_a_port_names_every_rule_with_its_ports() {
+    let rule = |name: &str, ports: &str| RuleStatus {
+        rule: name.parse().unwrap(),
+        ports: vec![ports.parse().unwrap()],
+        until: UnixMillis(0),
+    };
+    let text = table(&LocalReply::Why(WhyView {
+        peer: "web".into(),
+        port: PortSpec::ANY,
+        allowed: true,
+        rule: Some("ssh".parse().unwrap()),
+        until: Some(UnixMillis(0)),
+        through: vec![rule("ssh", "tcp:22"), rule("dns", "udp:53")],
+        missing: vec![],
+        answered_by: "controller".into(),
+    }));
+    assert!(
+        text.starts_with("web: allowed\ntcp:22 by rule ssh until 1970-01-01"),
+        "{text}"
+    );
+    assert!(text.contains("\nudp:53 by rule dns until "), "{text}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use gatereeve_shared::wire::controller::WhyReply;
 use gatereeve_shared::wire::map::PeerEntry;
 
 use super::{Engine, Timer};
-use crate::api::WhyView;
+use crate::api::{RuleStatus, WhyView};
 use crate::output::Output;
 
 /// The controller has this long to answer.
@@ -36,7 +36,8 @@ struct Question {
 }
 
 impl Engine {
-    /// Asks whether `peer` (name, device ID or overlay address) may be reached. Answered by
+    /// Asks whether `peer` (name, device ID or overlay address) may be reached, at all for
+    /// [`Protocol::Any`]. Answered by
     /// [`Output::WhyAnswer`] with the same `request`, within a few seconds.
     pub fn handle_why(
         &mut self,
@@ -73,16 +74,22 @@ impl Engine {
         self.settle(now);
     }
 
-    pub(super) fn on_why(&mut self, reply: WhyReply) {
+    pub(super) fn on_why(&mut self, reply: WhyReply, now: Now) {
         let Some(question) = self.questions.0.remove(&reply.request) else {
             return;
         };
         let missing = reply.missing.iter().take(MOST_MISSING);
         let missing = missing.map(|text| super::shown(text)).collect();
+        let through = if reply.allowed {
+            self.rules_for(&question, now)
+        } else {
+            Vec::new()
+        };
         let view = WhyView {
             port: asked(&question),
             peer: question.peer,
             allowed: reply.allowed,
+            through,
             rule: reply.rule,
             until: reply.until,
             missing,
@@ -122,22 +129,9 @@ impl Engine {
     /// What the map held says; a name that it does not have and a peer that no rule allows are the
     /// same answer.
     fn answer_from_map(&mut self, question: &Question, now: Now) {
-        let leases = self.leases(now);
-        let granted = self
-            .peer_named(&question.peer)
-            .filter(|peer| self.in_table.contains(&peer.device))
-            .and_then(|peer| {
-                peer.egress
-                    .iter()
-                    .filter(|rule| {
-                        let covers =
-                            |port: &PortSpec| port.contains(question.protocol, question.port);
-                        rule.ports.iter().any(covers) && leases.deadline(rule).is_some()
-                    })
-                    .max_by_key(|rule| leases.end(rule))
-                    .map(|rule| (rule.rule.clone(), leases.end(rule)))
-            });
-        let missing = match &granted {
+        let through = self.rules_for(question, now);
+        let longest = through.iter().max_by_key(|rule| rule.until);
+        let missing = match longest {
             Some(_) => Vec::new(),
             None => vec![
                 "no rule in the map held here allows it; the controller, which could say more, does not answer"
@@ -147,9 +141,10 @@ impl Engine {
         let view = WhyView {
             peer: question.peer.clone(),
             port: asked(question),
-            allowed: granted.is_some(),
-            until: granted.as_ref().map(|(_, end)| *end),
-            rule: granted.map(|(rule, _)| rule),
+            allowed: longest.is_some(),
+            until: longest.map(|rule| rule.until),
+            rule: longest.map(|rule| rule.rule.clone()),
+            through,
             missing,
             answered_by: "map".into(),
         };
@@ -157,6 +152,25 @@ impl Engine {
             request: question.request,
             view,
         });
+    }
+
+    /// The rules in force here that allow what is asked; all of the peer's for [`Protocol::Any`].
+    fn rules_for(&self, question: &Question, now: Now) -> Vec<RuleStatus> {
+        let leases = self.leases(now);
+        let is_asked = |port: &PortSpec| {
+            question.protocol == Protocol::Any || port.contains(question.protocol, question.port)
+        };
+        self.peer_named(&question.peer)
+            .filter(|peer| self.in_table.contains(&peer.device))
+            .into_iter()
+            .flat_map(|peer| &peer.egress)
+            .filter(|rule| rule.ports.iter().any(is_asked) && leases.deadline(rule).is_some())
+            .map(|rule| RuleStatus {
+                rule: rule.rule.clone(),
+                ports: rule.ports.clone(),
+                until: leases.end(rule),
+            })
+            .collect()
     }
 
     /// The held peer of this name, device ID or overlay address.

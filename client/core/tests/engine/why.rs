@@ -9,8 +9,12 @@ use gatereeve_shared::wire::controller::{ControllerMessage, Standing, WhyReply};
 use crate::support::*;
 
 fn ask(world: &mut World, peer: &str, port: u16) {
+    ask_of(world, peer, Protocol::Tcp, port);
+}
+
+fn ask_of(world: &mut World, peer: &str, protocol: Protocol, port: u16) {
     let peer = peer.to_owned();
-    world.call(|engine, now| engine.handle_why(7, peer, Protocol::Tcp, port, now));
+    world.call(|engine, now| engine.handle_why(7, peer, protocol, port, now));
 }
 
 fn question(world: &World) -> Option<WhyRequest> {
@@ -76,6 +80,38 @@ fn offline_the_map_answers_and_tells_no_more_than_it_has() {
     world.run(60 * SECOND, false);
     ask(&mut world, "peer-2", 22);
     assert!(!answers(world.out.drain(..)).remove(0).allowed);
+}
+
+#[test]
+fn without_a_port_every_rule_of_the_peer_is_named() {
+    let mut held = peer(2, at(60));
+    held.egress.push(rule("longer", at(90)));
+    let mut world = World::synced(vec![held]);
+    ask_of(&mut world, "peer-2", Protocol::Any, 0);
+    let request = question(&world).unwrap();
+    world.say(ControllerMessage::Why(WhyReply {
+        request: request.request,
+        allowed: true,
+        rule: Some("longer".parse().unwrap()),
+        until: Some(at(90)),
+        missing: vec![],
+    }));
+    let online = answers(world.out.drain(..)).remove(0);
+    world.lost();
+    ask_of(&mut world, "peer-2", Protocol::Any, 0);
+    let offline = answers(world.out.drain(..)).remove(0);
+    for view in [online, offline] {
+        let through: Vec<_> = view.through.iter().map(|rule| rule.rule.as_str()).collect();
+        assert_eq!(through, ["ssh", "longer"]);
+        assert_eq!(view.through[0].ports, ["tcp:22".parse().unwrap()]);
+        assert!(view.allowed && view.until == Some(at(90)));
+        assert_eq!(view.rule.unwrap().as_str(), "longer");
+    }
+    ask_of(&mut world, "peer-2", Protocol::Udp, 22);
+    assert!(!answers(world.out.drain(..)).remove(0).allowed);
+    world.run(60 * SECOND, false);
+    ask_of(&mut world, "peer-2", Protocol::Any, 0);
+    assert_eq!(answers(world.out.drain(..)).remove(0).through.len(), 1);
 }
 
 #[test]

@@ -252,21 +252,15 @@ fn a_device_learns_only_of_rules_that_name_it_as_source() {
     world.device("db").status = DeviceStatus::Quarantined;
     let decided = world.decide(POLICY, NOON);
     let view = decided.view();
-    let ask = |src: &str, dst: Option<&str>, port| {
+    let ask_of = |src: &str, dst: Option<&str>, protocol, port| {
         let dst = dst.map(|dst| world.id(dst));
-        why(
-            &view,
-            &world.id(src),
-            dst.as_ref(),
-            Protocol::Tcp,
-            port,
-            NOON,
-        )
+        why(&view, &world.id(src), dst.as_ref(), protocol, port, NOON)
     };
+    let ask = |src: &str, dst: Option<&str>, port| ask_of(src, dst, Protocol::Tcp, port);
     let yes = ask("laptop", Some("web"), 22);
     assert!(yes.allowed && yes.rule.unwrap().as_str() == "engineers-ssh");
     let own = ask("tablet", Some("web"), 22);
-    assert_eq!(own.rule.unwrap().as_str(), "engineers-ssh");
+    assert_eq!(own.rule.as_ref().unwrap().as_str(), "engineers-ssh");
     assert_eq!(own.missing.len(), 1);
     assert!(own.missing[0].starts_with("this device does not meet posture check `workstation`"));
     // The quarantine of the other side is not told, nor what it lacks.
@@ -284,6 +278,16 @@ fn a_device_learns_only_of_rules_that_name_it_as_source() {
     ] {
         assert_eq!(same, none);
     }
+    // Without a port: whether anything is allowed.
+    let any = |src, dst| ask_of(src, dst, Protocol::Any, 0);
+    let yes = any("laptop", Some("web"));
+    assert!(yes.allowed && yes.rule.unwrap().as_str() == "engineers-ssh");
+    assert_eq!(any("tablet", Some("web")), own);
+    assert_eq!(any("laptop", Some("db")), other);
+    assert_eq!(any("laptop", Some("stranger")), none);
+    assert_eq!(any("laptop", None), none);
+    // No rule covers port 0.
+    assert_eq!(ask("laptop", Some("web"), 0), none);
 }
 
 #[test]

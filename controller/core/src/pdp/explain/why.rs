@@ -5,7 +5,7 @@ use gatereeve_shared::policy::port::{PortSpec, Protocol};
 use gatereeve_shared::time::UnixMillis;
 use gatereeve_shared::wire::controller::WhyReply;
 
-use super::{answer, missing};
+use super::missing;
 use crate::pdp::View;
 use crate::pdp::engine::grants;
 use crate::policy::rule::Rule;
@@ -19,6 +19,7 @@ const OTHER_SIDE: &str = "the other side does not qualify now";
 
 /// Whether the device may reach `dst`, for the device itself. It learns only of rules that name it as
 /// source for that destination and port; of the other side only that it does not qualify.
+/// [`Protocol::Any`] asks whether anything at all is allowed.
 /// `dst` is `None` where there is no device of the name asked for.
 #[must_use]
 pub fn why(
@@ -40,12 +41,16 @@ pub fn why(
         reply.missing.push(NO_RULE.to_owned());
         return reply;
     };
-    let question = PortSpec::new(protocol, port, port);
-    if let Some(dst) = dst
-        && let Some(question) = question
-        && let granted = grants(view, src, dst, now)
-        && let Some(grant) = answer(&granted, &question)
-    {
+    let is_asked = |ports: &[PortSpec]| {
+        protocol == Protocol::Any || ports.iter().any(|spec| spec.contains(protocol, port))
+    };
+    let granted = dst.map(|dst| grants(view, src, dst, now));
+    let longest = granted
+        .iter()
+        .flatten()
+        .filter(|grant| is_asked(&grant.ports))
+        .max_by_key(|grant| grant.lease.end());
+    if let Some(grant) = longest {
         reply.allowed = true;
         reply.rule = Some(grant.rule.clone());
         reply.until = Some(grant.lease.end());
@@ -60,7 +65,7 @@ pub fn why(
         view.sets
             .common_rules(src, &destination.id)
             .filter_map(|at| view.policy.rules().get(at))
-            .filter(|rule| rule.ports.iter().any(|spec| spec.contains(protocol, port)))
+            .filter(|rule| is_asked(&rule.ports))
             .map(|rule| (rule, lacking(view, rule, source, destination, now)))
             .min_by_key(|(_, missing)| missing.len())
     });
