@@ -55,6 +55,10 @@ impl ControlLink {
     ) -> Self {
         let (outbound, queue) = mpsc::channel(OUTBOUND);
         let closing = CancellationToken::new();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "ends with the link, and says so at `events`"
+        )]
         tokio::spawn(run(target, events, queue, closing.clone(), timing));
         Self { outbound, closing }
     }

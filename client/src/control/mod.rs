@@ -98,4 +98,8 @@ impl Default for Timing {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the runtime of a test ends its tasks"
+)]
 mod tests;

@@ -47,6 +47,10 @@ impl Collector {
             config_dir,
             watched: Vec::new(),
         };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "ends when the collector is dropped"
+        )]
         tokio::spawn(run(request, inbox, results));
         Self { requests }
     }

@@ -111,6 +111,10 @@ impl Daemon {
         });
         match asked {
             Ok(view) => {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "ends with the answer, which the engine gives within seconds"
+                )]
                 tokio::spawn(async move {
                     let reply = view
                         .await
@@ -134,6 +138,10 @@ impl Daemon {
             Ok(prepared) => prepared,
             Err(refusal) => return drop(answer.send(Err(refusal))),
         };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "ends with the last ping, which is bounded"
+        )]
         tokio::spawn(async move {
             let pinged = tokio::task::spawn_blocking(move || ping(own, address, count)).await;
             let reply = match pinged

@@ -43,6 +43,7 @@ impl Saver {
     pub fn start(path: PathBuf) -> Self {
         let (jobs, inbox) = mpsc::channel(QUEUE);
         let (problem_sender, problem) = watch::channel(None);
+        #[expect(clippy::disallowed_methods, reason = "`finish` waits for it")]
         let task = tokio::spawn(run(path, inbox, problem_sender));
         Self {
             jobs,

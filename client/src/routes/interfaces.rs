@@ -90,8 +90,13 @@ pub async fn watch() -> Result<watch::Receiver<Vec<InterfaceAddress>>> {
     ];
     let (connection, handle, mut changes) =
         new_multicast_connection(&groups).context("cannot watch the interfaces by netlink")?;
+    #[expect(clippy::disallowed_methods, reason = "aborted by the task below")]
     let connection = tokio::spawn(connection);
     let (sender, receiver) = watch::channel(list(&handle).await?);
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ends when the receiver is dropped"
+    )]
     tokio::spawn(async move {
         loop {
             tokio::select! {

@@ -55,10 +55,12 @@ impl HostNetwork {
     pub fn open(place: Place) -> Result<Self> {
         let (connection, handle, _) =
             rtnetlink::new_connection().context("cannot open a netlink socket")?;
+        #[expect(clippy::disallowed_methods, reason = "aborted when this is dropped")]
+        let connection = tokio::spawn(connection);
         Ok(Self {
             handle,
             place,
-            connection: tokio::spawn(connection),
+            connection,
         })
     }
 

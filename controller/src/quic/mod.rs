@@ -167,4 +167,8 @@ pub async fn accept_loop_with(
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the runtime of a test ends its tasks"
+)]
 mod tests;

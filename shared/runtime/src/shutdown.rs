@@ -33,6 +33,10 @@ impl Shutdown {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let token = self.token.clone();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is what cancels the token; it ends with it"
+        )]
         tokio::spawn(async move {
             let name = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",

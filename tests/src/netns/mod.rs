@@ -71,6 +71,7 @@ impl Namespace {
                 .build()?;
             runtime.block_on(async {
                 let (connection, handle, _) = rtnetlink::new_connection().context("netlink")?;
+                #[expect(clippy::disallowed_methods, reason = "aborted below")]
                 let driver = tokio::task::spawn(connection);
                 let result = work(handle).await;
                 driver.abort();

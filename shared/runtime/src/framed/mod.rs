@@ -251,4 +251,8 @@ impl<M: Message> Writer<M> {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the runtime of a test ends its tasks"
+)]
 mod tests;
