@@ -101,23 +101,17 @@ pub fn handler(
         let permitted = access.permits(caller.uid, caller.gid);
         let requests = actor.clone();
         Box::pin(async move {
-            let answer = if permitted {
-                answer(caller, &path, &body, &requests).await
-            } else {
+            if !permitted {
                 warn!(uid = caller.uid, pid = caller.pid, "admin request refused");
-                Err(CommandError::new(
-                    ErrorCode::Refused,
-                    "only root, the controller's own user and members of the configured \
-                     admin_group may administrate it; try again as one of them, such as with sudo",
-                ))
-            };
-            encode(&answer)
+            }
+            encode(&answer(caller, permitted, &path, &body, &requests).await)
         })
     }
 }
 
 async fn answer(
     caller: Caller,
+    permitted: bool,
     path: &str,
     body: &[u8],
     requests: &mpsc::Sender<AdminRequest>,
@@ -142,6 +136,7 @@ async fn answer(
     requests
         .try_send(AdminRequest {
             actor,
+            permitted,
             request,
             reply,
         })

@@ -36,6 +36,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 pub struct AdminRequest {
     /// Who asks, by the socket's peer credentials.
     pub actor: Actor,
+    /// Whether they may; if not, the audit log says that they tried.
+    pub permitted: bool,
     /// What.
     pub request: Request,
     /// Where the answer goes. Dropped when the controller stops first.
@@ -168,8 +170,14 @@ impl Server {
         self.next_request = self.next_request.saturating_add(1);
         let id = RequestId(self.next_request);
         self.waiting.insert(id, request.reply);
-        self.controller
-            .handle_command(id, &request.actor, request.request, Clock::now());
+        let now = Clock::now();
+        if request.permitted {
+            self.controller
+                .handle_command(id, &request.actor, request.request, now);
+        } else {
+            self.controller
+                .handle_forbidden(id, &request.actor, &request.request, now);
+        }
     }
 
     fn event(&mut self, event: SessionEvent) {

@@ -78,6 +78,9 @@ impl Controller {
         let checked =
             keys::check_binding(&enroll.binding, &identity, &self.fingerprint, &self.staged);
         if let Err(why) = checked {
+            if let Some(invite) = &invite {
+                self.note_refused_invite(session, &invite.id, why, now);
+            }
             self.refuse_enrollment(session, RefusalCode::Binding, why);
             return;
         }
@@ -122,7 +125,7 @@ impl Controller {
         is_good.then(|| invite.clone())
     }
 
-    /// Refuses an invite. One that was real is worth a record; guesses are not.
+    /// Refuses an invite. Guesses get no record.
     fn refuse_invite(
         &mut self,
         session: SessionId,
@@ -133,7 +136,7 @@ impl Controller {
         let Some(known) = self.sessions.get(&session) else {
             return;
         };
-        let (device, from) = (known.device, known.from.ip());
+        let from = known.from.ip();
         if !self.enrollments.admit(from, now.mono) {
             let message = "too many attempts; wait a minute";
             self.refuse_enrollment(session, RefusalCode::RateLimited, message);
@@ -146,11 +149,22 @@ impl Controller {
             } else {
                 "it is used up"
             };
+            self.note_refused_invite(session, id, why, now);
+        }
+        self.refuse_enrollment(session, RefusalCode::Invite, NO_INVITE);
+    }
+
+    /// A real invite that lets nobody in is worth a record.
+    fn note_refused_invite(&mut self, session: SessionId, id: &InviteId, why: &str, now: Now) {
+        let Some(known) = self.sessions.get(&session) else {
+            return;
+        };
+        let (device, from) = (known.device, known.from.ip());
+        if self.invite_refusals.take(1, now.mono) {
             let audit = AuditEntry::refused("device.enroll", format!("invite {id}"), why)
                 .detailed([format!("key of device {device}, from {from}")]);
             self.note(Actor::Device(device), audit, now);
         }
-        self.refuse_enrollment(session, RefusalCode::Invite, NO_INVITE);
     }
 
     fn admit_by_invite(

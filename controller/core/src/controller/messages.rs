@@ -127,22 +127,24 @@ impl Controller {
         self.send(session, ControllerMessage::Hello(hello));
         match standing {
             Standing::Unknown => self.unknown_keys = self.unknown_keys.saturating_add(1),
+            Standing::Expired => self.note_no_session(device, "the key has expired", now),
             Standing::Revoked => {
-                if self.limits(device, now.mono).attach.take(1, now.mono) {
-                    let audit = AuditEntry::refused(
-                        "session.attach",
-                        self.picture.label(&device),
-                        "the key is revoked",
-                    );
-                    self.note(Actor::Device(device), audit, now);
-                }
+                self.note_no_session(device, "the key is revoked", now);
                 self.close(
                     session,
                     RefusalCode::Standing,
                     "this key is revoked; ask an administrator for an invite, and enroll anew",
                 );
             }
-            Standing::Pending | Standing::Approved | Standing::Quarantined | Standing::Expired => {}
+            Standing::Pending | Standing::Approved | Standing::Quarantined => {}
+        }
+    }
+
+    /// A known key has proven itself, and gets no session for it.
+    fn note_no_session(&mut self, device: DeviceId, why: &str, now: Now) {
+        if self.limits(device, now.mono).attach.take(1, now.mono) {
+            let audit = AuditEntry::refused("session.attach", self.picture.label(&device), why);
+            self.note(Actor::Device(device), audit, now);
         }
     }
 
@@ -162,6 +164,7 @@ impl Controller {
             return;
         }
         if let Err(why) = self.change_keys(device, attach.keys, now) {
+            self.note_no_session(device, why, now);
             self.close(session, RefusalCode::Binding, why);
             return;
         }

@@ -113,7 +113,10 @@ pub struct Controller {
     told_posture: BTreeMap<DeviceId, Vec<CheckOutcome>>,
     limits: BTreeMap<DeviceId, DeviceLimits>,
     enrollments: Enrollments,
+    /// Records of refused commands.
     refusals: Bucket,
+    /// Records of real invites that let nobody in.
+    invite_refusals: Bucket,
     unknown_keys: u64,
     waiting: BTreeMap<RequestId, Waiting>,
     checkpoint: Option<Checkpoint>,
@@ -185,6 +188,7 @@ impl Controller {
             limits: BTreeMap::new(),
             enrollments: Enrollments::new(now.mono),
             refusals: Bucket::new(10, 10, Duration::from_secs(60), now.mono),
+            invite_refusals: Bucket::new(10, 10, Duration::from_secs(60), now.mono),
             unknown_keys: 0,
             waiting: BTreeMap::new(),
             checkpoint: None,

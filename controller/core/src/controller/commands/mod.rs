@@ -49,19 +49,32 @@ impl Controller {
             actor,
             wait: r.wait_ms.map(Duration::from_millis),
         };
-        let action = changing_action(&r.command);
+        let refused = changing_action(&r.command).map(|action| (action, subject_of(&r.command)));
         match self.carry_out(caller, r.command, now) {
             Ok(Some(reply)) => self.reply(request, Ok(reply)),
             Ok(None) => {}
             Err(error) => {
-                if let Some(action) = action
-                    && self.refusals.take(1, now.mono)
-                {
-                    let audit = AuditEntry::refused(action, "", &error.message);
-                    self.note(actor.clone(), audit, now);
+                if let Some((action, subject)) = refused {
+                    self.note_refused(actor, action, &subject, &error.message, now);
                 }
                 self.reply(request, Err(error));
             }
+        }
+    }
+
+    /// Somebody asks who may not; answered like [`Self::handle_command`].
+    pub fn handle_forbidden(&mut self, request: RequestId, actor: &Actor, r: &Request, now: Now) {
+        let message = "only root, the controller's own user and members of the configured admin_group may \
+                       administrate it; try again as one of them, such as with sudo";
+        let action = changing_action(&r.command).unwrap_or("admin.read");
+        self.note_refused(actor, action, &subject_of(&r.command), message, now);
+        self.reply(request, Err(CommandError::new(ErrorCode::Refused, message)));
+    }
+
+    fn note_refused(&mut self, actor: &Actor, action: &str, subject: &str, why: &str, now: Now) {
+        if self.refusals.take(1, now.mono) {
+            let audit = AuditEntry::refused(action, subject, why);
+            self.note(actor.clone(), audit, now);
         }
     }
 
@@ -204,5 +217,32 @@ fn changing_action(command: &Command) -> Option<&'static str> {
         | Command::PolicyExplain { .. }
         | Command::PolicyReach { .. }
         | Command::PostureShow { .. } => None,
+    }
+}
+
+/// What a command is about, as its caller names it.
+fn subject_of(command: &Command) -> String {
+    match command {
+        Command::InviteRevoke { id } => format!("invite {id}"),
+        Command::DeviceApprove { device, .. }
+        | Command::DeviceRename { device, .. }
+        | Command::DeviceTag { device, .. }
+        | Command::DeviceQuarantine { device, .. }
+        | Command::DeviceRevoke { device, .. }
+        | Command::DeviceDelete { device }
+        | Command::DeviceShow { device }
+        | Command::PolicyReach { device }
+        | Command::PostureShow { device } => format!("device {device}"),
+        Command::PolicyRollback { revision } => format!("revision {revision}"),
+        Command::PolicyExplain { src, dst, .. } => format!("{src} to {dst}"),
+        Command::InviteCreate { .. } | Command::InviteList => "invites".to_owned(),
+        Command::DeviceList => "devices".to_owned(),
+        Command::Status => "status".to_owned(),
+        Command::PolicyCheck { .. }
+        | Command::PolicyPlan { .. }
+        | Command::PolicyApply { .. }
+        | Command::PolicyShow { .. }
+        | Command::PolicyHistory
+        | Command::PolicyTest => "policy".to_owned(),
     }
 }
