@@ -78,7 +78,8 @@ fn changes_are_answered_journaled_and_there_after_a_restart() {
 fn a_bad_policy_points_at_its_place_and_changes_nothing() {
     let place = Place::initialised();
     let _daemon = place.start().unwrap();
-    let n = generation(&place);
+    let in_force = || place.json(&["policy", "show"]).ok().json();
+    let before = in_force();
     let bad = place.file(
         "bad.toml",
         &POLICY.replace("[\"tag:db\"]", "[\"database\"]"),
@@ -94,9 +95,13 @@ fn a_bad_policy_points_at_its_place_and_changes_nothing() {
     let json = place.json(&["policy", "check", &bad]);
     let error: serde_json::Value = serde_json::from_str(&json.err).unwrap();
     assert_eq!(error["error"]["problems"][0]["line"], 10);
-    assert_eq!(generation(&place), n);
+    assert_eq!(in_force(), before);
+    // The attempt itself is on record.
+    let audit = place.run(&["audit", "tail"]).ok().out;
+    assert!(audit.contains("REFUSED policy.apply"), "{audit}");
     let good = place.file("good.toml", POLICY);
-    place.run(&["policy", "check", &good]).ok();
+    place.run(&["policy", "apply", &good]).ok();
+    assert_ne!(in_force(), before);
 }
 
 #[test]
