@@ -274,6 +274,8 @@ impl Controller {
                 self.limits.remove(device);
                 self.timers.clear(Timer::Verdicts(*device));
                 self.timers.clear(Timer::Gone(*device));
+                self.timers.clear(Timer::Endpoints(*device));
+                self.timers.clear(Timer::Soft(*device));
             }
             Change::DeviceAdded { .. } | Change::DeviceTagged { .. } => {
                 for device in &touched.devices {

@@ -1,5 +1,7 @@
 //! What a connection may say, and when.
 
+use std::time::Duration;
+
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::ids::DeviceId;
 use gatereeve_shared::policy::port::Protocol;
@@ -19,10 +21,14 @@ use crate::change::Change;
 use crate::output::SessionId;
 use crate::pdp::explain;
 use crate::session::{DROPS, Phase, endpoints, keys};
+use crate::state::device::DeviceStatus;
 
 use super::Controller;
 use super::commit::Effect;
 use super::timers::Timer;
+
+/// How long others wait to hear of a device that moves too often.
+const MOVES: Duration = Duration::from_secs(2);
 
 impl Controller {
     /// A message came.
@@ -30,11 +36,12 @@ impl Controller {
         let Some(known) = self.sessions.get_mut(&session) else {
             return;
         };
-        // Confirmations follow what the controller sends, so they cost less.
-        let cost = if matches!(message, ClientMessage::Ack(_)) {
-            1
-        } else {
-            10
+        let cost = match message {
+            // Confirmations follow what the controller sends, so they cost less.
+            ClientMessage::Ack(_) => 1,
+            // The answer is the whole map, so it costs more.
+            ClientMessage::Resync(_) => 100,
+            _ => 10,
         };
         if !known.bucket.take(cost, now.mono) {
             known.drops = known.drops.saturating_add(1);
@@ -69,7 +76,7 @@ impl Controller {
                 self.report(session, device, report, now);
             }
             (Phase::Attached, ClientMessage::Endpoints(update)) => {
-                self.move_endpoints(session, device, &update);
+                self.move_endpoints(session, device, &update, now);
             }
             (Phase::Attached, ClientMessage::Ack(generation)) => {
                 self.acknowledge(device, generation);
@@ -201,7 +208,7 @@ impl Controller {
         let software: String = text::printable(&attach.software).chars().take(64).collect();
         self.soft.devices.entry(device).or_default().software = Some(software);
         self.send_map(device, session, attach.have, now);
-        self.move_endpoints(session, device, &attach.endpoints);
+        self.move_endpoints(session, device, &attach.endpoints, now);
         self.take_report(device, attach.report, now);
         // A device without checks is told so, once.
         self.tell_posture(&device);
@@ -223,14 +230,28 @@ impl Controller {
         self.take_report(device, report, now);
     }
 
-    fn move_endpoints(&mut self, session: SessionId, device: DeviceId, update: &EndpointUpdate) {
+    fn move_endpoints(
+        &mut self,
+        session: SessionId,
+        device: DeviceId,
+        update: &EndpointUpdate,
+        now: Now,
+    ) {
         let Some(from) = self.address_of(session) else {
             return;
         };
         let usable = endpoints::usable(update, from.ip(), &self.config.prefixes);
         if self.endpoints.get(&device) != Some(&usable) {
             self.endpoints.insert(device, usable);
-            self.spread_endpoints(device);
+            // Each move costs every peer a new table, so who moves without end is told of later,
+            // with where it is then.
+            if self.limits(device, now.mono).endpoints.take(1, now.mono) {
+                self.timers.clear(Timer::Endpoints(device));
+                self.spread_endpoints(device);
+            } else if !self.timers.is_set(Timer::Endpoints(device)) {
+                let at = now.mono.saturating_add(MOVES);
+                self.timers.set(Timer::Endpoints(device), at);
+            }
         }
     }
 
@@ -316,6 +337,17 @@ impl Controller {
                 RefusalCode::Standing,
                 "this device does not take part in the network",
             );
+            return;
+        }
+        // Gone, it could come back with what is left of an invite, and no longer be quarantined.
+        if self
+            .staged
+            .devices()
+            .get(&device)
+            .is_some_and(|known| known.status == DeviceStatus::Quarantined)
+        {
+            let message = "this device is quarantined; only an administrator can remove it";
+            self.close(session, RefusalCode::Standing, message);
             return;
         }
         let audit = AuditEntry::done("device.delete", self.picture.label(&device))

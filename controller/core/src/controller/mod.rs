@@ -71,14 +71,24 @@ struct DeviceLimits {
     attach: Bucket,
     keys: Bucket,
     verdicts: Bucket,
+    /// How often others hear where it is.
+    endpoints: Bucket,
+    /// How often its report is written down.
+    soft: Bucket,
 }
+
+/// Checks that a device may newly meet in one go; each costs a token, as each can take a record to
+/// close again.
+const VERDICTS: u64 = 20;
 
 impl DeviceLimits {
     fn new(now: Mono) -> Self {
         Self {
             attach: Bucket::new(10, 1, Duration::from_secs(60), now),
             keys: Bucket::new(20, 1, Duration::from_secs(5), now),
-            verdicts: Bucket::new(20, 1, Duration::from_secs(5), now),
+            verdicts: Bucket::new(VERDICTS, 1, Duration::from_secs(15), now),
+            endpoints: Bucket::new(10, 1, Duration::from_secs(2), now),
+            soft: Bucket::new(10, 1, Duration::from_secs(1), now),
         }
     }
 }
@@ -243,6 +253,8 @@ impl Controller {
                 Timer::Renew(device) => self.renew(device, now),
                 Timer::Verdicts(device) => self.review(device, now),
                 Timer::Gone(device) => self.forget_gone(device, now),
+                Timer::Endpoints(device) => self.spread_endpoints(device),
+                Timer::Soft(device) => self.write_soft(device),
                 Timer::Schedule => self.time_passed(now),
                 Timer::Wait(request) => self.give_up_waiting(request),
                 Timer::Checkpoint => self.sign_checkpoint(now),

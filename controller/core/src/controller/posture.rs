@@ -34,9 +34,21 @@ impl Controller {
             facts,
         });
         soft.last_seen = Some(now.unix);
+        // One device must not keep the disk busy: a report too many is written a little later.
+        if self.limits(device, now.mono).soft.take(1, now.mono) {
+            self.timers.clear(Timer::Soft(device));
+            self.write_soft(device);
+        } else if !self.timers.is_set(Timer::Soft(device)) {
+            let at = now.mono.saturating_add(Duration::from_secs(1));
+            self.timers.set(Timer::Soft(device), at);
+        }
+        self.review(device, now);
+    }
+
+    /// Has a device's soft state written.
+    pub(super) fn write_soft(&mut self, device: DeviceId) {
         self.outputs
             .push_back(Output::Soft(vec![self.soft.write(&device)]));
-        self.review(device, now);
     }
 
     /// Judges a device by its last report. A check that is newly met or no longer met takes a
@@ -69,7 +81,9 @@ impl Controller {
         }
         let opens = !is.is_subset(&was);
         let lines: Vec<String> = describe(staged, &judged);
-        if opens && !self.limits(device, now.mono).verdicts.take(1, now.mono) {
+        let newly = u64::try_from(is.difference(&was).count()).unwrap_or(u64::MAX);
+        let cost = newly.min(super::VERDICTS);
+        if opens && !self.limits(device, now.mono).verdicts.take(cost, now.mono) {
             // Opening can wait; closing cannot.
             let staged = self.staged.verdicts().get(&device);
             let was = met(staged);

@@ -21,6 +21,10 @@ pub(crate) enum Timer {
     Verdicts(DeviceId),
     /// An ephemeral device has been gone for too long.
     Gone(DeviceId),
+    /// Others are to hear where a device is that moves too often.
+    Endpoints(DeviceId),
+    /// A report that came too soon after others is to be written.
+    Soft(DeviceId),
     /// Time alone changes a grant.
     Schedule,
     /// A caller has waited long enough.

@@ -6,6 +6,7 @@
     reason = "a test fails on every answer but the one it expects"
 )]
 
+mod abuse;
 mod audit;
 mod enrollment;
 mod harness;

@@ -1,0 +1,166 @@
+//! What a device of the network can cost the others, the journal and the disk.
+
+use std::time::Duration;
+
+use gatereeve_shared::posture::fact::{Fact, FactValue};
+use gatereeve_shared::wire::client::{ClientMessage, EndpointUpdate, Leave};
+use gatereeve_shared::wire::controller::{ControllerMessage, EnrollReply, RefusalCode, Standing};
+
+use gatereeve_controller_core::command::Command;
+
+use crate::harness::{POSTURE, WEB_TO_DB, World, encrypted};
+
+fn move_to(world: &mut World, port: u16) {
+    let update = EndpointUpdate {
+        listen_port: port,
+        endpoints: vec![],
+    };
+    world.say("web", ClientMessage::Endpoints(update));
+}
+
+fn told_of_moves(world: &World) -> Vec<u16> {
+    let inbox = world.clients["db"].inbox.iter();
+    inbox
+        .filter_map(|message| match message {
+            ControllerMessage::Endpoints(changes) => Some(changes[0].endpoints[0].port()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_device_that_moves_without_end_is_heard_of_now_and_then() {
+    let mut world = World::standard(WEB_TO_DB);
+    world.client("db").inbox.clear();
+    move_to(&mut world, 1000);
+    assert_eq!(told_of_moves(&world), [1000], "the control: at once");
+    for port in 1001..1400 {
+        move_to(&mut world, port);
+        world.pass(Duration::from_millis(100));
+    }
+    let told = told_of_moves(&world).len();
+    assert!((20..=45).contains(&told), "{told}");
+    world.pass(Duration::from_secs(5));
+    assert_eq!(told_of_moves(&world).last(), Some(&1399), "where it is now");
+    world.pass(Duration::from_secs(60));
+    move_to(&mut world, 2000);
+    assert_eq!(told_of_moves(&world).last(), Some(&2000), "at once again");
+}
+
+#[test]
+fn whole_maps_are_not_had_for_the_asking() {
+    let mut world = World::standard(WEB_TO_DB);
+    world.pass(Duration::from_secs(10));
+    world.client("web").confirms = false;
+    world.client("web").inbox.clear();
+    let generation = world.controller.state().generation();
+    for _ in 0..40 {
+        world.say("web", ClientMessage::Resync(generation));
+    }
+    let maps = |world: &World| {
+        let inbox = world.clients["web"].inbox.iter();
+        inbox
+            .filter(|message| matches!(message, ControllerMessage::Map(_)))
+            .count()
+    };
+    assert_eq!(maps(&world), 4);
+    world.pass(Duration::from_secs(1));
+    world.say("web", ClientMessage::Resync(generation));
+    assert_eq!(maps(&world), 5, "in time it gets another");
+}
+
+const CHECKS: usize = 15;
+
+fn facts(good: usize) -> Vec<Fact> {
+    (0..CHECKS)
+        .map(|n| Fact::new(format!("custom.f{n}"), &FactValue::Bool(n < good), "test", 0))
+        .collect()
+}
+
+/// Laptop's access to web asks for many checks.
+fn many_checks() -> String {
+    let checks: Vec<String> = (0..CHECKS)
+        .map(|n| format!("[posture.c{n}]\ncustom.f{n} = true\nmax_age = \"1h\"\n"))
+        .collect();
+    let names: Vec<String> = (0..CHECKS).map(|n| format!("\"c{n}\"")).collect();
+    format!(
+        "version = 1\n[tags.\"tag:web\"]\n{}[[allow]]\nid = \"alice-to-web\"\n\
+         from = [\"alice@example.com\"]\nto = [\"tag:web\"]\nports = [\"tcp:22\"]\n\
+         posture = [{}]\n",
+        checks.concat(),
+        names.join(", ")
+    )
+}
+
+#[test]
+fn flapping_posture_does_not_fill_the_journal() {
+    let mut world = World::standard(&many_checks());
+    world.report("laptop", facts(CHECKS));
+    assert_eq!(world.peers("laptop"), ["web"], "the control");
+    world.report("laptop", facts(0));
+    assert_eq!(world.peers("laptop"), Vec::<String>::new());
+    let records = world.journal.len();
+    // All met at once, then lost one by one, for an hour.
+    for _ in 0..225 {
+        world.report("laptop", facts(CHECKS));
+        for good in (0..CHECKS).rev() {
+            world.report("laptop", facts(good));
+            world.pass(Duration::from_secs(1));
+        }
+    }
+    let written = world.journal.len() - records;
+    assert!(written <= 2 * (20 + 3600 / 15), "{written}");
+    // Closing never waits.
+    world.pass(Duration::from_secs(600));
+    world.report("laptop", facts(CHECKS));
+    assert_eq!(world.peers("laptop"), ["web"]);
+    world.report("laptop", facts(CHECKS - 1));
+    assert_eq!(world.peers("laptop"), Vec::<String>::new());
+}
+
+#[test]
+fn the_last_of_many_reports_is_the_one_that_is_kept() {
+    let mut world = World::standard(POSTURE);
+    for n in 0..30 {
+        world.report("laptop", encrypted(n % 2 == 0));
+    }
+    world.report("laptop", encrypted(false));
+    world.pass(Duration::from_secs(2));
+    world.restart();
+    world.reconnect("web");
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.peers("web"), Vec::<String>::new());
+}
+
+#[test]
+fn a_quarantined_device_does_not_leave_its_quarantine() {
+    let mut world = World::new();
+    let invite = world.invite(&["web"], None, 9);
+    for name in ["good", "bad"] {
+        world.add(name);
+        world.connect(name);
+        let reply = world.enroll(name, Some(&invite));
+        assert_eq!(reply, EnrollReply::Done(Standing::Approved));
+        world.attach(name);
+    }
+    world.commit(Command::DeviceQuarantine {
+        device: "bad".into(),
+        lift: false,
+        reason: None,
+    });
+    for name in ["good", "bad"] {
+        world.say(name, ClientMessage::Leave(Leave {}));
+        world.connect(name);
+    }
+    assert_eq!(world.devices().len(), 1);
+    let reply = world.enroll("bad", Some(&invite));
+    assert_eq!(reply, EnrollReply::Done(Standing::Quarantined));
+    let reply = world.enroll("good", Some(&invite));
+    assert_eq!(reply, EnrollReply::Done(Standing::Approved), "the control");
+    world.connect("bad");
+    world.say("bad", ClientMessage::Leave(Leave {}));
+    assert_eq!(
+        world.client("bad").closed_with(),
+        Some(RefusalCode::Standing)
+    );
+}
