@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use gatereeve_client_core::datapath::DataPathEvent;
 use gatereeve_runtime::clock::Clock;
@@ -95,7 +95,12 @@ struct Daemon {
     calls: mpsc::Receiver<Call>,
     events: mpsc::Receiver<DataPathEvent>,
     broken: mpsc::Receiver<String>,
+    /// Pings at a time: each takes a thread, and anybody on the host may ask for one.
+    pings: Arc<Semaphore>,
 }
+
+/// Pings at a time.
+const PINGS: usize = 16;
 
 /// One thing that happened.
 #[derive(Debug)]
@@ -141,6 +146,7 @@ impl Daemon {
             calls,
             events,
             broken,
+            pings: Arc::new(Semaphore::new(PINGS)),
         };
         match network {
             Some(network) => {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -27,11 +28,11 @@ pub struct Pings {
     pub error: Option<String>,
 }
 
-/// Sends `count` requests from `own` to `peer`, one after the other. Blocks.
+/// Sends `count` requests from `own` to `peer`, one after the other, for as long as `is_wanted`. Blocks.
 ///
 /// # Errors
 /// When there is no socket to send them with.
-pub fn ping(own: IpAddr, peer: IpAddr, count: u32) -> Result<Pings> {
+pub fn ping(own: IpAddr, peer: IpAddr, count: u32, is_wanted: &AtomicBool) -> Result<Pings> {
     let (socket, raw) = open(peer).context(
         "cannot open an ICMP socket; it takes CAP_NET_RAW, or a group in net.ipv4.ping_group_range",
     )?;
@@ -45,6 +46,9 @@ pub fn ping(own: IpAddr, peer: IpAddr, count: u32) -> Result<Pings> {
     getrandom::fill(&mut identifier).context("no random numbers")?;
     let mut pings = Pings::default();
     for sequence in 1..=count {
+        if !is_wanted.load(Ordering::Relaxed) {
+            break;
+        }
         let sequence_number = u16::try_from(sequence).unwrap_or(u16::MAX);
         let request = request(peer.is_ipv6(), identifier, sequence_number);
         let sent_at = Clock::mono();

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use tokio::sync::oneshot;
@@ -20,6 +22,9 @@ use super::joined::Joined;
 use super::local_api::Call;
 use super::ping::{Pings, ping};
 use super::state_dir::NetworkFile;
+
+/// Requests that one ping may send; the command line takes no more either.
+const MOST_PINGS: u32 = 1000;
 
 type Answer = Result<LocalReply, LocalError>;
 
@@ -128,7 +133,15 @@ impl Daemon {
     }
 
     /// Pings aside, so that the daemon goes on meanwhile; where nobody answers it asks why.
-    fn ping(&mut self, peer: &str, count: u32, answer: oneshot::Sender<Answer>) {
+    fn ping(&mut self, peer: &str, count: u32, mut answer: oneshot::Sender<Answer>) {
+        if !(1..=MOST_PINGS).contains(&count) {
+            let message = format!("a ping sends 1 to {MOST_PINGS} requests");
+            return drop(answer.send(Err(error(2, &message))));
+        }
+        let Ok(place) = Arc::clone(&self.pings).try_acquire_owned() else {
+            let message = "too many pings are under way; try again in a moment";
+            return drop(answer.send(Err(error(1, message))));
+        };
         let prepared = self.joined().and_then(|joined| {
             let (name, own, address) = addresses(joined, peer)?;
             let why = joined.ask(address.to_string(), Protocol::Icmp, 0);
@@ -143,7 +156,23 @@ impl Daemon {
             reason = "ends with the last ping, which is bounded"
         )]
         tokio::spawn(async move {
-            let pinged = tokio::task::spawn_blocking(move || ping(own, address, count)).await;
+            // Who asked may go before the last request is out: then nothing more is sent for them.
+            let is_wanted = Arc::new(AtomicBool::new(true));
+            let pinging = {
+                let is_wanted = Arc::clone(&is_wanted);
+                tokio::task::spawn_blocking(move || {
+                    let _place = place;
+                    ping(own, address, count, &is_wanted)
+                })
+            };
+            tokio::pin!(pinging);
+            let pinged = tokio::select! {
+                pinged = &mut pinging => pinged,
+                () = answer.closed() => {
+                    is_wanted.store(false, Ordering::Relaxed);
+                    return;
+                }
+            };
             let reply = match pinged
                 .context("the ping was stopped")
                 .and_then(|result| result)

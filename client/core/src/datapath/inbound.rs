@@ -143,7 +143,6 @@ impl<'a> Inbound<'a> {
 
     /// An initiation: for which of our keys, and from whom?
     fn initiation(&mut self, datagram: &[u8], from: SocketAddr) -> Result<(), DropReason> {
-        self.admit_source(from)?;
         let (local, remote) = self.sender(datagram, from)?;
         let position = *self
             .table
@@ -179,6 +178,8 @@ impl<'a> Inbound<'a> {
                     return Err(DropReason::UnderLoad);
                 }
                 Admission::Admitted => {
+                    // What does not know our key must not use up what another address may cost.
+                    self.admit_source(from)?;
                     let remote = gate.gate.sender(datagram).ok_or(DropReason::Crypto)?;
                     return Ok((gate.local, remote));
                 }
@@ -189,7 +190,6 @@ impl<'a> Inbound<'a> {
 
     /// A response or a cookie for a tunnel of ours.
     fn answer(&mut self, index: u32, datagram: &[u8], from: SocketAddr) -> Result<(), DropReason> {
-        self.admit_source(from)?;
         let link = self.by_index(index)?;
         if let Datagram::Response { .. } = classify(datagram) {
             let held = self.held.as_ref().ok_or(DropReason::PeerGone)?;
@@ -211,6 +211,7 @@ impl<'a> Inbound<'a> {
                 }
             }
         }
+        self.admit_source(from)?;
         self.handshake(link, datagram, from)
     }
 

@@ -13,6 +13,7 @@ use gatereeve_shared::wire::map::PeerEntry;
 use super::{Engine, Timer};
 use crate::api::{RuleStatus, WhyView};
 use crate::output::Output;
+use crate::wg::handshake_limit::Bucket;
 
 /// The controller has this long to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -21,9 +22,29 @@ const MOST: usize = 64;
 /// Missing conditions that are shown.
 const MOST_MISSING: usize = 64;
 
+/// Questions put to the controller per second, and at once. It counts them with all else that this
+/// device says, and anybody on the host may ask: they must not crowd out reports and keys.
+const PER_SECOND: u64 = 8;
+const BURST: u64 = 16;
+
 /// Questions that wait for the controller, by the number they were given.
 #[derive(Debug, Default)]
-pub(super) struct Questions(BTreeMap<u64, Question>);
+pub(super) struct Questions {
+    open: BTreeMap<u64, Question>,
+    /// How many more may be put to the controller; full when first needed.
+    allowance: Option<Bucket>,
+}
+
+impl Questions {
+    /// Whether one more may be put to the controller.
+    fn admit(&mut self, now: Mono) -> bool {
+        self.open.len() < MOST
+            && self
+                .allowance
+                .get_or_insert_with(|| Bucket::new(PER_SECOND, BURST, now))
+                .take(now)
+    }
+}
 
 #[derive(Debug)]
 struct Question {
@@ -56,8 +77,8 @@ impl Engine {
             until: now.mono.saturating_add(PATIENCE),
         };
         let can_ask = self.link.attached().is_some()
-            && self.questions.0.len() < MOST
-            && question.peer.len() <= limits::TEXT;
+            && question.peer.len() <= limits::TEXT
+            && self.questions.admit(now.mono);
         if can_ask {
             let number = self.number();
             self.say(ClientMessage::Why(WhyRequest {
@@ -67,7 +88,7 @@ impl Engine {
                 port,
             }));
             self.timers.set_earlier(Timer::Why, question.until);
-            self.questions.0.insert(number, question);
+            self.questions.open.insert(number, question);
         } else {
             self.answer_from_map(&question, now);
         }
@@ -75,7 +96,7 @@ impl Engine {
     }
 
     pub(super) fn on_why(&mut self, reply: WhyReply, now: Now) {
-        let Some(question) = self.questions.0.remove(&reply.request) else {
+        let Some(question) = self.questions.open.remove(&reply.request) else {
             return;
         };
         let missing = reply.missing.iter().take(MOST_MISSING);
@@ -104,24 +125,24 @@ impl Engine {
     pub(super) fn answer_overdue(&mut self, now: Now) {
         let overdue: Vec<u64> = self
             .questions
-            .0
+            .open
             .iter()
             .filter(|(_, question)| question.until <= now.mono)
             .map(|(number, _)| *number)
             .collect();
         for number in overdue {
-            if let Some(question) = self.questions.0.remove(&number) {
+            if let Some(question) = self.questions.open.remove(&number) {
                 self.answer_from_map(&question, now);
             }
         }
-        if let Some(next) = self.questions.0.values().map(|q| q.until).min() {
+        if let Some(next) = self.questions.open.values().map(|q| q.until).min() {
             self.timers.set(Timer::Why, next);
         }
     }
 
     pub(super) fn answer_all_from_map(&mut self, now: Now) {
         self.timers.clear(Timer::Why);
-        for question in std::mem::take(&mut self.questions.0).into_values() {
+        for question in std::mem::take(&mut self.questions.open).into_values() {
             self.answer_from_map(&question, now);
         }
     }

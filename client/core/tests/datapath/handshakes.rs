@@ -179,6 +179,23 @@ fn a_flood_of_handshakes_is_bounded_and_others_get_through() {
 }
 
 #[test]
+fn who_does_not_know_the_key_keeps_no_peer_out() {
+    let mut world = World::pair(&["udp:53"]);
+    // Handshake messages in the peer's name, from somebody who can forge its address.
+    let mut initiation = vec![0xa5; 148];
+    initiation[..4].copy_from_slice(&[1, 0, 0, 0]);
+    let mut response = vec![0xa5; 92];
+    response[..4].copy_from_slice(&[2, 0, 0, 0]);
+    for _ in 0..500 {
+        world.arrive(1, endpoint(0), &initiation);
+        world.arrive(1, endpoint(0), &response);
+    }
+    assert_eq!(world.drops(1, "handshake_rate"), 0);
+    world.send(0, &query());
+    assert_eq!(world.received(1), [query()]);
+}
+
+#[test]
 fn under_load_a_sender_proves_its_address_first() {
     let mut world = World::pair(&["udp:53"]);
     let ours = secret(1, 1).public();

@@ -73,7 +73,14 @@ const CHECKS: usize = 15;
 
 fn facts(good: usize) -> Vec<Fact> {
     (0..CHECKS)
-        .map(|n| Fact::new(format!("custom.f{n}"), &FactValue::Bool(n < good), "test", 0))
+        .map(|n| {
+            Fact::new(
+                format!("custom.f{n}"),
+                &FactValue::Bool(n < good),
+                "test",
+                0,
+            )
+        })
         .collect()
 }
 
