@@ -41,7 +41,15 @@ impl Controller {
             ClientMessage::Ack(_) => 1,
             // The answer is the whole map, so it costs more.
             ClientMessage::Resync(_) => 100,
-            _ => 10,
+            ClientMessage::Hello(_)
+            | ClientMessage::Enroll(_)
+            | ClientMessage::Attach(_)
+            | ClientMessage::Report(_)
+            | ClientMessage::Endpoints(_)
+            | ClientMessage::Keys(_)
+            | ClientMessage::Why(_)
+            | ClientMessage::Ping(_)
+            | ClientMessage::Leave(_) => 10,
         };
         if !known.bucket.take(cost, now.mono) {
             known.drops = known.drops.saturating_add(1);
