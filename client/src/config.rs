@@ -160,6 +160,16 @@ mod tests {
     }
 
     #[test]
+    fn the_packaged_file_says_the_defaults() {
+        let packaged = include_str!("../../packaging/config/client.toml");
+        assert_eq!(
+            load(Some(packaged), None, None).unwrap().listen,
+            any(DEFAULT_PORT)
+        );
+        assert_eq!(load(Some(packaged), None, None).unwrap().tun, DEFAULT_TUN);
+    }
+
+    #[test]
     fn no_file_means_defaults() {
         let config = load(None, None, None).unwrap();
         assert_eq!(config.tun, "gatereeve0");

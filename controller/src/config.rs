@@ -117,6 +117,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_packaged_file_says_the_defaults() {
+        let packaged = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../packaging/config/controller.toml"
+        );
+        let raw = read(Path::new(packaged)).unwrap().unwrap();
+        let defaults = RawConfig {
+            state_dir: Some(STATE_DIR.into()),
+            socket: Some(SOCKET.into()),
+            admin_group: None,
+            listen: Some(vec![LISTEN.parse().unwrap()]),
+            log_json: Some(false),
+        };
+        assert_eq!(raw, defaults);
+    }
+
+    #[test]
     fn flags_override_the_file_and_the_file_the_defaults() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("controller.toml");

@@ -9,6 +9,7 @@
 )]
 
 mod decisions;
+mod documented;
 mod errors;
 mod model;
 mod posture;
