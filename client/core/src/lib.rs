@@ -1,4 +1,12 @@
 //! The policy enforcement point of Gatereeve, without I/O.
+//!
+//! The life of a packet: [`packet`] parses it, [`datapath`] finds its peer in the table in force,
+//! [`filter`] permits it or says why not, [`wg`] seals or opens it. The table comes from
+//! [`engine`], which takes what the controller says, checks it, and publishes it whole.
+//!
+//! * [`engine`], [`output`], [`stored`]: the slow path, what its shell is to do, and what it keeps.
+//! * [`datapath`], [`filter`], [`packet`], [`wg`], [`drop_reason`]: the fast path.
+//! * [`api`]: the vocabulary of the local socket.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
