@@ -13,16 +13,13 @@ use gatereeve_controller_core::command::{CommandError, Reply, Request};
 use gatereeve_controller_core::controller::Controller;
 use gatereeve_controller_core::output::{RequestId, SessionId};
 use gatereeve_runtime::clock::Clock;
-use gatereeve_shared::identity::identity_key::IdentityKey;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::writer::{Appended, JournalWriter};
 use crate::quic::{SessionEvent, SessionOutput};
-use crate::server::checkpointer::Checkpointer;
 use crate::store::keeper::Keeper;
 
-pub mod checkpointer;
 mod outputs;
 pub mod recover;
 pub mod serve;
@@ -63,7 +60,6 @@ pub struct Server {
     controller: Controller,
     journal: JournalWriter,
     keeper: Keeper,
-    checkpointer: Checkpointer,
     sessions: BTreeMap<SessionId, mpsc::Sender<SessionOutput>>,
     /// Sessions that did not take what was sent, to be reported as closed.
     lost: BTreeSet<SessionId>,
@@ -82,17 +78,14 @@ impl Server {
     #[must_use]
     pub fn new(
         controller: Controller,
-        network_key: IdentityKey,
         journal: JournalWriter,
         keeper: Keeper,
-        last_checkpoint: u64,
         notes: Vec<String>,
     ) -> Self {
         Self {
             controller,
             journal,
             keeper,
-            checkpointer: Checkpointer::new(network_key, last_checkpoint, Clock::mono()),
             sessions: BTreeMap::new(),
             lost: BTreeSet::new(),
             waiting: BTreeMap::new(),
@@ -156,13 +149,6 @@ impl Server {
         {
             self.controller.handle_timeout(now);
             self.drain();
-        }
-        let state = self.controller.state();
-        let head = (state.generation(), state.head());
-        if let Some(checkpoint) = self.checkpointer.due(head, now)
-            && self.keeper.checkpoint(checkpoint)
-        {
-            self.checkpointer.signed(head.0.n, now.mono);
         }
     }
 

@@ -2,9 +2,8 @@
 
 use gatereeve_controller_core::command::{CommandError, Reply};
 use gatereeve_controller_core::output::{Output, SessionId};
-use gatereeve_runtime::clock::Clock;
 use tokio::sync::mpsc::error::TrySendError;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{Server, Ticket};
 use crate::quic::SessionOutput;
@@ -30,9 +29,8 @@ impl Server {
             Output::Tables(writes) => self.keeper.hard(writes),
             Output::Soft(writes) => self.keeper.soft(writes),
             Output::Checkpoint(checkpoint) => {
-                let n = checkpoint.generation.n;
-                if self.keeper.checkpoint(checkpoint) {
-                    self.checkpointer.signed(n, Clock::mono());
+                if !self.keeper.checkpoint(checkpoint) {
+                    warn!("a signed head is not kept; the next one covers it");
                 }
             }
             Output::Send { session, message } => {

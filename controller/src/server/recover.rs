@@ -38,8 +38,6 @@ pub struct Recovered {
     pub store: Store,
     /// The checkpoint file, open for appending.
     pub checkpoints: CheckpointFile,
-    /// The last head that was signed.
-    pub last_checkpoint: Option<Checkpoint>,
     /// The fold of the journal.
     pub state: State,
     /// What may have been lost.
@@ -131,7 +129,6 @@ pub fn recover(dir: &StateDir, now: UnixMillis) -> anyhow::Result<Recovered> {
         store,
         checkpoints: CheckpointFile::open(&dir.checkpoints())
             .with_context(|| format!("cannot open {}", dir.checkpoints().display()))?,
-        last_checkpoint: signed.into_iter().next_back(),
         state,
         soft,
         notes,

@@ -132,7 +132,6 @@ fn start(recovered: Recovered) -> anyhow::Result<(Server, StateLock, mpsc::Recei
         advertised: recovered.settings.advertise,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let signing_key = IdentityKey::from_seed(&recovered.network_key.seed());
     let controller = Controller::new(
         config,
         recovered.network_key,
@@ -146,16 +145,6 @@ fn start(recovered: Recovered) -> anyhow::Result<(Server, StateLock, mpsc::Recei
         JournalWriter::start(recovered.journal).context("cannot start the journal's thread")?;
     let keeper = Keeper::start(recovered.store, recovered.checkpoints)
         .context("cannot start the tables' thread")?;
-    let signed = recovered
-        .last_checkpoint
-        .map_or(0, |checkpoint| checkpoint.generation.n);
-    let server = Server::new(
-        controller,
-        signing_key,
-        writer,
-        keeper,
-        signed,
-        recovered.notes,
-    );
+    let server = Server::new(controller, writer, keeper, recovered.notes);
     Ok((server, recovered.lock, appended))
 }

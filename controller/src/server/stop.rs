@@ -43,13 +43,8 @@ impl Server {
                  `audit tail` shows it",
             ))));
         }
-        let state = self.controller.state();
-        let head = (state.generation(), state.head());
-        if let Some(checkpoint) = self.checkpointer.last(head, Clock::now())
-            && !self.keeper.checkpoint(checkpoint)
-        {
-            warn!("the head could not be signed on the way out");
-        }
+        self.controller.handle_stopping(Clock::now());
+        self.drain();
         let (journal, keeper) = (self.journal, self.keeper);
         let closed = tokio::task::spawn_blocking(move || {
             journal.stop();

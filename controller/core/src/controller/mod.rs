@@ -232,11 +232,17 @@ impl Controller {
             .devices
             .retain(|device, _| self.picture.state.devices().contains_key(device));
         self.arm_schedule(now);
-        // A map of a new incarnation has to come with a head of it.
-        let state = &self.picture.state;
-        let (generation, head) = (state.generation(), state.head());
-        let checkpoint = Checkpoint::sign(&self.network_key, generation, head, now.unix);
-        self.checkpoint = Some(checkpoint);
+        // A map of a new incarnation has to come with a head of it, and a crash may have left one
+        // unsigned.
+        self.sign_checkpoint(now);
+    }
+
+    /// The last call: signs a head that is not signed yet.
+    pub fn handle_stopping(&mut self, now: Now) {
+        if self.timers.is_set(Timer::Checkpoint) {
+            self.timers.clear(Timer::Checkpoint);
+            self.sign_checkpoint(now);
+        }
     }
 
     /// When [`Self::handle_timeout`] is next due.
@@ -291,7 +297,9 @@ impl Controller {
             now.unix,
         );
         self.checkpoint = Some(checkpoint.clone());
-        self.outputs.push_back(Output::Checkpoint(checkpoint));
+        if checkpoint.generation.n > 0 {
+            self.outputs.push_back(Output::Checkpoint(checkpoint));
+        }
     }
 
     /// The limits of a device, made when first asked for.

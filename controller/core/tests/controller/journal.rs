@@ -176,6 +176,24 @@ fn heads_are_signed_and_a_restore_raises_the_incarnation() {
 }
 
 #[test]
+fn a_stop_and_a_start_sign_what_is_not_signed_yet() {
+    let mut world = World::standard(WEB_TO_DB);
+    world.revoke("web");
+    world.controller.handle_stopping(world.now);
+    world.drain();
+    let signed = |world: &World| world.checkpoints.last().unwrap().generation;
+    assert_eq!(signed(&world), world.controller.state().generation());
+    let before = world.checkpoints.len();
+    world.controller.handle_stopping(world.now);
+    world.drain();
+    assert_eq!(world.checkpoints.len(), before, "once");
+    world.revoke("db");
+    assert!(signed(&world) < world.controller.state().generation());
+    world.restart();
+    assert_eq!(signed(&world), world.controller.state().generation());
+}
+
+#[test]
 fn every_change_has_its_audit_entry() {
     let mut world = World::standard(POSTURE);
     world.report("laptop", encrypted(true));
