@@ -51,6 +51,35 @@ pub fn from_base64url(text: &str) -> Option<Vec<u8>> {
     BASE64URL_NOPAD.decode(text.as_bytes()).ok()
 }
 
+/// serde for a newtype of bytes: its text where people read, the bytes themselves on the wire.
+macro_rules! serde_as_text_or_bytes {
+    ($name:ty, $bytes:ty) => {
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if serializer.is_human_readable() {
+                    serializer.collect_str(self)
+                } else {
+                    self.0.serialize(serializer)
+                }
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                if deserializer.is_human_readable() {
+                    String::deserialize(deserializer)?
+                        .parse()
+                        .map_err(serde::de::Error::custom)
+                } else {
+                    <$bytes>::deserialize(deserializer).map(Self)
+                }
+            }
+        }
+    };
+}
+
+pub(crate) use serde_as_text_or_bytes;
+
 /// `text` with control and direction-changing characters replaced, so that outside text cannot
 /// break a line or drive a terminal.
 #[must_use]
