@@ -21,6 +21,9 @@ const QUEUE: usize = 64;
 /// How long a request may take, `ping` included.
 const DEADLINE: Duration = Duration::from_secs(120);
 
+/// Requests that one ping may send; the command line takes no more either.
+const MOST_PINGS: u32 = 1000;
+
 /// One request, and where its answer goes.
 #[derive(Debug)]
 pub(super) struct Call {
@@ -98,6 +101,12 @@ async fn answer(
     let request: LocalRequest = serde_json::from_slice(body)
         .map_err(|error| failed(2, format!("the request is malformed: {error}")))?;
     rights.permit(caller.uid, &request)?;
+    if let LocalRequest::Ping { count, .. } = &request
+        && !(1..=MOST_PINGS).contains(count)
+    {
+        let message = format!("a ping sends 1 to {MOST_PINGS} requests");
+        return Err(failed(2, message));
+    }
     let (answer, inbox) = oneshot::channel();
     let call = Call { request, answer };
     let stopping = || failed(6, "the daemon is stopping".into());
@@ -187,6 +196,11 @@ mod tests {
             ("/v2", "{\"request\":\"status\"}"),
             (URL, "{}"),
             (URL, "{\"request\":\"ping\",\"peer\":\"web\",\"count\":-1}"),
+            (URL, "{\"request\":\"ping\",\"peer\":\"web\",\"count\":0}"),
+            (
+                URL,
+                "{\"request\":\"ping\",\"peer\":\"web\",\"count\":1001}",
+            ),
             (URL, ""),
         ] {
             let error = answer(&calls, &rights, root, url, body.as_bytes())
@@ -194,5 +208,31 @@ mod tests {
                 .unwrap_err();
             assert_eq!(error.exit_status, 2, "{url} {body}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_one_reaches_the_daemon() {
+        let (calls, mut inbox) = mpsc::channel(1);
+        let rights = Rights {
+            own: 0,
+            operator: None,
+        };
+        let anybody = Caller {
+            uid: 1000,
+            gid: 1000,
+            pid: None,
+        };
+        let body = "{\"request\":\"ping\",\"peer\":\"web\",\"count\":1000}";
+        let asking = answer(&calls, &rights, anybody, URL, body.as_bytes());
+        let daemon = async {
+            let call = inbox.recv().await.unwrap();
+            assert!(matches!(
+                call.request,
+                LocalRequest::Ping { count: 1000, .. }
+            ));
+        };
+        // The daemon drops the question, as it does when it stops.
+        let (answered, ()) = tokio::join!(asking, daemon);
+        assert_eq!(answered.unwrap_err().exit_status, 6);
     }
 }

@@ -23,9 +23,6 @@ use super::local_api::Call;
 use super::ping::{Pings, ping};
 use super::state_dir::NetworkFile;
 
-/// Requests that one ping may send; the command line takes no more either.
-const MOST_PINGS: u32 = 1000;
-
 type Answer = Result<LocalReply, LocalError>;
 
 impl Daemon {
@@ -134,10 +131,6 @@ impl Daemon {
 
     /// Pings aside, so that the daemon goes on meanwhile; where nobody answers it asks why.
     fn ping(&mut self, peer: &str, count: u32, mut answer: oneshot::Sender<Answer>) {
-        if !(1..=MOST_PINGS).contains(&count) {
-            let message = format!("a ping sends 1 to {MOST_PINGS} requests");
-            return drop(answer.send(Err(error(2, &message))));
-        }
         let Ok(place) = Arc::clone(&self.pings).try_acquire_owned() else {
             let message = "too many pings are under way; try again in a moment";
             return drop(answer.send(Err(error(1, message))));
