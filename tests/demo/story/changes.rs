@@ -25,7 +25,7 @@ pub(super) fn policy_cuts(stage: &mut Stage, report: &mut Report) -> anyhow::Res
     let committed = stage.world.controller.cli.apply(&next, &["--wait"])?;
     stage.policy = next;
     let last = cut.wait_cut(SILENCE, CUT)?;
-    let after_ms = signed_ms(last, committed.at.0);
+    let after_ms = ms_after(last, committed.at.0);
     let after = cut.bytes_during(Duration::from_millis(500));
     let control = kept.bytes_during(Duration::from_millis(500));
     step.line(format!(
@@ -71,7 +71,7 @@ pub(super) fn revocation(stage: &Stage, report: &mut Report) -> anyhow::Result<S
     let end = stage.admin_udp_on_web.flow(7);
     let after_return = stage.admin_udp_on_web.after(7, returned);
     let control_after = stage.udp_on_db.flow(8).packets - control_at_return;
-    let after_ms = signed_ms(end.last_at, committed.at.0);
+    let after_ms = ms_after(end.last_at, committed.at.0);
     let still_sent = sender.sent() - sent_at_return + sender.errors();
     step.line(format!(
         "{} packets before; confirmed by {:?}",
@@ -149,8 +149,9 @@ pub(super) fn throughput(stage: &Stage, report: &mut Report) -> anyhow::Result<S
     Ok(step)
 }
 
-/// Milliseconds from a commit to a packet; negative where the last packet came before it.
-fn signed_ms(packet: Duration, commit_ms: u64) -> i64 {
-    let packet = i64::try_from(packet.as_millis()).unwrap_or(i64::MAX);
-    packet - i64::try_from(commit_ms).unwrap_or(i64::MAX)
+/// Milliseconds from a commit to the last packet; 0 where that came before it.
+fn ms_after(packet: Duration, commit_ms: u64) -> u64 {
+    u64::try_from(packet.as_millis())
+        .unwrap_or(u64::MAX)
+        .saturating_sub(commit_ms)
 }
