@@ -91,6 +91,11 @@ impl Administrator {
 
     fn make_invites(&self) -> anyhow::Result<()> {
         while self.is_running() {
+            // The controller keeps a limited number of invites: do not outrun their revocation.
+            if self.ledger.entries().invites.len() >= 2 * ALIVE {
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
+            }
             let reply = self.ask(Command::InviteCreate {
                 tags: Vec::new(),
                 user: None,
