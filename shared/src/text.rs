@@ -92,6 +92,27 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
+/// A number of bytes with a binary unit, rounded for people: `1.5 GiB`.
+#[expect(clippy::cast_precision_loss, reason = "rounded for people anyway")]
+#[must_use]
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut units = UNITS.iter();
+    let mut unit = units.next().copied().unwrap_or("KiB");
+    for next in units {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    format!("{value:.1} {unit}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

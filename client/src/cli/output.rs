@@ -11,6 +11,7 @@ use gatereeve_client_core::api::{
 use gatereeve_shared::policy::port::PortSpec;
 use gatereeve_shared::posture::fact::FactValue;
 use gatereeve_shared::posture::verdict::{CheckOutcome, Verdict};
+use gatereeve_shared::text::bytes;
 use gatereeve_shared::text::printable;
 use gatereeve_shared::wire::controller::Standing;
 
@@ -429,23 +430,4 @@ fn grid(header: &[&str]) -> Table {
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(header.iter().map(|name| name.to_uppercase()));
     table
-}
-
-#[expect(clippy::cast_precision_loss, reason = "rounded for people anyway")]
-fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    let mut value = count as f64 / 1024.0;
-    let mut units = UNITS.iter();
-    let mut unit = units.next().copied().unwrap_or("KiB");
-    for next in units {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        unit = next;
-    }
-    format!("{value:.1} {unit}")
 }

@@ -20,10 +20,6 @@ pub type TableWrites = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
 /// One effect. The order in which they come is the order in which they are carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "outputs are drained at once and messages are most of them"
-)]
 pub enum Output {
     /// Append to the journal, durably and in order; answer with `handle_appended`. Nobody is told
     /// of the change before.

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::journal::writer::{Appended, JournalWriter};
 use crate::quic::{SessionEvent, SessionOutput};
+use crate::state_dir::StateDir;
 use crate::store::keeper::Keeper;
 
 mod outputs;
@@ -69,6 +70,7 @@ pub struct Server {
     in_flight: VecDeque<Ticket>,
     /// Why the last append failed, if it did.
     journal_trouble: Option<String>,
+    state_dir: StateDir,
     /// What the start found.
     notes: Vec<String>,
 }
@@ -80,6 +82,7 @@ impl Server {
         controller: Controller,
         journal: JournalWriter,
         keeper: Keeper,
+        state_dir: StateDir,
         notes: Vec<String>,
     ) -> Self {
         Self {
@@ -92,6 +95,7 @@ impl Server {
             next_request: 0,
             in_flight: VecDeque::new(),
             journal_trouble: None,
+            state_dir,
             notes,
         }
     }

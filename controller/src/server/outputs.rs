@@ -7,6 +7,7 @@ use tracing::{debug, warn};
 
 use super::{Server, Ticket};
 use crate::quic::SessionOutput;
+use crate::state_dir::space;
 
 impl Server {
     /// Takes every output of the controller and carries it out, in order.
@@ -41,7 +42,7 @@ impl Server {
                 self.sessions.remove(&session);
             }
             Output::Reply { request, result } => {
-                let result = result.map(|reply| self.with_warnings(reply));
+                let result = result.map(|reply| self.with_shell_facts(reply));
                 if let Some(waiting) = self.waiting.remove(&request) {
                     self.answer(waiting, result);
                 }
@@ -81,7 +82,7 @@ impl Server {
     }
 
     /// Adds what only the shell knows to a status.
-    fn with_warnings(&self, reply: Reply) -> Reply {
+    fn with_shell_facts(&self, reply: Reply) -> Reply {
         let Reply::Status(mut status) = reply else {
             return reply;
         };
@@ -91,6 +92,15 @@ impl Server {
             .map(|why| format!("the last change was refused because the journal failed: {why}"));
         status.warnings.extend(journal);
         status.warnings.extend(self.keeper.warnings());
+        match space::measure(&self.state_dir) {
+            Ok(disk) => {
+                status.warnings.extend(space::warning(disk));
+                status.disk = Some(disk);
+            }
+            Err(error) => status
+                .warnings
+                .push(format!("cannot tell how much room the state has: {error}")),
+        }
         status.warnings.extend(self.notes.iter().cloned());
         Reply::Status(status)
     }

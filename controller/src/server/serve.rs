@@ -64,7 +64,7 @@ pub async fn serve(
     let listener = local_socket::bind(&options.socket, access.socket_mode(), access.group_name())
         .with_context(|| format!("cannot listen on {}", options.socket.display()))?;
     let line = ready_line(&recovered, &endpoints, &options);
-    let (server, lock, appended) = start(recovered)?;
+    let (server, lock, appended) = start(recovered, options.state_dir.clone())?;
 
     let (admin_requests, admin) = mpsc::channel(ADMIN_QUEUE);
     let (event_sender, events) = mpsc::channel(EVENT_QUEUE);
@@ -123,7 +123,10 @@ fn ready_line(recovered: &Recovered, endpoints: &[Endpoint], options: &ServeOpti
 }
 
 /// The actor over what was recovered, with its threads running.
-fn start(recovered: Recovered) -> anyhow::Result<(Server, StateLock, mpsc::Receiver<Appended>)> {
+fn start(
+    recovered: Recovered,
+    state_dir: StateDir,
+) -> anyhow::Result<(Server, StateLock, mpsc::Receiver<Appended>)> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).context("the operating system gives no randomness")?;
     let config = ControllerConfig {
@@ -145,6 +148,6 @@ fn start(recovered: Recovered) -> anyhow::Result<(Server, StateLock, mpsc::Recei
         JournalWriter::start(recovered.journal).context("cannot start the journal's thread")?;
     let keeper = Keeper::start(recovered.store, recovered.checkpoints)
         .context("cannot start the tables' thread")?;
-    let server = Server::new(controller, writer, keeper, recovered.notes);
+    let server = Server::new(controller, writer, keeper, state_dir, recovered.notes);
     Ok((server, recovered.lock, appended))
 }

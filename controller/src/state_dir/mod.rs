@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 pub mod checkpoints;
 pub mod lock;
 pub mod settings;
+pub mod space;
 
 /// A state directory. Nothing is checked or made by constructing one.
 #[derive(Clone, Debug, PartialEq, Eq)]

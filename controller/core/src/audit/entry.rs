@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 const TEXT: usize = 512;
 /// Most lines of details in an entry.
 pub const DETAILS: usize = 200;
+/// Most lines of details in an entry that a device can cause again and again.
+pub const BRIEF_DETAILS: usize = 20;
 
 /// Who acts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,10 +108,20 @@ impl AuditEntry {
 
     /// With details; beyond [`DETAILS`] lines it says how many are left out.
     #[must_use]
-    pub fn detailed(mut self, lines: impl IntoIterator<Item = String>) -> Self {
+    pub fn detailed(self, lines: impl IntoIterator<Item = String>) -> Self {
+        self.with_lines(DETAILS, lines)
+    }
+
+    /// With details; beyond [`BRIEF_DETAILS`] lines it says how many are left out.
+    #[must_use]
+    pub fn detailed_briefly(self, lines: impl IntoIterator<Item = String>) -> Self {
+        self.with_lines(BRIEF_DETAILS, lines)
+    }
+
+    fn with_lines(mut self, most: usize, lines: impl IntoIterator<Item = String>) -> Self {
         let mut left_out = 0usize;
         for line in lines {
-            if self.details.len() < DETAILS {
+            if self.details.len() < most {
                 self.details.push(bounded(&line));
             } else {
                 left_out = left_out.saturating_add(1);

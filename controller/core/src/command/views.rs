@@ -43,6 +43,17 @@ pub struct StatusReply {
     pub uptime_ms: u64,
     /// What needs attention, such as a disk that refuses writes.
     pub warnings: Vec<String>,
+    /// What the state takes, where that is known.
+    pub disk: Option<DiskUse>,
+}
+
+/// Room for the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskUse {
+    /// Bytes that the journal takes; it is the audit log, so it only grows.
+    pub journal: u64,
+    /// Bytes that are left on its file system.
+    pub free: u64,
 }
 
 /// An invite, without its secret.

@@ -292,7 +292,7 @@ impl Controller {
         )?;
         let before = known.keys.current.counter.to_string();
         let after = update.current.counter.to_string();
-        if !self.limits(device, now.mono).keys.take(1, now.mono) {
+        if !self.limits(device, now.mono).take_keys(now.mono) {
             return Err("the WireGuard keys of this device change too often; wait a minute");
         }
         let audit = AuditEntry::done("device.keys", self.picture.label(&device))

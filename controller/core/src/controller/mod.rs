@@ -71,6 +71,8 @@ struct DeviceLimits {
     attach: Bucket,
     keys: Bucket,
     verdicts: Bucket,
+    /// Records that it causes in a day, beyond what opening and closing once would take.
+    records: Bucket,
     /// How often others hear where it is.
     endpoints: Bucket,
     /// How often its report is written down.
@@ -81,12 +83,32 @@ struct DeviceLimits {
 /// close again.
 const VERDICTS: u64 = 20;
 
+/// Records that a device may cause before it is slowed to one in [`RECORD_EVERY`]: what a day of an
+/// honest one stays far below, and what keeps a hostile one from filling the journal's disk.
+const RECORDS: u64 = 300;
+/// The pace of a device that has used up its [`RECORDS`].
+const RECORD_EVERY: Duration = Duration::from_secs(300);
+
 impl DeviceLimits {
+    /// Takes from both limits of what newly opens for a device, or from neither.
+    fn take_verdicts(&mut self, tokens: u64, now: Mono) -> bool {
+        let tokens = tokens.min(VERDICTS);
+        self.records.holds(tokens, now)
+            && self.verdicts.take(tokens, now)
+            && self.records.take(tokens, now)
+    }
+
+    /// Takes from both limits of new keys, or from neither.
+    fn take_keys(&mut self, now: Mono) -> bool {
+        self.records.holds(1, now) && self.keys.take(1, now) && self.records.take(1, now)
+    }
+
     fn new(now: Mono) -> Self {
         Self {
             attach: Bucket::new(10, 1, Duration::from_secs(60), now),
             keys: Bucket::new(20, 1, Duration::from_secs(5), now),
             verdicts: Bucket::new(VERDICTS, 1, Duration::from_secs(15), now),
+            records: Bucket::new(RECORDS, 1, RECORD_EVERY, now),
             endpoints: Bucket::new(10, 1, Duration::from_secs(2), now),
             soft: Bucket::new(10, 1, Duration::from_secs(1), now),
         }

@@ -82,8 +82,7 @@ impl Controller {
         let opens = !is.is_subset(&was);
         let lines: Vec<String> = describe(staged, &judged);
         let newly = u64::try_from(is.difference(&was).count()).unwrap_or(u64::MAX);
-        let cost = newly.min(super::VERDICTS);
-        if opens && !self.limits(device, now.mono).verdicts.take(cost, now.mono) {
+        if opens && !self.limits(device, now.mono).take_verdicts(newly, now.mono) {
             // Opening can wait; closing cannot.
             let staged = self.staged.verdicts().get(&device);
             let was = met(staged);
@@ -116,7 +115,7 @@ impl Controller {
         };
         let audit = AuditEntry::done("posture.change", self.picture.label(&device))
             .because(lines.join("; "))
-            .detailed(self.picture.difference(&before, &after));
+            .detailed_briefly(self.picture.difference(&before, &after));
         let change = Change::VerdictsChanged { device, verdicts };
         self.stage(Actor::Device(device), change, audit, Vec::new(), now);
         self.arm_verdicts(device, now);

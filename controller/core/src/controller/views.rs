@@ -1,11 +1,15 @@
 //! Answers about the whole.
 
+use gatereeve_shared::ids::DeviceName;
 use gatereeve_shared::time::Now;
 
 use crate::command::{DeviceView, StatusReply};
 use crate::state::device::{Device, DeviceStatus};
 
-use super::Controller;
+use super::{Controller, VERDICTS};
+
+/// Most slowed devices that a status names.
+const SLOWED: usize = 5;
 
 impl Controller {
     pub(super) fn status(&self, now: Now) -> StatusReply {
@@ -18,6 +22,12 @@ impl Controller {
             .policy()
             .is_none()
             .then(|| "no policy is in force, so nothing is allowed".to_owned());
+        let slowed = self.slowed(now).map(|name| {
+            format!(
+                "{name} changes its posture or keys so often that what it gains now waits; \
+                 look at it, and quarantine it if it is not well"
+            )
+        });
         StatusReply {
             version: self.config.version.clone(),
             network: self.config.network_name.clone(),
@@ -32,8 +42,25 @@ impl Controller {
             unknown_keys: self.unknown_keys,
             uptime_ms: u64::try_from(now.mono.since(self.started.mono).as_millis())
                 .unwrap_or(u64::MAX),
-            warnings: journal.into_iter().chain(policy).chain(idle).collect(),
+            warnings: journal
+                .into_iter()
+                .chain(policy)
+                .chain(idle)
+                .chain(slowed)
+                .collect(),
+            disk: None,
         }
+    }
+
+    /// The first of the devices that have used up the records they may cause.
+    fn slowed(&self, now: Now) -> impl Iterator<Item = DeviceName> {
+        let slowed = self.limits.iter().filter(move |(_, limits)| {
+            let mut records = limits.records;
+            !records.holds(VERDICTS, now.mono)
+        });
+        slowed
+            .filter_map(|(device, _)| self.picture.name(device).cloned())
+            .take(SLOWED)
     }
 
     /// All devices and those that wait, by name.

@@ -42,6 +42,12 @@ impl Bucket {
         }
     }
 
+    /// Whether it holds `tokens`.
+    pub(crate) fn holds(&mut self, tokens: u64, now: Mono) -> bool {
+        self.fill(now);
+        self.tokens >= tokens
+    }
+
     /// Takes `tokens`, if they are there.
     pub(crate) fn take(&mut self, tokens: u64, now: Mono) -> bool {
         self.fill(now);
@@ -56,8 +62,7 @@ impl Bucket {
 
     /// Whether it holds all it can: as good as new.
     pub(crate) fn is_full(&mut self, now: Mono) -> bool {
-        self.fill(now);
-        self.tokens == self.size
+        self.holds(self.size, now)
     }
 }
 

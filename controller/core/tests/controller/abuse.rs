@@ -6,7 +6,7 @@ use gatereeve_shared::posture::fact::{Fact, FactValue};
 use gatereeve_shared::wire::client::{ClientMessage, EndpointUpdate, Leave};
 use gatereeve_shared::wire::controller::{ControllerMessage, EnrollReply, RefusalCode, Standing};
 
-use gatereeve_controller_core::command::Command;
+use gatereeve_controller_core::command::{Command, Reply};
 
 use crate::harness::{POSTURE, WEB_TO_DB, World, encrypted};
 
@@ -123,6 +123,47 @@ fn flapping_posture_does_not_fill_the_journal() {
     assert_eq!(world.peers("laptop"), ["web"]);
     world.report("laptop", facts(CHECKS - 1));
     assert_eq!(world.peers("laptop"), Vec::<String>::new());
+}
+
+#[test]
+fn days_of_flapping_are_slowed_and_told() {
+    let mut world = World::standard(POSTURE);
+    let flap = |world: &mut World| {
+        world.report("laptop", encrypted(true));
+        world.report("laptop", encrypted(false));
+    };
+    flap(&mut world);
+    assert_eq!(warnings(&mut world), 0, "the control: nothing to tell");
+    let records = world.journal.len();
+    // Slower than the burst limits, for three days.
+    let every = Duration::from_secs(20);
+    let days = 3;
+    for _ in 0..days * 86_400 / every.as_secs() {
+        flap(&mut world);
+        world.pass(every);
+    }
+    let written = world.journal.len() - records;
+    let limit = 300 + days * 86_400 / 300;
+    // One record to open and one to close.
+    assert!(written as u64 <= 2 * limit, "{written}");
+    assert_eq!(warnings(&mut world), 1);
+    // Well for a day, it is let in at once again, and cut at once.
+    world.pass(Duration::from_secs(86_400));
+    world.report("laptop", encrypted(true));
+    assert_eq!(world.peers("laptop"), ["db", "web"]);
+    world.report("laptop", encrypted(false));
+    assert_eq!(world.peers("laptop"), ["db"]);
+    assert_eq!(warnings(&mut world), 0);
+}
+
+fn warnings(world: &mut World) -> usize {
+    let Ok(Reply::Status(status)) = world.ask(Command::Status) else {
+        panic!("no status");
+    };
+    let slowed = status.warnings.iter();
+    slowed
+        .filter(|text| text.starts_with("laptop changes its posture or keys so often"))
+        .count()
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use gatereeve_controller_core::command::{Committed, Reply, StatusReply};
 use gatereeve_shared::policy::port::PortSpec;
+use gatereeve_shared::text::bytes;
 use gatereeve_shared::time::UnixMillis;
 
 mod device;
@@ -106,6 +107,13 @@ fn status_text(status: &StatusReply) -> String {
         list(&status.lagging),
         status.unknown_keys,
     );
+    if let Some(disk) = status.disk {
+        text.push_str(&format!(
+            "Journal      {}, {} left on its disk\n",
+            bytes(disk.journal),
+            bytes(disk.free)
+        ));
+    }
     for warning in &status.warnings {
         text.push_str(&format!("Warning      {warning}\n"));
     }
