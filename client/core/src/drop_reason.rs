@@ -56,11 +56,13 @@ pub enum DropReason {
     Crypto,
     /// A datagram from an overlay address: a loop.
     OverlayEndpoint,
+    /// The network has marked a packet whose sender does not understand marks.
+    Congestion,
 }
 
 impl DropReason {
     /// All, in the order of their counters.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Shut,
         Self::Malformed,
         Self::ExtensionHeader,
@@ -86,6 +88,7 @@ impl DropReason {
         Self::UnderLoad,
         Self::Crypto,
         Self::OverlayEndpoint,
+        Self::Congestion,
     ];
 
     /// The name in `status`.
@@ -117,6 +120,7 @@ impl DropReason {
             Self::UnderLoad => "under_load",
             Self::Crypto => "crypto",
             Self::OverlayEndpoint => "overlay_endpoint",
+            Self::Congestion => "congestion",
         }
     }
 }

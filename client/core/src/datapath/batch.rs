@@ -2,7 +2,12 @@
 
 use std::net::SocketAddr;
 
+use crate::packet::offload::{Ecn, Offload};
+
 /// Packets or datagrams read in one go. The buffers are made once and used again.
+///
+/// A slot holds one packet from the TUN device, which may be many in one, or one datagram from the
+/// underlay, or several of one sender that the kernel has put behind each other.
 #[derive(Debug)]
 pub struct Batch {
     bytes: Vec<u8>,
@@ -14,11 +19,23 @@ pub struct Batch {
 #[derive(Clone, Copy, Debug)]
 struct Filled {
     len: usize,
+    /// Bytes of each datagram in it but the last, which may have less.
+    stride: usize,
     from: Option<SocketAddr>,
+    ecn: Ecn,
+    offload: Offload,
+}
+
+/// A datagram from the underlay.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Datagram<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) from: Option<SocketAddr>,
+    pub(crate) ecn: Ecn,
 }
 
 impl Batch {
-    /// Room for `slots` packets of up to `slot_bytes` bytes each.
+    /// Room for `slots` packets of up to `slot_bytes` bytes each. Memory is taken where it is written to.
     #[must_use]
     pub fn new(slots: usize, slot_bytes: usize) -> Self {
         Self {
@@ -31,20 +48,57 @@ impl Batch {
 
     /// The next free buffer, to read into; `None` when the batch is full.
     pub fn slot(&mut self) -> Option<&mut [u8]> {
-        if self.is_full() {
-            return None;
-        }
-        let start = self.filled.len().checked_mul(self.slot_bytes)?;
-        self.bytes.get_mut(start..)?.get_mut(..self.slot_bytes)
+        self.slots(1).next()
+    }
+
+    /// The next free buffers, at most `most`, to read into at once; to be committed in their order.
+    pub fn slots(&mut self, most: usize) -> impl Iterator<Item = &mut [u8]> {
+        let free = self.capacity.saturating_sub(self.filled.len());
+        self.bytes
+            .chunks_mut(self.slot_bytes.max(1))
+            .skip(self.filled.len())
+            .take(free.min(most))
     }
 
     /// Keeps the first `len` bytes of the buffer that [`Self::slot`] gave, with the underlay address
     /// they came from. Without a free slot it does nothing.
     pub fn commit(&mut self, len: usize, from: Option<SocketAddr>) {
+        self.fill(Filled {
+            len,
+            stride: len,
+            from,
+            ecn: Ecn::NOT_ECT,
+            offload: Offload::default(),
+        });
+    }
+
+    /// Keeps a packet of the host, and what it has left to do on it.
+    pub fn commit_offloaded(&mut self, len: usize, offload: Offload) {
+        self.fill(Filled {
+            len,
+            stride: len,
+            from: None,
+            ecn: Ecn::NOT_ECT,
+            offload,
+        });
+    }
+
+    /// Keeps datagrams of `stride` bytes each, of which the last may have less.
+    pub fn commit_coalesced(&mut self, len: usize, stride: usize, from: SocketAddr, ecn: Ecn) {
+        self.fill(Filled {
+            len,
+            stride,
+            from: Some(from),
+            ecn,
+            offload: Offload::default(),
+        });
+    }
+
+    fn fill(&mut self, filled: Filled) {
         if !self.is_full() {
             self.filled.push(Filled {
-                len: len.min(self.slot_bytes),
-                from,
+                len: filled.len.min(self.slot_bytes),
+                ..filled
             });
         }
     }
@@ -71,10 +125,16 @@ impl Batch {
         self.filled.is_empty()
     }
 
-    /// How many packets are in it.
+    /// How many slots are taken.
     #[must_use]
     pub fn len(&self) -> usize {
         self.filled.len()
+    }
+
+    /// Bytes in it.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.filled.iter().map(|filled| filled.len).sum()
     }
 
     /// Forgets the packets, keeps the buffers.
@@ -82,12 +142,35 @@ impl Batch {
         self.filled.clear();
     }
 
-    /// The packets, in the order they came.
+    /// The packets or datagrams one by one, in the order they came.
     pub fn packets(&self) -> impl Iterator<Item = (&[u8], Option<SocketAddr>)> {
+        self.datagrams()
+            .map(|datagram| (datagram.bytes, datagram.from))
+    }
+
+    pub(crate) fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
         self.bytes
             .chunks(self.slot_bytes.max(1))
             .zip(&self.filled)
-            .filter_map(|(slot, filled)| Some((slot.get(..filled.len)?, filled.from)))
+            .flat_map(|(slot, filled)| {
+                let bytes = slot.get(..filled.len).unwrap_or_default();
+                // What is empty is a datagram, too.
+                let empty = bytes.is_empty().then_some(bytes);
+                let datagrams = bytes.chunks(filled.stride.max(1)).chain(empty);
+                datagrams.map(|bytes| Datagram {
+                    bytes,
+                    from: filled.from,
+                    ecn: filled.ecn,
+                })
+            })
+    }
+
+    /// The packets of the host, to be worked on in place.
+    pub(crate) fn packets_mut(&mut self) -> impl Iterator<Item = (&mut [u8], Offload)> {
+        self.bytes
+            .chunks_mut(self.slot_bytes.max(1))
+            .zip(&self.filled)
+            .filter_map(|(slot, filled)| Some((slot.get_mut(..filled.len)?, filled.offload)))
     }
 }
 
@@ -108,5 +191,24 @@ mod tests {
         assert_eq!(packets, [b"one".to_vec(), b"two".to_vec()]);
         batch.clear();
         assert!(batch.is_empty());
+    }
+
+    #[test]
+    fn coalesced_datagrams_come_one_by_one() {
+        let from: SocketAddr = "192.0.2.1:5".parse().unwrap();
+        let mut batch = Batch::new(3, 8);
+        assert!(batch.push(b"first", None));
+        let slots: Vec<_> = batch.slots(9).map(|slot| slot.len()).collect();
+        assert_eq!(slots, [8, 8]);
+        for (slot, text) in batch.slots(2).zip([b"aabbc...", b"dd......"]) {
+            slot.copy_from_slice(text);
+        }
+        batch.commit_coalesced(5, 2, from, Ecn::CE);
+        batch.commit_coalesced(2, 2, from, Ecn::NOT_ECT);
+        assert_eq!(batch.bytes(), 12);
+        let packets: Vec<_> = batch.packets().map(|(bytes, _)| bytes.to_vec()).collect();
+        assert_eq!(packets, [&b"first"[..], b"aa", b"bb", b"c", b"dd"]);
+        let marked = batch.datagrams().filter(|datagram| datagram.ecn == Ecn::CE);
+        assert_eq!(marked.count(), 3);
     }
 }

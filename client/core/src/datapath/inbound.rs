@@ -12,7 +12,8 @@ use super::outbox::Outbox;
 use super::shared::{Denial, Shared};
 use super::table::ForwardingTable;
 use crate::drop_reason::DropReason;
-use crate::packet::IpPacket;
+use crate::packet::offload::Ecn;
+use crate::packet::{IpPacket, ip};
 use crate::peers::Context;
 use crate::wg::demux::{Datagram, classify};
 use crate::wg::{Admission, HANDSHAKE_ROOM};
@@ -24,16 +25,23 @@ pub(super) struct Inbound<'a> {
     pub(super) now: Now,
     pub(super) out: &'a mut Outbox,
     pub(super) held: Option<Held<'a>>,
+    /// Which of the held peer's links the last datagram was for.
+    pub(super) last_link: usize,
 }
 
 impl<'a> Inbound<'a> {
     /// Runs it.
     pub(super) fn run(mut self, batch: &Batch) {
-        for (datagram, from) in batch.packets() {
+        self.out.end_stretch();
+        for datagram in batch.datagrams() {
             // The dual-stack socket shows IPv4 in mapped form.
-            let from = from.map(|from| SocketAddr::new(from.ip().to_canonical(), from.port()));
+            let from = datagram
+                .from
+                .map(|from| SocketAddr::new(from.ip().to_canonical(), from.port()));
             let result = match from {
-                Some(from) if self.table.is_underlay(from) => self.datagram(datagram, from),
+                Some(from) if self.table.is_underlay(from) => {
+                    self.datagram(datagram.bytes, from, datagram.ecn)
+                }
                 Some(_) => Err(DropReason::OverlayEndpoint),
                 None => Err(DropReason::Junk),
             };
@@ -43,9 +51,9 @@ impl<'a> Inbound<'a> {
         }
     }
 
-    fn datagram(&mut self, datagram: &[u8], from: SocketAddr) -> Result<(), DropReason> {
+    fn datagram(&mut self, datagram: &[u8], from: SocketAddr, ecn: Ecn) -> Result<(), DropReason> {
         match classify(datagram) {
-            Datagram::Data { index } => self.data(index, datagram, from),
+            Datagram::Data { index } => self.data(index, datagram, from, ecn),
             Datagram::Initiation => self.initiation(datagram, from),
             Datagram::Response { index } | Datagram::Cookie { index } => {
                 self.answer(index, datagram, from)
@@ -56,22 +64,33 @@ impl<'a> Inbound<'a> {
 
     /// Locks the peer that `index` leads to, and finds the link.
     fn by_index(&mut self, index: u32) -> Result<usize, DropReason> {
+        // Most datagrams of a batch are for one link; that its peer is alive and has a live rule was
+        // found at the batch's one time, under the lock that is still held.
+        if let Some(held) = &self.held
+            && held.state.links.get(self.last_link).map(|link| link.index) == Some(index)
+        {
+            return Ok(self.last_link);
+        }
         let position = *self
             .table
             .by_index
             .get(&index)
             .ok_or(DropReason::UnknownIndex)?;
         let held = self.hold(position)?;
-        held.state
-            .links
-            .iter()
-            .position(|link| link.index == index)
-            .ok_or(DropReason::UnknownIndex)
+        let links = &held.state.links;
+        let link = links.iter().position(|link| link.index == index);
+        let link = link.ok_or(DropReason::UnknownIndex)?;
+        self.last_link = link;
+        Ok(link)
     }
 
     fn hold(&mut self, position: usize) -> Result<&mut Held<'a>, DropReason> {
-        self.held = Held::change(self.held.take(), self.table, position);
-        let held = self.held.as_mut().ok_or(DropReason::PeerGone)?;
+        let before = self.held.as_ref().map(|held| held.position);
+        if before != Some(position) {
+            self.out.end_stretch();
+        }
+        let held = Held::change(self.held.take(), self.table, position);
+        let held = held.ok_or(DropReason::PeerGone)?;
         if !held.state.is_alive {
             return Err(DropReason::PeerGone);
         }
@@ -79,10 +98,16 @@ impl<'a> Inbound<'a> {
         if !held.peer.filter.is_live(self.now.mono) {
             return Err(DropReason::NoRule);
         }
-        Ok(held)
+        Ok(self.held.insert(held))
     }
 
-    fn data(&mut self, index: u32, datagram: &[u8], from: SocketAddr) -> Result<(), DropReason> {
+    fn data(
+        &mut self,
+        index: u32,
+        datagram: &[u8],
+        from: SocketAddr,
+        ecn: Ecn,
+    ) -> Result<(), DropReason> {
         let link = self.by_index(index)?;
         let held = self.held.as_mut().ok_or(DropReason::PeerGone)?;
         let mut cx = Context {
@@ -93,7 +118,7 @@ impl<'a> Inbound<'a> {
         };
         let (len, first) = held.state.open(link, from, datagram, &mut cx)?;
         if let Some(len) = len {
-            Self::deliver(self.table, held, len, &mut cx);
+            Self::deliver(self.table, held, len, ecn, &mut cx);
         }
         if first {
             held.state.established(link, &mut cx);
@@ -102,7 +127,26 @@ impl<'a> Inbound<'a> {
     }
 
     /// Checks the packet that was opened into the outbox's room, and delivers it.
-    fn deliver(table: &ForwardingTable, held: &mut Held<'_>, len: usize, cx: &mut Context<'_>) {
+    fn deliver(
+        table: &ForwardingTable,
+        held: &mut Held<'_>,
+        len: usize,
+        ecn: Ecn,
+        cx: &mut Context<'_>,
+    ) {
+        let bytes = cx.out.delivery_room(len);
+        if ecn == Ecn::CE && !ip::mark_congestion(bytes) {
+            // RFC 6040: it was to be dropped where the congestion was, and could only be marked.
+            cx.shared.drops.count(DropReason::Congestion);
+            return;
+        }
+        // What goes on where the packet before ends is covered by its permit: same peer, same table, same
+        // time, same addresses and ports.
+        if let Some(len) = cx.out.join_delivery(len) {
+            let len = u64::try_from(len).unwrap_or(0);
+            held.state.rx = held.state.rx.saturating_add(len);
+            return;
+        }
         let bytes = cx.out.delivery_room(len);
         let packet = match IpPacket::parse(bytes) {
             Ok(packet) => packet,
@@ -126,7 +170,7 @@ impl<'a> Inbound<'a> {
         };
         match verdict {
             Ok(permit) => {
-                cx.out.commit_delivery(&permit, packet.len);
+                cx.out.commit_delivery(&permit, &packet);
                 let len = u64::try_from(packet.len).unwrap_or(0);
                 held.state.rx = held.state.rx.saturating_add(len);
             }
@@ -174,7 +218,7 @@ impl<'a> Inbound<'a> {
             match gate.gate.admit(from, datagram, room) {
                 Admission::NotOurs => {}
                 Admission::Cookie { len } => {
-                    self.out.commit_transmit(len, from);
+                    self.out.commit_transmit(len, from, Ecn::NOT_ECT);
                     return Err(DropReason::UnderLoad);
                 }
                 Admission::Admitted => {
@@ -206,7 +250,7 @@ impl<'a> Inbound<'a> {
                 Admission::Admitted => {}
                 Admission::NotOurs => return Err(DropReason::UnknownKey),
                 Admission::Cookie { len } => {
-                    self.out.commit_transmit(len, from);
+                    self.out.commit_transmit(len, from, Ecn::NOT_ECT);
                     return Err(DropReason::UnderLoad);
                 }
             }

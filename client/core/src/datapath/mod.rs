@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 
 pub use batch::Batch;
 pub use event::{DataPathEvent, Direction};
-pub use outbox::Outbox;
+pub use outbox::{Joined, Outbox, Run};
 pub(crate) use shared::Shared;
 pub use spec::{LocalKey, PeerSpec, RuleSpec, TableSpec};
 pub use worker::WorkerMark;
@@ -34,6 +34,7 @@ use crate::drop_reason::DropReason;
 use crate::peers::Context;
 use crate::wg::TunnelFactory;
 use inbound::Inbound;
+use outbound::Outbound;
 use publish::Builder;
 use table::ForwardingTable;
 use worker::Marks;
@@ -138,8 +139,16 @@ impl DataPath {
     /// Packets read from the TUN device. Empties the batch.
     pub fn outbound(&self, from_tun: &mut Batch, now: Now, out: &mut Outbox) {
         let table = self.table.load();
-        let is_open = self.is_open(now);
-        outbound::run(&table, &self.shared, is_open, from_tun, now, out);
+        let outbound = Outbound {
+            table: &table,
+            shared: &self.shared,
+            is_open: self.is_open(now),
+            now,
+            out,
+            held: None,
+        };
+        outbound.run(from_tun);
+        out.end_stretch();
         from_tun.clear();
     }
 
@@ -153,8 +162,10 @@ impl DataPath {
                 now,
                 out,
                 held: None,
+                last_link: 0,
             };
             inbound.run(from_udp);
+            out.end_stretch();
         } else {
             for _ in from_udp.packets() {
                 self.shared.drops.count(DropReason::Shut);
@@ -183,6 +194,7 @@ impl DataPath {
                 });
             }
         }
+        out.end_stretch();
     }
 
     /// Packets dropped so far, by reason.

@@ -11,6 +11,8 @@ use super::table::{ForwardingTable, TablePeer};
 use crate::drop_reason::DropReason;
 use crate::packet::IpPacket;
 use crate::packet::answer::Refusal;
+use crate::packet::offload::Offload;
+use crate::packet::segment::{Segments, finish_whole};
 use crate::peers::{Context, PeerState};
 
 /// A peer whose lock is held from one packet of a batch to the next.
@@ -40,67 +42,91 @@ impl<'a> Held<'a> {
     }
 }
 
-/// Runs one batch.
-pub(super) fn run(
-    table: &ForwardingTable,
-    shared: &Shared,
-    is_open: bool,
-    batch: &Batch,
-    now: Now,
-    out: &mut Outbox,
-) {
-    let mut held: Option<Held<'_>> = None;
-    for (bytes, _) in batch.packets() {
-        let packet = match IpPacket::parse(bytes) {
-            Ok(packet) => packet,
-            Err(reason) => {
-                shared.drops.count(reason);
-                continue;
+/// One batch of packets, and what it is worked with.
+pub(super) struct Outbound<'a> {
+    pub(super) table: &'a ForwardingTable,
+    pub(super) shared: &'a Shared,
+    pub(super) is_open: bool,
+    pub(super) now: Now,
+    pub(super) out: &'a mut Outbox,
+    pub(super) held: Option<Held<'a>>,
+}
+
+impl Outbound<'_> {
+    /// Runs it.
+    pub(super) fn run(mut self, batch: &mut Batch) {
+        for (bytes, offload) in batch.packets_mut() {
+            let packet = match IpPacket::parse(bytes) {
+                Ok(packet) => packet,
+                Err(reason) => {
+                    self.shared.drops.count(reason);
+                    continue;
+                }
+            };
+            if let Err(reason) = self.packet(bytes, &packet, offload) {
+                self.refuse(bytes, &packet, reason);
             }
+        }
+    }
+
+    /// One decision for a packet, also where it is many in one: its segments differ in nothing that the
+    /// filter looks at.
+    fn packet(
+        &mut self,
+        bytes: &mut [u8],
+        packet: &IpPacket,
+        offload: Offload,
+    ) -> Result<(), DropReason> {
+        let position = route(self.table, self.is_open, packet)?;
+        self.held = Held::change(self.held.take(), self.table, position);
+        let held = self.held.as_mut().ok_or(DropReason::NoRoute)?;
+        if !held.state.is_alive {
+            return Err(DropReason::PeerGone);
+        }
+        let permit = held.peer.filter.judge(
+            &mut held.state.filter,
+            packet,
+            Direction::Outbound,
+            self.now.mono,
+        )?;
+        let mut cx = Context {
+            filter: &held.peer.filter,
+            shared: self.shared,
+            now: self.now,
+            out: self.out,
         };
-        let owner = route(table, is_open, &packet);
-        let verdict = owner.and_then(|position| {
-            held = Held::change(held.take(), table, position);
-            let held = held.as_mut().ok_or(DropReason::NoRoute)?;
-            if !held.state.is_alive {
-                return Err(DropReason::PeerGone);
-            }
-            held.peer.filter.judge(
-                &mut held.state.filter,
-                &packet,
-                Direction::Outbound,
-                now.mono,
-            )
-        });
-        match (verdict, held.as_mut()) {
-            (Ok(permit), Some(held)) => {
-                let mut cx = Context {
-                    filter: &held.peer.filter,
-                    shared,
-                    now,
-                    out,
-                };
-                let bytes = bytes.get(..packet.len).unwrap_or(bytes);
-                held.state.send(&permit, bytes, &mut cx);
-            }
-            (Ok(_), None) => shared.drops.count(DropReason::NoRoute),
-            (Err(reason), _) => {
-                let device = owner
-                    .ok()
-                    .and_then(|position| table.peers.get(position))
-                    .map(|peer| peer.device);
-                let denial = Denial {
-                    device,
-                    direction: Direction::Outbound,
-                    reason,
-                };
-                shared.denied(&packet, denial, now.mono, out);
-                // Whatever the reason, the answer is the same: it does not tell who exists. A packet
-                // with somebody else's source gets none.
-                if reason != DropReason::NotFromUs {
-                    shared.refuse(bytes, &packet, Refusal::Prohibited, now.mono, out);
+        match offload.segments {
+            Some(how) => {
+                let segments = Segments::new(bytes, packet, how, usize::from(u16::MAX));
+                let mut segments = segments.ok_or(DropReason::Malformed)?;
+                while let Some(segment) = segments.next() {
+                    held.state.send(&permit, segment, &mut cx);
                 }
             }
+            None => {
+                let bytes = bytes.get_mut(..packet.len).ok_or(DropReason::Malformed)?;
+                finish_whole(bytes, &offload).ok_or(DropReason::Malformed)?;
+                held.state.send(&permit, bytes, &mut cx);
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, bytes: &[u8], packet: &IpPacket, reason: DropReason) {
+        let owner = route(self.table, self.is_open, packet).ok();
+        let denial = Denial {
+            device: owner
+                .and_then(|position| self.table.peers.get(position))
+                .map(|peer| peer.device),
+            direction: Direction::Outbound,
+            reason,
+        };
+        self.shared.denied(packet, denial, self.now.mono, self.out);
+        // Whatever the reason, the answer is the same: it does not tell who exists. A packet with
+        // somebody else's source gets none.
+        if reason != DropReason::NotFromUs {
+            self.shared
+                .refuse(bytes, packet, Refusal::Prohibited, self.now.mono, self.out);
         }
     }
 }

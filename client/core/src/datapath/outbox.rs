@@ -5,18 +5,100 @@ use std::ops::Range;
 
 use super::event::DataPathEvent;
 use crate::filter::Permit;
+use crate::packet::IpPacket;
+use crate::packet::join::{MAX_TAILS, Stretch};
+use crate::packet::offload::{Ecn, Offload};
 
 /// Events kept between two drains; they are hints, so the rest is dropped.
 const MAX_EVENTS: usize = 256;
+/// Datagrams in one segmented send: `UDP_MAX_SEGMENTS` of Linux before 6.9.
+const MAX_SEGMENTS: usize = 64;
+/// Bytes in one segmented send: the largest UDP payload.
+const MAX_RUN: usize = 65_507;
 
 /// Filled by the calls of the data path, emptied by the shell with [`Outbox::clear`]. The buffers are
 /// kept, so that in steady state nothing is allocated.
 #[derive(Debug, Default)]
 pub struct Outbox {
     sent: Arena,
-    destinations: Vec<SocketAddr>,
+    runs: Vec<RunOf>,
     delivered: Arena,
+    packets: Vec<Range<usize>>,
+    stretches: Vec<StretchOf>,
+    /// Headers of what is joined.
+    headers: Vec<u8>,
     events: Vec<DataPathEvent>,
+}
+
+/// Datagrams of one size to one destination, one behind the other.
+#[derive(Clone, Debug)]
+struct RunOf {
+    to: SocketAddr,
+    ecn: Ecn,
+    segment: usize,
+    count: usize,
+    range: Range<usize>,
+}
+
+/// Packets from `first` on that may be written as one.
+#[derive(Debug)]
+struct StretchOf {
+    first: usize,
+    stretch: Option<Stretch>,
+    header: Range<usize>,
+    offload: Offload,
+}
+
+/// What one `UDP_SEGMENT` send carries: at most 64 datagrams and 65,507 bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// Where to.
+    pub to: SocketAddr,
+    /// Bits for the outer header.
+    pub ecn: Ecn,
+    /// Bytes of each datagram but the last, which may have less.
+    pub segment: usize,
+    /// The datagrams, one behind the other.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Run<'a> {
+    /// The datagrams.
+    pub fn datagrams(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        self.bytes.chunks(self.segment.max(1))
+    }
+
+    /// How many datagrams.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.bytes.len().div_ceil(self.segment.max(1))
+    }
+}
+
+/// One packet for the host, which may be many in one.
+#[derive(Clone, Copy, Debug)]
+pub struct Joined<'a> {
+    /// What is left to the host.
+    pub offload: Offload,
+    /// The headers, or a whole packet where nothing is left to the host.
+    pub head: &'a [u8],
+    bytes: &'a [u8],
+    packets: &'a [Range<usize>],
+    header_len: usize,
+}
+
+impl<'a> Joined<'a> {
+    /// Most pieces behind the head.
+    pub const MAX_TAILS: usize = MAX_TAILS + 1;
+
+    /// What follows the head, in order.
+    pub fn tails(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let (bytes, header_len) = (self.bytes, self.header_len);
+        self.packets.iter().map(move |range| {
+            let payload = range.start.saturating_add(header_len)..range.end;
+            bytes.get(payload).unwrap_or_default()
+        })
+    }
 }
 
 impl Outbox {
@@ -28,12 +110,48 @@ impl Outbox {
 
     /// Datagrams for the underlay, in order.
     pub fn transmits(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
-        self.destinations.iter().copied().zip(self.sent.items())
+        self.runs()
+            .flat_map(|run| run.datagrams().map(move |datagram| (run.to, datagram)))
+    }
+
+    /// The same datagrams, as many together as one system call takes.
+    pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
+        self.runs.iter().map(|run| Run {
+            to: run.to,
+            ecn: run.ecn,
+            segment: run.segment,
+            bytes: self.sent.get(&run.range),
+        })
     }
 
     /// Packets for the TUN device, in order.
     pub fn deliveries(&self) -> impl Iterator<Item = &[u8]> {
-        self.delivered.items()
+        self.packets.iter().map(|range| self.delivered.get(range))
+    }
+
+    /// The same packets, joined where they are one stretch of a flow.
+    pub fn joined(&self) -> impl Iterator<Item = Joined<'_>> {
+        let ends = self.stretches.iter().skip(1).map(|next| next.first);
+        let ends = ends.chain([self.packets.len()]);
+        self.stretches.iter().zip(ends).map(|(stretch, end)| {
+            let packets = self.packets.get(stretch.first..end).unwrap_or_default();
+            let (head, packets, header_len) = match (&stretch.stretch, packets.first()) {
+                (Some(joined), _) => (
+                    self.headers.get(stretch.header.clone()).unwrap_or_default(),
+                    packets,
+                    joined.header_len(),
+                ),
+                (None, Some(whole)) => (self.delivered.get(whole), &[][..], 0),
+                (None, None) => (&[][..], &[][..], 0),
+            };
+            Joined {
+                offload: stretch.offload,
+                head,
+                bytes: &self.delivered.bytes,
+                packets,
+                header_len,
+            }
+        })
     }
 
     /// What the slow path should know.
@@ -49,14 +167,17 @@ impl Outbox {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.destinations.is_empty() && self.delivered.ranges.is_empty() && self.events.is_empty()
+        self.runs.is_empty() && self.packets.is_empty() && self.events.is_empty()
     }
 
     /// Forgets everything, keeps the buffers.
     pub fn clear(&mut self) {
-        self.sent.clear();
-        self.destinations.clear();
-        self.delivered.clear();
+        self.sent.used = 0;
+        self.runs.clear();
+        self.delivered.used = 0;
+        self.packets.clear();
+        self.stretches.clear();
+        self.headers.clear();
         self.events.clear();
     }
 
@@ -66,16 +187,46 @@ impl Outbox {
     }
 
     /// Sends the first `len` bytes of the room.
-    pub(crate) fn commit_transmit(&mut self, len: usize, to: SocketAddr) {
-        self.sent.commit(len);
-        self.destinations.push(to);
+    pub(crate) fn commit_transmit(&mut self, len: usize, to: SocketAddr, ecn: Ecn) {
+        let range = self.sent.commit(len);
+        if let Some(run) = self.runs.last_mut()
+            && run.range.end == range.start
+            && run.to == to
+            && run.ecn == ecn
+            && len <= run.segment
+            // All but the last have one size.
+            && run.range.len() == run.count.saturating_mul(run.segment)
+            && run.count < MAX_SEGMENTS
+            && run.range.len().saturating_add(len) <= MAX_RUN
+        {
+            run.range.end = range.end;
+            run.count = run.count.saturating_add(1);
+            return;
+        }
+        self.runs.push(RunOf {
+            to,
+            ecn,
+            segment: len,
+            count: 1,
+            range,
+        });
     }
 
     /// Sends the datagram committed last to another destination too.
     pub(crate) fn repeat_transmit(&mut self, to: SocketAddr) {
-        if self.sent.repeat() {
-            self.destinations.push(to);
-        }
+        let Some(last) = self.runs.last() else {
+            return;
+        };
+        let left = last.range.len() % last.segment.max(1);
+        let len = if left == 0 { last.segment } else { left };
+        let range = last.range.end.saturating_sub(len)..last.range.end;
+        self.runs.push(RunOf {
+            to,
+            ecn: last.ecn,
+            segment: len,
+            count: 1,
+            range,
+        });
     }
 
     /// Room for a packet of up to `len` bytes.
@@ -83,9 +234,66 @@ impl Outbox {
         self.delivered.room(len)
     }
 
-    /// Delivers the first `len` bytes of the room. Takes the proof that they passed the filter.
-    pub(crate) fn commit_delivery(&mut self, _permit: &Permit, len: usize) {
-        self.delivered.commit(len);
+    /// Delivers the packet that begins the room. Takes the proof that it passed the filter.
+    pub(crate) fn commit_delivery(&mut self, _permit: &Permit, packet: &IpPacket) {
+        self.end_stretch();
+        let bytes = self.delivered.room(packet.len);
+        let stretch = Stretch::new(packet, bytes);
+        let range = self.delivered.commit(packet.len);
+        self.stretches.push(StretchOf {
+            first: self.packets.len(),
+            stretch,
+            header: 0..0,
+            offload: Offload::default(),
+        });
+        self.packets.push(range);
+    }
+
+    /// Delivers the first `len` bytes of the room, padding included, if they go on where the packet
+    /// committed last ends, and differ from it in nothing that the filter looks at: the permit for it
+    /// covers them. Returns the packet's length.
+    pub(crate) fn join_delivery(&mut self, len: usize) -> Option<usize> {
+        let last = self.stretches.last_mut()?;
+        let stretch = last.stretch.as_mut()?;
+        let first = self.packets.get(last.first)?;
+        let next = self.delivered.used..self.delivered.used.checked_add(len)?;
+        let first = self.delivered.bytes.get(first.clone())?;
+        let len = stretch.join(first, self.delivered.bytes.get(next)?)?;
+        let range = self.delivered.commit(len);
+        self.packets.push(range);
+        Some(len)
+    }
+
+    /// Nothing joins what was delivered so far. To be called when a batch begins or ends, and where the
+    /// packets' sender changes.
+    pub(crate) fn end_stretch(&mut self) {
+        let Some(last) = self.stretches.last_mut() else {
+            return;
+        };
+        let Some(stretch) = last.stretch.as_mut().filter(|_| last.header.is_empty()) else {
+            return;
+        };
+        stretch.close();
+        let first = self.packets.get(last.first).cloned().unwrap_or_default();
+        let start = self.headers.len();
+        match stretch.header(self.delivered.get(&first), &mut self.headers) {
+            Some(offload) => {
+                last.header = start..self.headers.len();
+                last.offload = offload;
+            }
+            // They are written as they came.
+            None => {
+                last.stretch = None;
+                for first in last.first.saturating_add(1)..self.packets.len() {
+                    self.stretches.push(StretchOf {
+                        first,
+                        stretch: None,
+                        header: 0..0,
+                        offload: Offload::default(),
+                    });
+                }
+            }
+        }
     }
 
     /// Tells the slow path, if there is room.
@@ -101,7 +309,6 @@ impl Outbox {
 struct Arena {
     bytes: Vec<u8>,
     used: usize,
-    ranges: Vec<Range<usize>>,
 }
 
 impl Arena {
@@ -113,30 +320,13 @@ impl Arena {
         self.bytes.get_mut(self.used..end).unwrap_or_default()
     }
 
-    fn commit(&mut self, len: usize) {
-        let end = self.used.saturating_add(len).min(self.bytes.len());
-        self.ranges.push(self.used..end);
-        self.used = end;
+    fn commit(&mut self, len: usize) -> Range<usize> {
+        let start = self.used;
+        self.used = start.saturating_add(len).min(self.bytes.len());
+        start..self.used
     }
 
-    fn repeat(&mut self) -> bool {
-        match self.ranges.last().cloned() {
-            Some(range) => {
-                self.ranges.push(range);
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn items(&self) -> impl Iterator<Item = &[u8]> {
-        self.ranges
-            .iter()
-            .map(|range| self.bytes.get(range.clone()).unwrap_or_default())
-    }
-
-    fn clear(&mut self) {
-        self.used = 0;
-        self.ranges.clear();
+    fn get(&self, range: &Range<usize>) -> &[u8] {
+        self.bytes.get(range.clone()).unwrap_or_default()
     }
 }

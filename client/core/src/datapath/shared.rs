@@ -106,8 +106,10 @@ impl Shared {
             return;
         }
         let room = out.delivery_room(answer::ROOM);
-        if let Some(len) = answer::refuse(bytes, packet, refusal, room) {
-            out.commit_delivery(&Permit::for_own_answer(), len);
+        if answer::refuse(bytes, packet, refusal, room).is_some()
+            && let Ok(packet) = IpPacket::parse(room)
+        {
+            out.commit_delivery(&Permit::for_own_answer(), &packet);
         }
     }
 

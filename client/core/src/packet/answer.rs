@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::checksum::Sum;
 use super::ip::{Fragment, IpPacket, TcpFlags, Transport, protocol};
 use super::{put, u8_at, u16_at, u32_at};
 
@@ -77,7 +78,7 @@ fn reset(bytes: &[u8], packet: &IpPacket, flags: TcpFlags, out: &mut [u8]) -> Op
         put(tcp, 8, &sequence.wrapping_add(occupied).to_be_bytes())?;
         put(tcp, 12, &[5 << 4, TcpFlags::RST | TcpFlags::ACK])?;
     }
-    let sum = Sum::pseudo_header(packet, protocol::TCP, 20)
+    let sum = Sum::pseudo_header(packet.source, packet.destination, protocol::TCP, 20)
         .add(tcp)
         .finish();
     put(tcp, 16, &sum.to_be_bytes())?;
@@ -101,7 +102,7 @@ fn unreachable(bytes: &[u8], packet: &IpPacket, refusal: Refusal, out: &mut [u8]
     put(icmp, 8, quoted)?;
     let sum = match packet.source {
         IpAddr::V4(_) => Sum::default(),
-        IpAddr::V6(_) => Sum::pseudo_header(packet, protocol, len),
+        IpAddr::V6(_) => Sum::pseudo_header(packet.source, packet.destination, protocol, len),
     };
     let sum = sum.add(icmp).finish();
     put(icmp, 2, &sum.to_be_bytes())?;
@@ -135,39 +136,5 @@ fn ip_header(packet: &IpPacket, protocol: u8, payload: usize, out: &mut [u8]) ->
             Some(40)
         }
         _ => None,
-    }
-}
-
-/// The Internet checksum (RFC 1071).
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Sum(u64);
-
-impl Sum {
-    /// The pseudo-header of an answer to `packet`.
-    fn pseudo_header(packet: &IpPacket, protocol: u8, len: usize) -> Self {
-        let len = u32::try_from(len).unwrap_or(u32::MAX);
-        let sum = match (packet.source, packet.destination) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => Self::default().add(&a.octets()).add(&b.octets()),
-            (IpAddr::V6(a), IpAddr::V6(b)) => Self::default().add(&a.octets()).add(&b.octets()),
-            _ => Self::default(),
-        };
-        sum.add(&[0, protocol]).add(&len.to_be_bytes())
-    }
-
-    pub(crate) fn add(self, bytes: &[u8]) -> Self {
-        let sum = bytes.chunks(2).fold(self.0, |sum, pair| {
-            let high = u64::from(pair.first().copied().unwrap_or(0)) << 8;
-            let low = u64::from(pair.get(1).copied().unwrap_or(0));
-            sum.wrapping_add(high).wrapping_add(low)
-        });
-        Self(sum)
-    }
-
-    pub(crate) fn finish(self) -> u16 {
-        let mut sum = self.0;
-        while sum > 0xffff {
-            sum = (sum & 0xffff).wrapping_add(sum >> 16);
-        }
-        !u16::try_from(sum).unwrap_or(0)
     }
 }

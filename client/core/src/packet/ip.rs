@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{array_at, u8_at, u16_at, u32_at};
+use super::checksum::Sum;
+use super::offload::Ecn;
+use super::{array_at, put, u8_at, u16_at, u32_at};
 use crate::drop_reason::DropReason;
 
 /// IP protocol numbers.
@@ -29,6 +31,8 @@ pub struct IpPacket {
     pub destination: IpAddr,
     /// Bytes of the packet; what the buffer holds beyond is padding.
     pub len: usize,
+    /// Where the transport header begins.
+    pub transport_at: usize,
     /// Its place in a fragmented datagram.
     pub fragment: Fragment,
     /// What it carries.
@@ -104,8 +108,12 @@ impl TcpFlags {
     pub const SYN: u8 = 2;
     /// RST.
     pub const RST: u8 = 4;
+    /// PSH.
+    pub const PSH: u8 = 8;
     /// ACK.
     pub const ACK: u8 = 16;
+    /// CWR.
+    pub const CWR: u8 = 128;
 
     /// Whether all of `flags` are set.
     #[must_use]
@@ -191,9 +199,47 @@ impl IpPacket {
             source: walk.source,
             destination: walk.destination,
             len: walk.len,
+            transport_at: walk.at,
             fragment: walk.fragment,
             transport,
         })
+    }
+}
+
+/// The congestion bits of an IP header; what is none has none.
+#[must_use]
+pub fn ecn(bytes: &[u8]) -> Ecn {
+    match (bytes.first().map(|first| first >> 4), bytes.get(1)) {
+        (Some(4), Some(tos)) => Ecn::new(*tos),
+        (Some(6), Some(class)) => Ecn::new(class >> 4),
+        _ => Ecn::NOT_ECT,
+    }
+}
+
+/// Tells the receiver of a congestion that the outer header has met (RFC 6040, section 4.2). `false` where
+/// the sender of the packet does not understand that.
+#[must_use]
+pub fn mark_congestion(bytes: &mut [u8]) -> bool {
+    match ecn(bytes) {
+        Ecn::NOT_ECT => return false,
+        Ecn::CE => return true,
+        _ => {}
+    }
+    match bytes {
+        [first, tos, ..] if *first >> 4 == 4 => {
+            *tos |= 3;
+            let header = usize::from(*first & 0x0f).saturating_mul(4);
+            let sum = put(bytes, 10, &[0, 0])
+                .and_then(|()| bytes.get(..header))
+                .map(|header| Sum::default().add(header).finish());
+            sum.and_then(|sum| put(bytes, 10, &sum.to_be_bytes()))
+                .is_some()
+        }
+        [_, class, ..] => {
+            *class |= 0x30;
+            true
+        }
+        _ => false,
     }
 }
 

@@ -4,8 +4,12 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 pub mod answer;
+pub(crate) mod checksum;
 pub mod flow;
 pub mod ip;
+pub(crate) mod join;
+pub mod offload;
+pub mod segment;
 
 pub use flow::FlowKey;
 pub use ip::{Fragment, IpPacket, Quoted, Transport};

@@ -2,7 +2,8 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 
-use super::answer::{ROOM, Refusal, Sum, refuse};
+use super::answer::{ROOM, Refusal, refuse};
+use super::checksum::Sum;
 use super::ip::{Fragment, IpPacket, TcpFlags, Transport, protocol};
 use super::samples;
 use crate::drop_reason::DropReason;

@@ -10,8 +10,9 @@ use super::queue::{Queue, QueueBudget};
 use crate::datapath::{DataPathEvent, Direction, Outbox, Shared};
 use crate::drop_reason::DropReason;
 use crate::filter::{FilterState, FlowBudget, PeerFilter, Permit};
-use crate::packet::IpPacket;
 use crate::packet::answer::Refusal;
+use crate::packet::offload::Ecn;
+use crate::packet::{IpPacket, ip};
 use crate::wg::handshake_limit::Bucket;
 use crate::wg::timers::Due;
 use crate::wg::{HANDSHAKE_ROOM, OVERHEAD, Opened, TunnelError};
@@ -123,7 +124,7 @@ impl PeerState {
         let Ok(len) = link.tunnel.encapsulate(permit, packet, cx.now, room) else {
             return false;
         };
-        cx.out.commit_transmit(len, to);
+        cx.out.commit_transmit(len, to, ip::ecn(packet));
         self.tx = self
             .tx
             .saturating_add(u64::try_from(packet.len()).unwrap_or(0));
@@ -178,7 +179,7 @@ impl PeerState {
             .filter(|candidate| Some(*candidate) != known);
         for (sent, to) in known.into_iter().chain(others).take(TARGETS).enumerate() {
             if sent == 0 {
-                cx.out.commit_transmit(len, to);
+                cx.out.commit_transmit(len, to, Ecn::NOT_ECT);
             } else {
                 cx.out.repeat_transmit(to);
             }
@@ -204,13 +205,13 @@ impl PeerState {
         let room = cx.out.transmit_room(datagram.len().max(HANDSHAKE_ROOM));
         match link.tunnel.decapsulate(from, datagram, cx.now, room) {
             Ok(Opened::Response { len }) => {
-                cx.out.commit_transmit(len, from);
+                cx.out.commit_transmit(len, from, Ecn::NOT_ECT);
                 // An old initiation could be replayed to a device that has been restarted, so the
                 // first data on the session moves the endpoint, not this.
                 Ok(())
             }
             Ok(Opened::Established { len }) => {
-                cx.out.commit_transmit(len, from);
+                cx.out.commit_transmit(len, from, Ecn::NOT_ECT);
                 link.timers.established();
                 self.moved(from, cx);
                 self.established(position, cx);
@@ -340,7 +341,7 @@ impl PeerState {
         };
         let room = cx.out.transmit_room(HANDSHAKE_ROOM);
         if let Ok(len) = link.tunnel.keepalive(cx.now, room) {
-            cx.out.commit_transmit(len, to);
+            cx.out.commit_transmit(len, to, Ecn::NOT_ECT);
             link.timers.sent_keepalive();
         }
     }
