@@ -1,9 +1,12 @@
 //! Real traffic inside namespaces: sockets are opened in the namespace and stay there, whichever
 //! thread uses them afterwards.
 
+pub mod handshakes;
 pub mod icmp;
+pub mod probe;
 pub mod sniff;
 pub mod tcp;
+pub mod trickle;
 pub mod udp;
 
 use std::sync::Arc;

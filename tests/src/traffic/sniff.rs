@@ -36,12 +36,7 @@ impl Sniffer {
     /// # Errors
     /// Where packet sockets are not to be had.
     pub fn start(namespace: &Namespace) -> anyhow::Result<Self> {
-        let mut socket = namespace.run(|| {
-            Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ALL)))
-                .context("open a packet socket")
-        })?;
-        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-        socket.set_recv_buffer_size(8 << 20)?;
+        let mut socket = packet_socket(namespace)?;
         let seen = Arc::new(Seen::default());
         let counters = Arc::clone(&seen);
         let worker = Worker::start(move |stop| {
@@ -106,8 +101,19 @@ impl Seen {
     }
 }
 
+/// A socket that reads every frame on a namespace's interfaces.
+pub(super) fn packet_socket(namespace: &Namespace) -> anyhow::Result<Socket> {
+    let socket = namespace.run(|| {
+        Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ALL)))
+            .context("open a packet socket")
+    })?;
+    socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+    socket.set_recv_buffer_size(8 << 20)?;
+    Ok(socket)
+}
+
 /// What a frame carries to or from the WireGuard port.
-fn udp_payload(frame: &[u8]) -> Option<&[u8]> {
+pub(super) fn udp_payload(frame: &[u8]) -> Option<&[u8]> {
     let ip = frame.get(14..)?;
     let udp = match frame.get(12..14)? {
         [0x08, 0x00] if ip.get(9) == Some(&17) => {
