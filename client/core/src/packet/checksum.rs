@@ -74,6 +74,10 @@ impl Sum {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "small numbers of the test's own"
+)]
 mod tests {
     use proptest::prelude::*;
 

@@ -5,6 +5,7 @@
 mod access;
 mod handshakes;
 mod hostile;
+mod offload;
 mod rotation;
 mod timing;
 mod tunnel;

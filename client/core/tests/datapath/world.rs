@@ -7,6 +7,7 @@ use std::time::Duration;
 use gatereeve_client_core::datapath::{
     Batch, DataPath, DataPathEvent, LocalKey, Outbox, PeerSpec, RuleSpec, TableSpec,
 };
+use gatereeve_client_core::packet::offload::{Ecn, Offload};
 use gatereeve_client_core::wg::NoiseTunnels;
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::identity::wg_key::WgSecret;
@@ -22,6 +23,8 @@ pub(crate) struct Node {
     pub(crate) spec: TableSpec,
     /// Packets that came out of the TUN side.
     pub(crate) received: Vec<Vec<u8>>,
+    /// How many packets were in each write to the TUN device.
+    pub(crate) joined: Vec<usize>,
     pub(crate) events: Vec<DataPathEvent>,
 }
 
@@ -107,6 +110,7 @@ impl World {
                         ..TableSpec::default()
                     },
                     received: Vec::new(),
+                    joined: Vec::new(),
                     events: Vec::new(),
                 }
             })
@@ -181,6 +185,19 @@ impl World {
         self.take(node, &mut out);
     }
 
+    /// As `send`, with work left to do on the packet.
+    pub(crate) fn send_offloaded(&mut self, node: usize, packet: &[u8], offload: Offload) {
+        let mut batch = Batch::new(1, 65_600);
+        batch.slot().unwrap()[..packet.len()].copy_from_slice(packet);
+        batch.commit_offloaded(packet.len(), offload);
+        let mut out = Outbox::new();
+        self.nodes[node]
+            .path
+            .outbound(&mut batch, self.now, &mut out);
+        self.take(node, &mut out);
+        self.settle();
+    }
+
     /// A datagram arrives at `node`.
     pub(crate) fn arrive(&mut self, node: usize, from: SocketAddr, datagram: &[u8]) {
         let mut batch = Batch::new(1, 2048);
@@ -192,11 +209,38 @@ impl World {
         self.take(node, &mut out);
     }
 
+    /// Datagrams arrive at `node` in one batch, all with the same congestion bits.
+    pub(crate) fn arrive_together(
+        &mut self,
+        node: usize,
+        from: SocketAddr,
+        datagrams: &[Vec<u8>],
+        ecn: Ecn,
+    ) {
+        let mut batch = Batch::new(datagrams.len(), 4096);
+        for datagram in datagrams {
+            batch.slot().unwrap()[..datagram.len()].copy_from_slice(datagram);
+            batch.commit_coalesced(datagram.len(), datagram.len(), from, ecn);
+        }
+        let mut out = Outbox::new();
+        self.nodes[node]
+            .path
+            .inbound(&mut batch, self.now, &mut out);
+        self.take(node, &mut out);
+    }
+
     pub(crate) fn settle(&mut self) {
         while let Some((from, to, datagram)) = self.wire.pop_front() {
+            let mut datagrams = vec![datagram];
+            // As a kernel does: what follows from the same sender comes with it.
+            while let Some((next_from, next_to, _)) = self.wire.front()
+                && (*next_from, *next_to) == (from, to)
+            {
+                datagrams.extend(self.wire.pop_front().map(|(_, _, datagram)| datagram));
+            }
             let target = self.nodes.iter().position(|node| node.endpoint == to);
             if let Some(target) = target {
-                self.arrive(target, from, &datagram);
+                self.arrive_together(target, from, &datagrams, Ecn::NOT_ECT);
             }
         }
     }
@@ -232,7 +276,10 @@ impl World {
                 self.wire.push_back(datagram);
             }
         }
+        crate::offload::check_joined(out);
         let node = &mut self.nodes[node];
+        node.joined
+            .extend(out.joined().map(|one| one.tails().count().max(1)));
         node.received.extend(out.deliveries().map(<[u8]>::to_vec));
         node.events.extend(out.take_events());
     }
