@@ -56,13 +56,15 @@ pub enum DropReason {
     Crypto,
     /// A datagram from an overlay address: a loop.
     OverlayEndpoint,
+    /// It is longer than the path to the peer carries; the application was told.
+    TooBig,
     /// The network has marked a packet whose sender does not understand marks.
     Congestion,
 }
 
 impl DropReason {
     /// All, in the order of their counters.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Shut,
         Self::Malformed,
         Self::ExtensionHeader,
@@ -88,6 +90,7 @@ impl DropReason {
         Self::UnderLoad,
         Self::Crypto,
         Self::OverlayEndpoint,
+        Self::TooBig,
         Self::Congestion,
     ];
 
@@ -120,6 +123,7 @@ impl DropReason {
             Self::UnderLoad => "under_load",
             Self::Crypto => "crypto",
             Self::OverlayEndpoint => "overlay_endpoint",
+            Self::TooBig => "too_big",
             Self::Congestion => "congestion",
         }
     }

@@ -12,11 +12,11 @@ use super::outbox::Outbox;
 use super::shared::{Denial, Shared};
 use super::table::ForwardingTable;
 use crate::drop_reason::DropReason;
-use crate::packet::offload::Ecn;
-use crate::packet::{IpPacket, ip};
+use crate::packet::offload::{Ecn, Offload};
+use crate::packet::{IpPacket, ip, mss};
 use crate::peers::Context;
 use crate::wg::demux::{Datagram, classify};
-use crate::wg::{Admission, HANDSHAKE_ROOM};
+use crate::wg::{Admission, HANDSHAKE_ROOM, OVERLAY_MTU};
 
 /// One batch of datagrams, and what it is worked with.
 pub(super) struct Inbound<'a> {
@@ -168,6 +168,15 @@ impl<'a> Inbound<'a> {
                 cx.now.mono,
             )
         };
+        let most = held.state.mtu();
+        if most < OVERLAY_MTU && verdict.is_ok() {
+            mss::clamp(
+                cx.out.delivery_room(len),
+                &packet,
+                &Offload::default(),
+                most,
+            );
+        }
         match verdict {
             Ok(permit) => {
                 cx.out.commit_delivery(&permit, &packet);

@@ -66,6 +66,8 @@ pub struct PeerStats {
     pub rx: u64,
     /// Bytes of packets sent to it.
     pub tx: u64,
+    /// The largest packet that the path to it carries.
+    pub mtu: usize,
 }
 
 impl DataPath {
@@ -197,6 +199,15 @@ impl DataPath {
         out.end_stretch();
     }
 
+    /// A datagram to `to` was too long: the path carries `outer` bytes, IP header included. Believed for
+    /// ten minutes.
+    pub fn path_mtu(&self, to: SocketAddr, outer: usize, now: Now) {
+        let table = self.table.load();
+        for peer in &table.peers {
+            peer.state.lock().learn_mtu(to, outer, now.mono);
+        }
+    }
+
     /// Packets dropped so far, by reason.
     #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
@@ -215,6 +226,7 @@ impl DataPath {
                 last_handshake: state.last_handshake,
                 rx: state.rx,
                 tx: state.tx,
+                mtu: state.mtu(),
             }
         });
         stats.collect()

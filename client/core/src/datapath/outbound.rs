@@ -9,11 +9,14 @@ use super::outbox::Outbox;
 use super::shared::{Denial, Shared};
 use super::table::{ForwardingTable, TablePeer};
 use crate::drop_reason::DropReason;
-use crate::packet::IpPacket;
 use crate::packet::answer::Refusal;
-use crate::packet::offload::Offload;
+use crate::packet::offload::{Offload, SegmentKind};
 use crate::packet::segment::{Segments, finish_whole};
+use crate::packet::{IpPacket, mss};
 use crate::peers::{Context, PeerState};
+use crate::wg::OVERLAY_MTU;
+
+const UDP_HEADER: usize = 8;
 
 /// A peer whose lock is held from one packet of a batch to the next.
 pub(super) struct Held<'a> {
@@ -95,9 +98,16 @@ impl Outbound<'_> {
             now: self.now,
             out: self.out,
         };
+        let most = held.state.mtu();
+        if most < OVERLAY_MTU {
+            mss::clamp(bytes, packet, &offload, most);
+            if is_too_big(packet, &offload, most) {
+                return Err(DropReason::TooBig);
+            }
+        }
         match offload.segments {
             Some(how) => {
-                let segments = Segments::new(bytes, packet, how, usize::from(u16::MAX));
+                let segments = Segments::new(bytes, packet, how, most);
                 let mut segments = segments.ok_or(DropReason::Malformed)?;
                 while let Some(segment) = segments.next() {
                     held.state.send(&permit, segment, &mut cx);
@@ -112,8 +122,13 @@ impl Outbound<'_> {
         Ok(())
     }
 
+    /// Tells the application why its packet goes nowhere, and the slow path.
     fn refuse(&mut self, bytes: &[u8], packet: &IpPacket, reason: DropReason) {
         let owner = route(self.table, self.is_open, packet).ok();
+        if reason == DropReason::TooBig {
+            self.too_big(bytes, packet, owner);
+            return;
+        }
         let denial = Denial {
             device: owner
                 .and_then(|position| self.table.peers.get(position))
@@ -127,6 +142,34 @@ impl Outbound<'_> {
         if reason != DropReason::NotFromUs {
             self.shared
                 .refuse(bytes, packet, Refusal::Prohibited, self.now.mono, self.out);
+        }
+    }
+
+    /// The path is too narrow: the sender is told how narrow, and sends less (RFC 1191, RFC 8201).
+    fn too_big(&mut self, bytes: &[u8], packet: &IpPacket, owner: Option<usize>) {
+        self.shared.drops.count(DropReason::TooBig);
+        let peer = owner.and_then(|position| self.table.peers.get(position));
+        let Some(peer) = peer else {
+            return;
+        };
+        let held = self
+            .held
+            .as_ref()
+            .filter(|held| Some(held.position) == owner);
+        let mtu = held.map_or_else(|| peer.state.lock().mtu(), |held| held.state.mtu());
+        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+        self.shared
+            .refuse(bytes, packet, Refusal::TooBig(mtu), self.now.mono, self.out);
+    }
+}
+
+/// Whether the packet, or one of the datagrams in it, is longer than `most`. TCP is cut to fit.
+fn is_too_big(packet: &IpPacket, offload: &Offload, most: usize) -> bool {
+    match offload.segments {
+        None => packet.len > most,
+        Some(how) => {
+            let datagram = usize::from(how.size).saturating_add(packet.transport_at + UDP_HEADER);
+            how.kind == SegmentKind::Udp && datagram > most
         }
     }
 }

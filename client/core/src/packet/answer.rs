@@ -16,6 +16,8 @@ pub enum Refusal {
     Prohibited,
     /// The peer does not answer.
     Unreachable,
+    /// The path carries packets of this many bytes at most.
+    TooBig(u16),
 }
 
 /// Writes an answer to the packet in `bytes` and returns its length. `None` for what is never answered:
@@ -30,12 +32,21 @@ pub fn refuse(bytes: &[u8], packet: &IpPacket, refusal: Refusal, out: &mut [u8])
     {
         return None;
     }
+    if let Refusal::TooBig(_) = refusal {
+        return match packet.transport {
+            Transport::Error(_) | Transport::Control => None,
+            Transport::Tcp { .. }
+            | Transport::Udp { .. }
+            | Transport::Echo { .. }
+            | Transport::Other { .. } => error(bytes, packet, refusal, out),
+        };
+    }
     match packet.transport {
         Transport::Error(_) | Transport::Control => None,
         Transport::Tcp { flags, .. } if flags.has(TcpFlags::RST) => None,
         Transport::Tcp { flags, .. } => reset(bytes, packet, flags, out),
         Transport::Udp { .. } | Transport::Echo { .. } | Transport::Other { .. } => {
-            unreachable(bytes, packet, refusal, out)
+            error(bytes, packet, refusal, out)
         }
     }
 }
@@ -85,20 +96,26 @@ fn reset(bytes: &[u8], packet: &IpPacket, flags: TcpFlags, out: &mut [u8]) -> Op
     start.checked_add(20)
 }
 
-fn unreachable(bytes: &[u8], packet: &IpPacket, refusal: Refusal, out: &mut [u8]) -> Option<usize> {
-    let (protocol, kind, code, quoted) = match (packet.source, refusal) {
+fn error(bytes: &[u8], packet: &IpPacket, refusal: Refusal, out: &mut [u8]) -> Option<usize> {
+    let (protocol, kind, code, most) = match (packet.source, refusal) {
         // RFC 1812: as much as fits in 576 bytes.
         (IpAddr::V4(_), Refusal::Prohibited) => (protocol::ICMP, 3, 13, 576 - 28),
         (IpAddr::V4(_), Refusal::Unreachable) => (protocol::ICMP, 3, 1, 576 - 28),
         (IpAddr::V6(_), Refusal::Prohibited) => (protocol::ICMPV6, 1, 1, ROOM - 48),
         (IpAddr::V6(_), Refusal::Unreachable) => (protocol::ICMPV6, 1, 3, ROOM - 48),
+        (IpAddr::V4(_), Refusal::TooBig(_)) => (protocol::ICMP, 3, 4, 576 - 28),
+        (IpAddr::V6(_), Refusal::TooBig(_)) => (protocol::ICMPV6, 2, 0, ROOM - 48),
     };
-    let quoted = bytes.get(..packet.len.min(quoted))?;
+    let quoted = bytes.get(..packet.len.min(most))?;
     let len = quoted.len().checked_add(8)?;
     let start = ip_header(packet, protocol, len, out)?;
     let icmp = out.get_mut(start..start.checked_add(len)?)?;
     icmp.fill(0);
     put(icmp, 0, &[kind, code])?;
+    if let Refusal::TooBig(mtu) = refusal {
+        // Both families have it at the end of the second word.
+        put(icmp, 6, &mtu.to_be_bytes())?;
+    }
     put(icmp, 8, quoted)?;
     let sum = match packet.source {
         IpAddr::V4(_) => Sum::default(),

@@ -8,6 +8,7 @@ pub(crate) mod checksum;
 pub mod flow;
 pub mod ip;
 pub(crate) mod join;
+pub(crate) mod mss;
 pub mod offload;
 pub mod segment;
 

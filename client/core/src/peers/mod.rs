@@ -2,6 +2,7 @@
 
 mod allowed_ips;
 mod link;
+mod path_mtu;
 mod queue;
 mod state;
 

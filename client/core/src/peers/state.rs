@@ -6,6 +6,7 @@ use gatereeve_shared::ids::DeviceId;
 use gatereeve_shared::time::{Mono, Now};
 
 use super::link::Link;
+use super::path_mtu::PathMtu;
 use super::queue::{Queue, QueueBudget};
 use crate::datapath::{DataPathEvent, Direction, Outbox, Shared};
 use crate::drop_reason::DropReason;
@@ -34,6 +35,7 @@ pub(crate) struct PeerState {
     pub(crate) endpoint: Option<SocketAddr>,
     /// From the map.
     pub(crate) candidates: Vec<SocketAddr>,
+    path: PathMtu,
     pub(crate) filter: FilterState,
     pub(crate) last_handshake: Option<Mono>,
     pub(crate) rx: u64,
@@ -58,6 +60,7 @@ impl PeerState {
             links: Vec::new(),
             endpoint: None,
             candidates: Vec::new(),
+            path: PathMtu::default(),
             filter: FilterState::new(flows),
             last_handshake: None,
             rx: 0,
@@ -73,6 +76,18 @@ impl PeerState {
         self.links.clear();
         self.filter.clear();
         while self.queue.pop().is_some() {}
+    }
+
+    /// The largest packet that the path to the peer carries.
+    pub(crate) fn mtu(&self) -> usize {
+        self.path.inner()
+    }
+
+    /// The path to `to` carries datagrams of `outer` bytes, IP header included.
+    pub(crate) fn learn_mtu(&mut self, to: SocketAddr, outer: usize, now: Mono) {
+        if self.destination() == Some(to) {
+            self.path.learn(to, outer, now);
+        }
     }
 
     /// Whether one more initiation of this peer may be answered.
@@ -296,6 +311,7 @@ impl PeerState {
     fn moved(&mut self, from: SocketAddr, cx: &mut Context<'_>) {
         if self.endpoint != Some(from) {
             self.endpoint = Some(from);
+            self.path = PathMtu::default();
             cx.out.event(DataPathEvent::EndpointMoved {
                 device: self.device,
                 endpoint: from,
@@ -306,6 +322,7 @@ impl PeerState {
     /// Timers.
     pub(crate) fn tick(&mut self, cx: &mut Context<'_>) {
         self.filter.prune(cx.now.mono);
+        self.path.forget(cx.now.mono);
         if !cx.filter.is_live(cx.now.mono) {
             // The last lease has run out: the session keys go with it.
             self.forget_sessions(cx);

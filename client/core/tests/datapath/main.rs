@@ -5,6 +5,7 @@
 mod access;
 mod handshakes;
 mod hostile;
+mod mtu;
 mod offload;
 mod rotation;
 mod timing;

@@ -15,7 +15,7 @@ const IPV4: usize = 20;
 const IPV6: usize = 40;
 
 /// RFC 1071, pair by pair.
-fn sum(pieces: &[&[u8]]) -> u16 {
+pub(crate) fn sum(pieces: &[&[u8]]) -> u16 {
     let mut sum: u32 = 0;
     for pair in pieces.concat().chunks(2) {
         sum += (u32::from(pair[0]) << 8) + u32::from(pair.get(1).copied().unwrap_or(0));
@@ -24,7 +24,7 @@ fn sum(pieces: &[&[u8]]) -> u16 {
     u16::try_from(sum).unwrap()
 }
 
-fn transport_at(packet: &[u8]) -> usize {
+pub(crate) fn transport_at(packet: &[u8]) -> usize {
     if packet[0] >> 4 == 4 { IPV4 } else { IPV6 }
 }
 
@@ -33,7 +33,7 @@ fn is_tcp(packet: &[u8]) -> bool {
     packet[at] == protocol::TCP
 }
 
-fn header_len(packet: &[u8]) -> usize {
+pub(crate) fn header_len(packet: &[u8]) -> usize {
     let at = transport_at(packet);
     if is_tcp(packet) {
         at + usize::from(packet[at + 12] >> 4) * 4
@@ -43,7 +43,7 @@ fn header_len(packet: &[u8]) -> usize {
 }
 
 /// The pseudo-header of TCP or UDP.
-fn pseudo(packet: &[u8]) -> Vec<u8> {
+pub(crate) fn pseudo(packet: &[u8]) -> Vec<u8> {
     let at = transport_at(packet);
     let addresses = if at == IPV4 { 12..20 } else { 8..40 };
     let len = u32::try_from(packet.len() - at).unwrap();
@@ -58,7 +58,7 @@ fn pseudo(packet: &[u8]) -> Vec<u8> {
     pseudo
 }
 
-fn assert_sums(packet: &[u8]) {
+pub(crate) fn assert_sums(packet: &[u8]) {
     let at = transport_at(packet);
     if at == IPV4 {
         assert_eq!(sum(&[&packet[..IPV4]]), 0xffff, "IPv4 header");
@@ -163,7 +163,7 @@ fn essence_or_same(packet: &[u8]) -> Vec<u8> {
 }
 
 /// A TCP packet with options and payload, its sum that of the pseudo-header.
-fn tcp(from: IpAddr, to: IpAddr, sequence: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn tcp(from: IpAddr, to: IpAddr, sequence: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
     let mut segment = [1000u16.to_be_bytes(), 443u16.to_be_bytes()].concat();
     segment.extend(sequence.to_be_bytes());
     segment.extend([0, 0, 0, 9, 0x80, flags, 0x10, 0, 0, 0, 0, 0]);
@@ -172,7 +172,7 @@ fn tcp(from: IpAddr, to: IpAddr, sequence: u32, flags: u8, payload: &[u8]) -> Ve
     left_to_us(samples::ip(from, to, protocol::TCP, &segment), 16)
 }
 
-fn udp(from: IpAddr, to: IpAddr, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn udp(from: IpAddr, to: IpAddr, payload: &[u8]) -> Vec<u8> {
     left_to_us(samples::udp((from, 1000), (to, 443), payload), 6)
 }
 
@@ -183,7 +183,7 @@ fn left_to_us(mut packet: Vec<u8>, offset: usize) -> Vec<u8> {
     packet
 }
 
-fn offload(packet: &[u8], size: Option<usize>) -> Offload {
+pub(crate) fn offload(packet: &[u8], size: Option<usize>) -> Offload {
     let kind = match (is_tcp(packet), transport_at(packet)) {
         (true, IPV4) => SegmentKind::Tcp4,
         (true, _) => SegmentKind::Tcp6,
@@ -202,18 +202,18 @@ fn offload(packet: &[u8], size: Option<usize>) -> Offload {
     }
 }
 
-fn bytes(len: usize) -> Vec<u8> {
+pub(crate) fn bytes(len: usize) -> Vec<u8> {
     (0..len)
         .map(|n| u8::try_from(n * 7 % 251).unwrap())
         .collect()
 }
 
-fn families() -> [(IpAddr, IpAddr); 2] {
+pub(crate) fn families() -> [(IpAddr, IpAddr); 2] {
     [(v4(0), v4(1)), (v6(0), v6(1))]
 }
 
 /// A pair whose tunnel is up.
-fn connected(ports: &[&str]) -> World {
+pub(crate) fn connected(ports: &[&str]) -> World {
     let mut world = World::pair(ports);
     let opens = samples::tcp((v4(0), 1), (v4(1), 443), TcpFlags::SYN);
     world.send(0, &opens);
@@ -228,9 +228,9 @@ fn a_super_packet_arrives_as_its_segments_and_is_written_as_one() {
     for (from, to) in families() {
         let flags = TcpFlags::ACK | TcpFlags::PSH;
         for (packet, size) in [
-            (tcp(from, to, u32::MAX - 5000, flags, &bytes(50_000)), 1360),
+            (tcp(from, to, u32::MAX - 5000, flags, &bytes(50_000)), 1348),
             (udp(from, to, &bytes(9_999)), 1200),
-            (tcp(from, to, 1, flags, &bytes(2_000)), 1999),
+            (tcp(from, to, 1, flags, &bytes(1_341)), 1340),
             (tcp(from, to, 1, flags, &bytes(100)), 2),
         ] {
             world.send_offloaded(0, &packet, offload(&packet, Some(size)));
@@ -238,7 +238,7 @@ fn a_super_packet_arrives_as_its_segments_and_is_written_as_one() {
             received.iter().for_each(|one| assert_sums(one));
             let essences: Vec<_> = received.iter().map(|one| essence(one)).collect();
             let expected: Vec<_> = cut(&packet, size).iter().map(|one| essence(one)).collect();
-            assert_eq!(essences, expected);
+            assert!(essences == expected, "{} bytes in {size}", packet.len());
             assert_eq!(std::mem::take(&mut world.nodes[1].joined), [expected.len()]);
         }
     }

@@ -1,0 +1,180 @@
+//! A path that carries less than the overlay's packets: TCP fits itself to it, the rest is told.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use gatereeve_client_core::packet::ip::{IpPacket, TcpFlags, Transport, protocol};
+use gatereeve_client_core::packet::samples;
+
+use crate::offload::{
+    assert_sums, bytes, connected, families, offload, pseudo, sum, tcp, transport_at, udp,
+};
+use crate::world::World;
+
+/// Bytes that the path carries, IP header included, and what is left for a packet.
+const OUTER: usize = 1300;
+const INNER: usize = (OUTER - 20 - 8 - 32) / 16 * 16;
+
+fn narrowed() -> World {
+    let world = connected(&["tcp:443", "udp:443"]);
+    let to = world.nodes[1].endpoint;
+    assert!(to.is_ipv4());
+    world.nodes[0].path.path_mtu(to, OUTER, world.now);
+    world
+}
+
+fn longest_datagram(world: &mut World) -> usize {
+    let sent = std::mem::take(&mut world.seen);
+    sent.iter()
+        .map(|(_, _, bytes)| bytes.len())
+        .max()
+        .unwrap_or(0)
+}
+
+#[test]
+fn tcp_is_cut_to_fit() {
+    for (from, to) in families() {
+        let mut world = narrowed();
+        let packet = tcp(from, to, 1, TcpFlags::ACK, &bytes(20_000));
+        longest_datagram(&mut world);
+        world.send_offloaded(0, &packet, offload(&packet, Some(1360)));
+        assert!(longest_datagram(&mut world) + 28 <= OUTER);
+        let received = world.received(1);
+        received.iter().for_each(|one| assert_sums(one));
+        let header = transport_at(&packet) + 32;
+        let payload: Vec<u8> = received
+            .iter()
+            .flat_map(|one| one[header..].to_vec())
+            .collect();
+        assert!(payload == bytes(20_000));
+    }
+}
+
+#[test]
+fn what_cannot_be_cut_is_told_how_much_fits() {
+    for (from, to) in families() {
+        let headers = transport_at(&udp(from, to, b"")) + 8;
+        let (fits, does_not) = (
+            udp(from, to, &bytes(INNER - headers)),
+            udp(from, to, &bytes(INNER - headers + 1)),
+        );
+        let mut world = connected(&["tcp:443", "udp:443"]);
+        world.send(0, &does_not);
+        assert_eq!(
+            world.received(1).len(),
+            1,
+            "the control: on a wide path it passes"
+        );
+        let mut world = narrowed();
+        world.send(0, &fits);
+        assert_eq!(world.received(1).len(), 1);
+        world.send(0, &does_not);
+        assert_eq!(world.received(1).len(), 0);
+        check_too_big(&mut world, from, to);
+        // Two datagrams in one packet.
+        let two = udp(from, to, &bytes(2 * (INNER - headers + 1)));
+        world.send_offloaded(0, &two, offload(&two, Some(INNER - headers + 1)));
+        assert_eq!(world.received(1).len(), 0);
+        check_too_big(&mut world, from, to);
+        assert_eq!(world.drops(0, "too_big"), 2);
+    }
+}
+
+/// The application at node 0 was told, by an error that it can believe.
+fn check_too_big(world: &mut World, from: IpAddr, to: IpAddr) {
+    let answers = world.received(0);
+    assert_eq!(answers.len(), 1);
+    let answer = &answers[0];
+    let parsed = IpPacket::parse(answer).unwrap();
+    assert_eq!((parsed.source, parsed.destination), (to, from));
+    let at = parsed.transport_at;
+    assert!(matches!(
+        parsed.transport,
+        Transport::Error(quoted) if (quoted.source, quoted.destination) == (from, to)
+    ));
+    let kind = if from.is_ipv4() { [3, 4] } else { [2, 0] };
+    assert_eq!(answer[at..at + 2], kind);
+    assert_eq!(
+        usize::from(u16::from_be_bytes([answer[at + 6], answer[at + 7]])),
+        INNER
+    );
+    if from.is_ipv4() {
+        assert_eq!(sum(&[&answer[at..]]), 0xffff);
+    } else {
+        assert_eq!(answer[6], protocol::ICMPV6);
+    }
+}
+
+/// A SYN that announces segments of 1380 bytes, behind options that are none of our business.
+fn syn(from: IpAddr, to: IpAddr) -> Vec<u8> {
+    let mut segment = [1000u16.to_be_bytes(), 443u16.to_be_bytes()].concat();
+    segment.extend([
+        0,
+        0,
+        0,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0x80,
+        TcpFlags::SYN,
+        0x10,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ]);
+    segment.extend([1, 3, 3, 7, 4, 2]);
+    segment.extend([2, 4]);
+    segment.extend(1380u16.to_be_bytes());
+    segment.extend([1, 1]);
+    let mut packet = samples::ip(from, to, protocol::TCP, &segment);
+    let at = transport_at(&packet);
+    let whole = !sum(&[&pseudo(&packet), &packet[at..]]);
+    packet[at + 16..at + 18].copy_from_slice(&whole.to_be_bytes());
+    packet
+}
+
+fn announced(packet: &[u8]) -> u16 {
+    let at = transport_at(packet) + 28;
+    u16::from_be_bytes([packet[at], packet[at + 1]])
+}
+
+#[test]
+fn announced_segments_fit_both_ways() {
+    for (from, to) in families() {
+        let fits = u16::try_from(INNER - transport_at(&syn(from, to)) - 20).unwrap();
+        for (narrow_at, is_narrow) in [(0, true), (1, true), (0, false)] {
+            let mut world = connected(&["tcp:443"]);
+            if is_narrow {
+                let other = world.nodes[1 - narrow_at].endpoint;
+                world.nodes[narrow_at]
+                    .path
+                    .path_mtu(other, OUTER, world.now);
+            }
+            world.send(0, &syn(from, to));
+            let received = world.received(1);
+            let at = transport_at(&received[0]);
+            assert_eq!(sum(&[&pseudo(&received[0]), &received[0][at..]]), 0xffff);
+            assert_eq!(announced(&received[0]), if is_narrow { fits } else { 1380 });
+        }
+    }
+}
+
+#[test]
+fn a_path_becomes_wide_again() {
+    let mut world = narrowed();
+    let (from, to) = families()[0];
+    let packet = udp(from, to, &bytes(1350));
+    world.send(0, &packet);
+    assert!(world.received(1).is_empty());
+    world.pass(Duration::from_secs(601));
+    world.send(0, &packet);
+    assert_eq!(world.received(1).len(), 1);
+    let elsewhere = "198.51.100.9:1".parse().unwrap();
+    world.nodes[0].path.path_mtu(elsewhere, OUTER, world.now);
+    world.send(0, &packet);
+    assert_eq!(world.received(1).len(), 1, "another path is another path");
+}
