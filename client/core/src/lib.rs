@@ -12,6 +12,8 @@
 #![warn(missing_docs)]
 
 pub mod api;
+#[doc(hidden)]
+pub mod bench_support;
 mod clock;
 mod control;
 pub mod datapath;
