@@ -22,6 +22,7 @@ struct RawConfig {
     listen: Option<Listen>,
     tun: Option<String>,
     operator: Option<String>,
+    offload: Option<bool>,
 }
 
 /// `listen` as a number or as text.
@@ -47,6 +48,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// User who may make changes, besides root and the user that the daemon runs as.
     pub operator: Option<u32>,
+    /// Whether the kernel is to cut and join packets, where it can.
+    pub offload: bool,
 }
 
 impl Config {
@@ -82,6 +85,7 @@ impl Config {
             tun,
             listen,
             operator,
+            offload: raw.offload.unwrap_or(true),
         })
     }
 }
@@ -162,11 +166,10 @@ mod tests {
     #[test]
     fn the_packaged_file_says_the_defaults() {
         let packaged = include_str!("../../packaging/config/client.toml");
-        assert_eq!(
-            load(Some(packaged), None, None).unwrap().listen,
-            any(DEFAULT_PORT)
-        );
-        assert_eq!(load(Some(packaged), None, None).unwrap().tun, DEFAULT_TUN);
+        let said = load(Some(packaged), None, None).unwrap();
+        assert_eq!(said.listen, any(DEFAULT_PORT));
+        assert_eq!(said.tun, DEFAULT_TUN);
+        assert!(said.offload);
     }
 
     #[test]
@@ -175,6 +178,12 @@ mod tests {
         assert_eq!(config.tun, "gatereeve0");
         assert_eq!(config.listen, any(51_840));
         assert_eq!(config.operator, None);
+        assert!(config.offload);
+    }
+
+    #[test]
+    fn offloads_can_be_switched_off() {
+        assert!(!load(Some("offload = false"), None, None).unwrap().offload);
     }
 
     #[test]
@@ -201,6 +210,7 @@ mod tests {
         let said = |file: &str| format!("{:#}", load(Some(file), None, None).unwrap_err());
         assert!(said("liste = 1").contains("unknown field `liste`"));
         assert!(said("listen = \"everywhere\"").contains("neither a port nor"));
+        assert!(said("offload = \"maybe\"").contains("client.toml is not valid"));
         assert!(said("listen = 70000").contains("client.toml is not valid"));
         assert!(said("operator = \"nobody-of-that-name\"").contains("no user"));
         assert!(said("tun = \"a/b\"").contains("no interface name"));

@@ -169,6 +169,8 @@ pub struct StatusView {
     pub listen_port: u16,
     /// The TUN interface.
     pub interface: String,
+    /// What the kernel takes off the data path; `None` while the device does not take part.
+    pub offloads: Option<OffloadView>,
     /// The map held.
     pub generation: Option<Generation>,
     /// The generation that the data path enforces.
@@ -183,6 +185,43 @@ pub struct StatusView {
     pub drops: BTreeMap<String, u64>,
     /// What needs attention.
     pub warnings: Vec<String>,
+}
+
+/// Which work the kernel takes off the data path, and over how many threads the rest is spread.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffloadView {
+    /// The host's side.
+    pub tun: TunOffloads,
+    /// The network's side.
+    pub udp: UdpOffloads,
+    /// Threads that move packets.
+    pub workers: usize,
+    /// What is not used, and why.
+    pub missing: Vec<String>,
+}
+
+/// Offloads of the TUN interface. Everything is off by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunOffloads {
+    /// TCP packets that are many in one come from the host.
+    pub tso: bool,
+    /// UDP packets that are many in one come from the host.
+    pub uso: bool,
+    /// TCP packets are joined for the host.
+    pub tcp_joining: bool,
+    /// UDP packets are joined for the host.
+    pub udp_joining: bool,
+    /// Queues, each with a thread that reads it.
+    pub queues: usize,
+}
+
+/// Offloads of the WireGuard sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UdpOffloads {
+    /// Many datagrams are sent as one.
+    pub gso: bool,
+    /// Datagrams come coalesced.
+    pub gro: bool,
 }
 
 /// The control session.

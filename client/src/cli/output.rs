@@ -6,7 +6,7 @@ use std::io::Write as _;
 use comfy_table::{ContentArrangement, Table, presets};
 
 use gatereeve_client_core::api::{
-    Connection, LocalFact, LocalReply, PathView, PeerView, RuleStatus, StatusView, WhyView,
+    Connection, LocalFact, LocalReply, OffloadView, PathView, PeerView, RuleStatus, StatusView, WhyView,
 };
 use gatereeve_shared::policy::port::PortSpec;
 use gatereeve_shared::posture::fact::FactValue;
@@ -186,6 +186,7 @@ fn status_table(status: &StatusView) -> String {
     );
     optional("interface", Some(status.interface.clone()));
     optional("UDP port", Some(status.listen_port.to_string()));
+    optional("offloads", status.offloads.as_ref().map(offloads_text));
     optional("WireGuard key", status.wg_key.clone());
     let generation = status.generation.map(|held| match status.enforced {
         Some(enforced) if enforced == held => format!("{held}, enforced"),
@@ -199,6 +200,9 @@ fn status_table(status: &StatusView) -> String {
     for outcome in &status.failing_checks {
         push_outcome(&mut text, outcome);
     }
+    for missing in status.offloads.iter().flat_map(|view| &view.missing) {
+        push_line(&mut text, &format!("not offloaded: {missing}"));
+    }
     if !status.drops.is_empty() {
         let drops: Vec<_> = status
             .drops
@@ -211,6 +215,36 @@ fn status_table(status: &StatusView) -> String {
         push_line(&mut text, &format!("warning: {warning}"));
     }
     text
+}
+
+/// Offloads in one line.
+fn offloads_text(view: &OffloadView) -> String {
+    let OffloadView {
+        tun, udp, workers, ..
+    } = view;
+    let on = |named: &[(bool, &'static str)]| {
+        let names: Vec<_> = named
+            .iter()
+            .filter(|(is_on, _)| *is_on)
+            .map(|(_, name)| *name)
+            .collect();
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join("+")
+        }
+    };
+    let counted = |count: usize, name: &str| {
+        let plural = if count == 1 { "" } else { "s" };
+        format!("{count} {name}{plural}")
+    };
+    format!(
+        "tun {}, {}; udp {}; {}",
+        on(&[(tun.tso, "tso"), (tun.uso, "uso")]),
+        counted(tun.queues, "queue"),
+        on(&[(udp.gso, "gso"), (udp.gro, "gro")]),
+        counted(*workers, "worker"),
+    )
 }
 
 fn peers_table(peers: &[PeerView]) -> String {

@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 
 use clap::CommandFactory as _;
 
-use gatereeve_client_core::api::{Connection, PathView, PeerView, RuleStatus, StatusView, WhyView};
+use gatereeve_client_core::api::{
+    Connection, OffloadView, PathView, PeerView, RuleStatus, StatusView, TunOffloads, UdpOffloads, WhyView,
+};
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::ids::DeviceId;
 use gatereeve_shared::policy::port::PortSpec;
@@ -77,6 +79,16 @@ fn status() -> StatusView {
         wg_key: None,
         listen_port: 51_840,
         interface: "gatereeve0".into(),
+        offloads: Some(OffloadView {
+            tun: TunOffloads {
+                tso: true,
+                queues: 2,
+                ..TunOffloads::default()
+            },
+            udp: UdpOffloads::default(),
+            workers: 1,
+            missing: vec!["tun uso: too old".into()],
+        }),
         generation: Some(Generation {
             incarnation: 0,
             n: 7,
@@ -105,6 +117,11 @@ fn status() -> StatusView {
 fn status_shows_what_needs_attention_and_keeps_its_lines() {
     let text = table(&LocalReply::Status(Box::new(status())));
     assert!(text.contains("0.7; enforced: 0.6"), "{text}");
+    assert!(
+        text.contains("tun tso, 2 queues; udp none; 1 worker"),
+        "{text}"
+    );
+    assert!(text.contains("not offloaded: tun uso: too old"), "{text}");
     assert!(text.contains("check workstation: not met"), "{text}");
     assert!(
         text.contains("wanted firewall = true, found false"),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Result;
 use tokio::sync::mpsc;
 
+use gatereeve_client_core::api::OffloadView;
 use gatereeve_client_core::datapath::{DataPath, DataPathEvent};
 use gatereeve_client_core::output::HostConfig;
 
@@ -14,8 +15,8 @@ use super::workers::{Shared, Workers};
 use crate::routes::guard::Guard;
 use crate::routes::linux::HostNetwork;
 use crate::routes::{HostPlan, Place};
-use crate::tun::Tun;
 use crate::tun::linux::LinuxTun;
+use crate::tun::{self, Tun};
 use crate::udp::Udp;
 
 /// What stands while the device takes part.
@@ -33,6 +34,7 @@ struct Standing {
 pub struct Host {
     tun: String,
     network: HostNetwork,
+    offload: bool,
     udp: Arc<Udp>,
     events: mpsc::Sender<DataPathEvent>,
     broken: mpsc::Sender<String>,
@@ -41,12 +43,14 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host that nothing was done to yet.
+    /// A host that nothing was done to yet. With `offload`, the interface `tun` leaves cutting and joining
+    /// packets to the kernel.
     ///
     /// # Errors
     /// When the kernel gives no netlink socket.
     pub fn new(
         tun: &str,
+        offload: bool,
         udp: Arc<Udp>,
         events: mpsc::Sender<DataPathEvent>,
         broken: mpsc::Sender<String>,
@@ -54,6 +58,7 @@ impl Host {
         Ok(Self {
             tun: tun.to_owned(),
             network: HostNetwork::open(Place::of(tun))?,
+            offload,
             udp,
             events,
             broken,
@@ -84,6 +89,7 @@ impl Host {
         if let Some(standing) = &mut self.standing {
             if standing.plan != plan {
                 self.network.apply(&plan).await?;
+                tune(&self.network, &standing.tun, &plan).await;
                 // The old table goes first: its name is taken for as long as it lives.
                 standing.guard = Err("being replaced".into());
                 standing.guard = guard(&plan);
@@ -91,8 +97,13 @@ impl Host {
             }
             return Ok(());
         }
-        let tun = Arc::new(LinuxTun::open(&self.tun)?);
+        let tun = Arc::new(LinuxTun::open(
+            &self.tun,
+            self.udp.workers(),
+            self.offload,
+        )?);
         self.network.apply(&plan).await?;
+        tune(&self.network, &tun, &plan).await;
         let workers = Workers::start(Shared {
             datapath: Arc::clone(datapath),
             tun: Arc::clone(&tun) as Arc<dyn Tun>,
@@ -138,10 +149,39 @@ impl Host {
         ))
     }
 
-    /// Packets that came through the tunnel and that the host did not take.
+    /// Packets lost between the data path and the host, by reason.
+    pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let refused = self.undelivered.load(Ordering::Relaxed);
+        let of_tun = self.standing.iter().flat_map(|standing| standing.tun.drops());
+        of_tun.chain([("tun_refused", refused)])
+    }
+
+    /// What the kernel takes off the data path, while there is one.
     #[must_use]
-    pub fn undelivered(&self) -> u64 {
-        self.undelivered.load(Ordering::Relaxed)
+    pub fn offloads(&self) -> Option<OffloadView> {
+        let tun = &self.standing.as_ref()?.tun;
+        let mut missing = tun.missing();
+        missing.extend(self.udp.missing());
+        if !self.offload {
+            missing.push("offloads are switched off in client.toml".to_owned());
+        }
+        Some(OffloadView {
+            tun: tun.offloads(),
+            udp: self.udp.offloads(),
+            workers: self.udp.workers(),
+            missing,
+        })
+    }
+}
+
+/// Sets the limits of the interface's queue. What cannot be set costs speed, nothing else.
+async fn tune(network: &HostNetwork, tun: &LinuxTun, plan: &HostPlan) {
+    let longest = tun
+        .offloads()
+        .tso
+        .then(|| tun::longest_super_packet(plan.mtu));
+    if let Err(error) = network.tune(&plan.tun, tun::QUEUE_LENGTH, longest).await {
+        tracing::info!(error = format!("{error:#}"), "the interface keeps its queue as it is");
     }
 }
 

@@ -35,7 +35,7 @@ use crate::config::Config;
 use crate::control::ControlEvent;
 use crate::routes::FWMARK;
 use crate::routes::interfaces::{self, InterfaceAddress};
-use crate::udp::Udp;
+use crate::udp::{Udp, UdpOptions};
 
 use host::Host;
 use joined::Joined;
@@ -119,10 +119,21 @@ enum Input {
 impl Daemon {
     async fn start(config: Config, shutdown: Shutdown) -> Result<Self> {
         let state = StateDir::open(&config.state_dir)?;
-        let udp = Arc::new(Udp::bind(&config.listen, FWMARK)?);
+        let sockets = UdpOptions {
+            mark: FWMARK,
+            workers: workers::wanted(),
+            offload: config.offload,
+        };
+        let udp = Arc::new(Udp::bind(&config.listen, sockets)?);
         let (event_sender, events) = mpsc::channel(EVENTS);
         let (broken_sender, broken) = mpsc::channel(1);
-        let host = Host::new(&config.tun, Arc::clone(&udp), event_sender, broken_sender)?;
+        let host = Host::new(
+            &config.tun,
+            config.offload,
+            Arc::clone(&udp),
+            event_sender,
+            broken_sender,
+        )?;
         let network = state.network()?;
         let mut warnings = Vec::new();
         let interfaces = match interfaces::watch().await {

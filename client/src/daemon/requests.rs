@@ -78,6 +78,7 @@ impl Daemon {
             wg_key: None,
             listen_port: self.udp.port(),
             interface: self.config.tun.clone(),
+            offloads: self.host.offloads(),
             generation: None,
             enforced: None,
             leases_end: None,
@@ -90,8 +91,7 @@ impl Daemon {
             joined.fill(&mut status);
         }
         status.warnings.extend(self.host.warning());
-        let shell_drops = [("tun_refused", self.host.undelivered())];
-        for (reason, count) in self.udp.drops().into_iter().chain(shell_drops) {
+        for (reason, count) in self.udp.drops().into_iter().chain(self.host.drops()) {
             if count > 0 {
                 status.drops.insert(reason.to_owned(), count);
             }

@@ -121,6 +121,25 @@ impl HostNetwork {
             .await
     }
 
+    /// Sets how many packets a queue of the interface `tun` holds, and the longest packet that the host hands
+    /// over whole.
+    ///
+    /// # Errors
+    /// When the kernel refuses; older ones know no limits of this kind.
+    pub async fn tune(&self, tun: &str, queue: u32, longest: Option<u32>) -> Result<()> {
+        let index = self.link_index(tun).await?;
+        let limits = [
+            Some(LinkAttribute::TxQueueLen(queue)),
+            longest.map(LinkAttribute::GsoMaxSize),
+        ];
+        for limit in limits.into_iter().flatten() {
+            let set = LinkUnspec::new_with_index(index).append_extra_attribute(limit.clone());
+            settled(self.handle.link().set(set.build()).execute().await, &[])
+                .with_context(|| format!("cannot set {limit:?} of {tun}"))?;
+        }
+        Ok(())
+    }
+
     /// Takes away every rule and route of ours, the fallback included. Addresses go with the TUN device.
     ///
     /// # Errors

@@ -7,9 +7,10 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::Mutex;
 
+use gatereeve_client_core::api::TunOffloads;
 use gatereeve_client_core::datapath::{Batch, Outbox};
 
-use super::Tun;
+use super::{Tun, TunQueue};
 
 /// Packets held in each direction; more are dropped, as a host does.
 const CAPACITY: usize = 4096;
@@ -60,17 +61,29 @@ impl Tun for ChannelTun {
         &self.name
     }
 
-    fn receive(&self, batch: &mut Batch) -> io::Result<usize> {
+    fn queues(&self) -> Vec<&dyn TunQueue> {
+        vec![self]
+    }
+
+    fn offloads(&self) -> TunOffloads {
+        TunOffloads {
+            queues: 1,
+            ..TunOffloads::default()
+        }
+    }
+}
+
+impl TunQueue for ChannelTun {
+    fn receive(&self, batch: &mut Batch) -> io::Result<bool> {
         let mut queue = self.from_host.lock();
-        let mut read = 0;
         while !batch.is_full() {
             let Some(packet) = queue.pop_front() else {
                 let _ = self.ready.read();
-                break;
+                return Ok(false);
             };
-            read += usize::from(batch.push(&packet, None));
+            batch.push(&packet, None);
         }
-        Ok(read)
+        Ok(true)
     }
 
     fn deliver(&self, outbox: &Outbox) -> u64 {
@@ -100,12 +113,14 @@ mod tests {
         let tun = ChannelTun::new("test").unwrap();
         assert!(tun.push(b"one") && tun.push(b"two") && tun.push(b"three"));
         let mut batch = Batch::new(2, 16);
-        assert_eq!(tun.receive(&mut batch).unwrap(), 2);
+        assert!(tun.receive(&mut batch).unwrap(), "one more waits");
         let read: Vec<_> = batch.packets().map(|(packet, _)| packet.to_vec()).collect();
         assert_eq!(read, [b"one".to_vec(), b"two".to_vec()]);
         batch.clear();
-        assert_eq!(tun.receive(&mut batch).unwrap(), 1);
+        assert!(!tun.receive(&mut batch).unwrap());
+        assert_eq!(batch.len(), 1);
         batch.clear();
-        assert_eq!(tun.receive(&mut batch).unwrap(), 0);
+        assert!(!tun.receive(&mut batch).unwrap());
+        assert!(batch.is_empty());
     }
 }

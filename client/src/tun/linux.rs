@@ -1,52 +1,197 @@
-//! `/dev/net/tun`, one packet per system call.
+//! `/dev/net/tun`: queues, with packets that are many in one where the kernel has them.
 
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result};
+use nix::errno::Errno;
+use nix::sys::uio::{readv, writev};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-use gatereeve_client_core::datapath::{Batch, Outbox};
+use gatereeve_client_core::api::TunOffloads;
+use gatereeve_client_core::datapath::{Batch, Joined, Outbox};
+use gatereeve_client_core::packet::offload::{Offload, SegmentKind};
 
-use super::{MTU, Tun};
+use super::join::Joining;
+use super::vnet::{self, HEADER};
+use super::{MTU, Tun, TunQueue};
+
+/// Bytes that a batch should have at most before it is worked off, one packet more or less: they stay
+/// in the cache until they are sent.
+const BATCH_BYTES: usize = 96 * 1024;
+/// Most pieces of one packet: the headers and what was joined to them.
+const PIECES: usize = 66;
 
 /// A TUN interface that lives as long as this value: when the process ends, however it does, the
 /// interface goes, with its addresses and the routes through it.
+#[derive(Debug)]
 pub struct LinuxTun {
-    device: SyncDevice,
     name: String,
+    queues: Vec<Queue>,
+    shared: Arc<Shared>,
+    missing: Vec<String>,
 }
 
-impl std::fmt::Debug for LinuxTun {
+/// What all queues have in common.
+#[derive(Debug, Default)]
+struct Shared {
+    tso: bool,
+    uso: bool,
+    tcp: Joining,
+    udp: Joining,
+    /// Packets with a header that is not known.
+    unreadable: AtomicU64,
+    /// Joined packets that the kernel did not understand.
+    not_joined: AtomicU64,
+}
+
+struct Queue {
+    device: SyncDevice,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LinuxTun")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Queue").finish_non_exhaustive()
     }
 }
 
 impl LinuxTun {
-    /// Makes the interface `name`, down and without addresses.
+    /// Makes the interface `name`, down and without addresses, with up to `queues` queues. With `offload`
+    /// the kernel cuts and joins packets, as far as it can; what it cannot do is in [`Self::missing`].
     ///
     /// # Errors
     /// Where `/dev/net/tun` cannot be opened, the right (CAP_NET_ADMIN) is missing, or the name is taken.
-    pub fn open(name: &str) -> Result<Self> {
-        let device = DeviceBuilder::new()
+    pub fn open(name: &str, queues: usize, offload: bool) -> Result<Self> {
+        let mut missing = Vec::new();
+        let first = open_first(name, queues > 1, offload, &mut missing).with_context(|| {
+            format!("cannot make the TUN interface {name}; it takes CAP_NET_ADMIN, /dev/net/tun and a name that is free")
+        })?;
+        let (tso, uso) = (first.tcp_gso(), first.udp_gso());
+        if tso && !uso {
+            missing.push("tun uso: the kernel does not have it (6.2 and later do)".to_owned());
+        }
+        let shared = Arc::new(Shared {
+            tso,
+            uso,
+            udp: if uso {
+                Joining::default()
+            } else {
+                Joining::refused()
+            },
+            ..Shared::default()
+        });
+        let mut devices = vec![first];
+        while devices.len() < queues {
+            let Some(Ok(another)) = devices.first().map(SyncDevice::try_clone) else {
+                break;
+            };
+            devices.push(another);
+        }
+        if devices.len() < queues {
+            missing.push(format!(
+                "tun queues: the kernel gives {} of {queues}",
+                devices.len()
+            ));
+        }
+        let mut all = Vec::with_capacity(devices.len());
+        for device in devices {
+            device
+                .set_nonblocking(true)
+                .with_context(|| format!("cannot set up the TUN interface {name}"))?;
+            all.push(Queue {
+                device,
+                shared: Arc::clone(&shared),
+            });
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            queues: all,
+            shared,
+            missing,
+        })
+    }
+
+    /// What of the kernel's help was asked for and is not used, and why.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        let mut missing = self.missing.clone();
+        let joining = [
+            (self.shared.tso, &self.shared.tcp, "tcp"),
+            (self.shared.uso, &self.shared.udp, "udp"),
+        ];
+        for (is_there, joining, name) in joining {
+            if is_there && !joining.is_on() {
+                missing.push(format!("tun {name} joining: the kernel refuses it"));
+            }
+        }
+        let refused = self.shared.not_joined.load(Ordering::Relaxed);
+        if refused > 0 {
+            missing.push(format!("tun joining: {refused} joined packets went one by one"));
+        }
+        missing
+    }
+
+    /// Packets lost between interface and data path, by reason.
+    #[must_use]
+    pub fn drops(&self) -> [(&'static str, u64); 1] {
+        [(
+            "tun_unreadable",
+            self.shared.unreadable.load(Ordering::Relaxed),
+        )]
+    }
+}
+
+/// Opens the first queue with everything wanted, and with less where the kernel refuses that.
+fn open_first(
+    name: &str,
+    multi_queue: bool,
+    offload: bool,
+    missing: &mut Vec<String>,
+) -> io::Result<SyncDevice> {
+    let open = |offload: bool, multi_queue: bool| {
+        DeviceBuilder::new()
             .name(name)
             .mtu(u16::try_from(MTU).unwrap_or(u16::MAX))
             .enable(false)
+            .offload(offload)
+            .multi_queue(multi_queue)
             .build_sync()
-            .with_context(|| {
-                format!("cannot make the TUN interface {name}; it takes CAP_NET_ADMIN, /dev/net/tun and a name that is free")
-            })?;
-        device
-            .set_nonblocking(true)
-            .with_context(|| format!("cannot set up the TUN interface {name}"))?;
-        Ok(Self {
-            device,
-            name: name.to_owned(),
-        })
+    };
+    let mut tries = vec![(offload, multi_queue)];
+    tries.extend(multi_queue.then_some((offload, false)));
+    tries.extend((offload && multi_queue).then_some((false, true)));
+    tries.extend(offload.then_some((false, false)));
+    let mut refusal = None;
+    for (with_offload, with_queues) in tries {
+        match open(with_offload, with_queues) {
+            Ok(device) => {
+                if let Some(why) = refusal {
+                    if offload && !with_offload {
+                        missing.push(format!("tun tso and uso: {why}"));
+                    }
+                    if multi_queue && !with_queues {
+                        missing.push(format!("tun queues: {why}"));
+                    }
+                }
+                return Ok(device);
+            }
+            // Only these can be about a flag that the kernel does not know.
+            Err(error) if is_about_flags(&error) => {
+                refusal.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
     }
+    Err(refusal.unwrap_or_else(|| io::Error::from(io::ErrorKind::InvalidInput)))
+}
+
+fn is_about_flags(error: &io::Error) -> bool {
+    [Errno::EINVAL, Errno::EOPNOTSUPP, Errno::ENOTTY]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
 
 impl Tun for LinuxTun {
@@ -54,32 +199,154 @@ impl Tun for LinuxTun {
         &self.name
     }
 
-    fn receive(&self, batch: &mut Batch) -> io::Result<usize> {
-        let mut read = 0;
-        while let Some(slot) = batch.slot() {
-            match self.device.recv(slot) {
-                Ok(len) => {
-                    batch.commit(len, None);
-                    read += 1;
+    fn queues(&self) -> Vec<&dyn TunQueue> {
+        self.queues
+            .iter()
+            .map(|queue| queue as &dyn TunQueue)
+            .collect()
+    }
+
+    fn offloads(&self) -> TunOffloads {
+        let Shared {
+            tso, uso, tcp, udp, ..
+        } = &*self.shared;
+        TunOffloads {
+            tso: *tso,
+            uso: *uso,
+            tcp_joining: *tso && tcp.is_on(),
+            udp_joining: *uso && udp.is_on(),
+            queues: self.queues.len(),
+        }
+    }
+}
+
+impl TunQueue for Queue {
+    fn receive(&self, batch: &mut Batch) -> io::Result<bool> {
+        while batch.bytes() < BATCH_BYTES {
+            let Some(slot) = batch.slot() else { break };
+            let mut header = [0; HEADER];
+            let read = if self.shared.tso {
+                let mut pieces = [IoSliceMut::new(&mut header), IoSliceMut::new(slot)];
+                readv(&self.device, &mut pieces)
+            } else {
+                nix::unistd::read(&self.device, slot)
+            };
+            match read {
+                Ok(len) if self.shared.tso => {
+                    match (len.checked_sub(HEADER), vnet::decode(&header)) {
+                        (Some(len), Some(offload)) => batch.commit_offloaded(len, offload),
+                        _ => {
+                            self.shared.unreadable.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Ok(len) => batch.commit(len, None),
+                Err(Errno::EAGAIN) => return Ok(false),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
             }
         }
-        Ok(read)
+        Ok(true)
     }
 
     fn deliver(&self, outbox: &Outbox) -> u64 {
         // The interface takes a packet or drops it; waiting would hold up the packets behind.
-        let refused = outbox
-            .deliveries()
-            .filter(|packet| self.device.send(packet).is_err())
-            .count();
-        refused as u64
+        if !self.shared.tso {
+            let refused = outbox
+                .deliveries()
+                .filter(|packet| nix::unistd::write(&self.device, packet).is_err())
+                .count();
+            return refused as u64;
+        }
+        let mut refused = 0;
+        let mut singles = outbox.deliveries();
+        for packet in outbox.joined() {
+            let count = packets(&packet);
+            let whole = self.write_joined(&packet);
+            for single in singles.by_ref().take(count) {
+                let taken = match whole {
+                    Whole::Taken => true,
+                    Whole::Refused => false,
+                    Whole::NotUnderstood => self.write(&Offload::default(), single, []).is_ok(),
+                };
+                refused += u64::from(!taken);
+            }
+        }
+        refused
     }
 
     fn readable(&self) -> BorrowedFd<'_> {
         self.device.as_fd()
+    }
+}
+
+/// How many packets are in one.
+fn packets(packet: &Joined<'_>) -> usize {
+    let Some(segments) = packet.offload.segments else {
+        return 1;
+    };
+    let len = packet.tails().map(<[u8]>::len).sum::<usize>() + packet.head().len();
+    let payload = len.saturating_sub(usize::from(segments.header));
+    payload.div_ceil(usize::from(segments.size).max(1))
+}
+
+/// What became of a packet that may be many in one.
+enum Whole {
+    Taken,
+    Refused,
+    /// The kernel does not take it in this form.
+    NotUnderstood,
+}
+
+impl Queue {
+    fn write_joined(&self, packet: &Joined<'_>) -> Whole {
+        let joining = packet.offload.segments.map(|segments| match segments.kind {
+            SegmentKind::Tcp4 | SegmentKind::Tcp6 => &self.shared.tcp,
+            SegmentKind::Udp => &self.shared.udp,
+        });
+        if joining.is_some_and(|joining| !joining.is_on()) {
+            return Whole::NotUnderstood;
+        }
+        match (self.write(&packet.offload, packet.head(), packet.tails()), joining) {
+            (Ok(()), None) => Whole::Taken,
+            (Ok(()), Some(joining)) => {
+                joining.taken();
+                Whole::Taken
+            }
+            (Err(Errno::EINVAL), Some(joining)) => {
+                self.shared.not_joined.fetch_add(1, Ordering::Relaxed);
+                if joining.not_understood() {
+                    tracing::info!(
+                        segments = ?packet.offload.segments,
+                        "the TUN interface does not take joined packets of this kind; it gets them one by one"
+                    );
+                }
+                Whole::NotUnderstood
+            }
+            (Err(_), _) => Whole::Refused,
+        }
+    }
+
+    /// Writes one packet, given in pieces, with its header.
+    fn write<'a>(
+        &self,
+        offload: &Offload,
+        head: &'a [u8],
+        tails: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<(), Errno> {
+        let header = vnet::encode(offload);
+        let mut tails = tails.into_iter();
+        let Some(first) = tails.next() else {
+            let pieces = [IoSlice::new(&header), IoSlice::new(head)];
+            return writev(&self.device, &pieces).map(drop);
+        };
+        let mut pieces = [IoSlice::new(&header); PIECES];
+        let mut count = 1;
+        for part in [head, first].into_iter().chain(tails) {
+            let piece = pieces.get_mut(count).ok_or(Errno::EMSGSIZE)?;
+            *piece = IoSlice::new(part);
+            count += 1;
+        }
+        writev(&self.device, pieces.get(..count).unwrap_or_default()).map(drop)
     }
 }

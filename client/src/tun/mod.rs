@@ -1,34 +1,85 @@
 //! The TUN device: where the host's packets enter and leave the overlay.
 //!
-//! [`Tun`] works in batches, so that an implementation may read and write many packets per call.
-//! [`linux`] is the real one; [`channel`] joins two ends in memory.
+//! A [`Tun`] has one or more queues, one for each worker that reads; a queue works in batches. [`linux`]
+//! is the real one, with packets that are many in one both ways ([`vnet`]); [`channel`] joins two ends in
+//! memory.
 
 pub mod channel;
+mod join;
 pub mod linux;
+pub mod vnet;
 
 use std::fmt::Debug;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use gatereeve_client_core::api::TunOffloads;
 use gatereeve_client_core::datapath::{Batch, Outbox};
 
 /// MTU inside the tunnel: an Ethernet frame of 1500 bytes less the largest outer headers.
 pub const MTU: u32 = 1420;
+
+/// Packets that a queue holds while its reader is busy. What is longer waits in front of the tunnel
+/// instead of being dropped, so that a busy tunnel answers late; what is shorter costs throughput.
+pub const QUEUE_LENGTH: u32 = 100;
 
 /// A TUN device that never blocks.
 pub trait Tun: Debug + Send + Sync {
     /// The interface's name.
     fn name(&self) -> &str;
 
-    /// Reads packets until `batch` is full or no more are there; how many were read.
+    /// Its queues, at least one. Packets of one flow come from one queue.
+    fn queues(&self) -> Vec<&dyn TunQueue>;
+
+    /// What the host takes off the data path.
+    fn offloads(&self) -> TunOffloads;
+}
+
+/// One queue of a [`Tun`]; threads may share it.
+pub trait TunQueue: Debug + Send + Sync {
+    /// Reads packets until `batch` is full, as much as is good for a batch, or no more are there. Whether
+    /// more may be waiting.
     ///
     /// # Errors
     /// When the device is gone or broken. No packet being there is none.
-    fn receive(&self, batch: &mut Batch) -> io::Result<usize>;
+    fn receive(&self, batch: &mut Batch) -> io::Result<bool>;
 
-    /// Writes every delivery of `outbox`; how many the host did not take.
+    /// Writes every delivery of `outbox`; how many packets the host did not take.
     fn deliver(&self, outbox: &Outbox) -> u64;
 
     /// Readable when [`Self::receive`] has something to read.
     fn readable(&self) -> BorrowedFd<'_>;
+}
+
+/// The longest packet that the host should hand over whole, in bytes: what becomes one segmented send on
+/// an underlay that carries the interface's MTU.
+#[must_use]
+pub fn longest_super_packet(mtu: u32) -> u32 {
+    /// The most that one UDP datagram carries over IPv4, and so one segmented send.
+    const SEND: u32 = 65_507;
+    /// Segments that every kernel takes in one send.
+    const SEGMENTS: u32 = 64;
+    /// What WireGuard adds to a full packet, which is not padded past the MTU.
+    const WIREGUARD: u32 = 32;
+    /// Headers of TCP over IPv4 with timestamps.
+    const HEADERS: u32 = 52;
+    let segments = (SEND / mtu.saturating_add(WIREGUARD)).clamp(1, SEGMENTS);
+    segments
+        .saturating_mul(mtu.saturating_sub(HEADERS))
+        .saturating_add(HEADERS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_super_packet_is_one_send() {
+        assert_eq!(longest_super_packet(1420), 45 * 1368 + 52);
+        // A narrow path, a jumbo one, and nonsense.
+        assert_eq!(longest_super_packet(1280), 49 * 1228 + 52);
+        assert_eq!(longest_super_packet(8920), 7 * 8868 + 52);
+        assert_eq!(longest_super_packet(0), 52);
+        assert!(longest_super_packet(576) <= 65_507);
+    }
 }

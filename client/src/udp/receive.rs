@@ -1,29 +1,21 @@
-//! Receiving: many datagrams per system call, coalesced ones taken apart.
+//! Receiving: many datagrams per system call, coalesced ones whole, straight into a batch.
 
 use std::io::{self, IoSliceMut};
+use std::net::{Ipv6Addr, SocketAddr};
 
 use quinn_udp::RecvMeta;
 
 use gatereeve_client_core::datapath::Batch;
+use gatereeve_client_core::packet::offload::Ecn;
 
 use super::Port;
+use super::shape::{MANY, Shape};
 
-/// Buffers per system call.
-const BUFFERS: usize = 8;
-/// Bytes per buffer: the most that the kernel coalesces.
-const BUFFER_BYTES: usize = 65_535;
-
-/// What one thread receives with.
+/// What one thread receives with from one socket.
 #[derive(Debug)]
 pub struct Receiver {
-    bytes: Vec<u8>,
-    metas: [RecvMeta; BUFFERS],
-    /// Buffers filled by the last call.
-    filled: usize,
-    /// Where the next datagram begins: buffer, offset in it.
-    next: (usize, usize),
-    /// Datagrams longer than a slot of the batch.
-    oversized: u64,
+    shape: Shape,
+    metas: [RecvMeta; MANY],
 }
 
 impl Default for Receiver {
@@ -33,71 +25,65 @@ impl Default for Receiver {
 }
 
 impl Receiver {
-    /// Empty buffers.
+    /// One that has received nothing yet.
     #[must_use]
     pub fn new() -> Self {
+        let nothing = RecvMeta {
+            addr: SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0),
+            len: 0,
+            stride: 0,
+            ecn: None,
+            dst_ip: None,
+        };
         Self {
-            bytes: vec![0; BUFFERS * BUFFER_BYTES],
-            metas: [RecvMeta::default(); BUFFERS],
-            filled: 0,
-            next: (0, 0),
-            oversized: 0,
+            shape: Shape::default(),
+            metas: [nothing; MANY],
         }
     }
 
-    /// Whether datagrams of the last call have not found room in a batch yet.
-    #[must_use]
-    pub fn has_more(&self) -> bool {
-        self.next.0 < self.filled
-    }
-
-    /// Fills `batch` with what is left of the last call, or else with what `port` has; how many.
+    /// Fills free slots of `batch` with what `port` has. Whether more may be waiting.
+    ///
+    /// The slots must hold 65,535 bytes, the most that the kernel coalesces: of what is longer than a slot
+    /// the rest is lost.
     ///
     /// # Errors
     /// Those of the socket. Nothing being there is none.
-    pub fn receive(&mut self, port: &Port, batch: &mut Batch) -> io::Result<usize> {
-        if !self.has_more() {
-            self.filled = 0;
-            self.next = (0, 0);
-            let mut slices: Vec<IoSliceMut<'_>> = self
-                .bytes
-                .chunks_mut(BUFFER_BYTES)
-                .map(IoSliceMut::new)
-                .collect();
-            self.filled = match port.state.recv(port.socket(), &mut slices, &mut self.metas) {
-                Ok(filled) => filled,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(error) => return Err(error),
-            };
+    pub fn receive(&mut self, port: &Port, batch: &mut Batch) -> io::Result<bool> {
+        let mut offered = 0;
+        let received = {
+            let mut slots = batch.slots(self.shape.offer());
+            let mut slices: [IoSliceMut<'_>; MANY] = std::array::from_fn(|_| {
+                let slot = slots.next();
+                offered += usize::from(slot.is_some());
+                IoSliceMut::new(slot.unwrap_or_default())
+            });
+            let slices = slices.get_mut(..offered).unwrap_or_default();
+            if slices.is_empty() {
+                return Ok(true);
+            }
+            port.state.recv(port.socket(), slices, &mut self.metas)
+        };
+        let filled = match received {
+            Ok(filled) => filled,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.shape.note(offered, 0, false);
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        let mut coalesced = false;
+        for meta in self.metas.iter().take(filled) {
+            coalesced |= meta.stride < meta.len;
+            let ecn = Ecn::new(meta.ecn.map_or(0, |ecn| ecn as u8));
+            // An empty datagram takes up its slot, too.
+            batch.commit_coalesced(meta.len, meta.stride.max(1), meta.addr, ecn);
         }
-        let before = batch.len();
-        while !batch.is_full() {
-            let Some((datagram, meta)) = self.take() else {
-                break;
-            };
-            let fits = self
-                .bytes
-                .get(datagram.clone())
-                .is_some_and(|bytes| batch.push(bytes, Some(meta.addr)));
-            self.oversized += u64::from(!fits);
-        }
-        Ok(batch.len() - before)
+        self.shape.note(offered, filled, coalesced);
+        Ok(filled == offered)
     }
 
-    /// Steps to the next datagram.
-    fn take(&mut self) -> Option<(std::ops::Range<usize>, RecvMeta)> {
-        while self.next.0 < self.filled {
-            let (buffer, offset) = self.next;
-            let meta = *self.metas.get(buffer)?;
-            if offset >= meta.len {
-                self.next = (buffer + 1, 0);
-                continue;
-            }
-            let length = meta.stride.max(1).min(meta.len - offset);
-            self.next = (buffer, offset + length);
-            let start = buffer * BUFFER_BYTES + offset;
-            return Some((start..start + length, meta));
-        }
-        None
+    #[cfg(test)]
+    pub(super) fn metas(&self) -> &[RecvMeta; MANY] {
+        &self.metas
     }
 }

@@ -1,92 +1,136 @@
-//! Sending: runs of equal datagrams to one destination in one system call.
+//! Sending: runs of equal datagrams to one destination in one system call, from where they were sealed.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use quinn_udp::Transmit;
+use quinn_udp::{EcnCodepoint, Transmit};
 
-use gatereeve_client_core::datapath::Outbox;
+use gatereeve_client_core::datapath::Run;
 
 use super::{Port, Udp};
 
-/// Most bytes of one segmented send.
-const MAX_RUN: usize = 60_000;
 /// How long a full kernel buffer may hold a thread up, in milliseconds; then the datagrams are dropped.
 const MAX_WAIT_MS: u8 = 5;
+/// Datagrams that were too big for their path, remembered until they are taken.
+const MAX_TOO_BIG: usize = 16;
+
+/// A datagram that the path to its destination does not carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooBig {
+    /// Where it should have gone.
+    pub to: SocketAddr,
+    /// Its bytes, without IP and UDP headers.
+    pub size: usize,
+}
 
 /// What one thread sends with.
 #[derive(Debug, Default)]
 pub struct Sender {
-    run: Vec<u8>,
+    too_big: Vec<TooBig>,
 }
 
 impl Sender {
-    /// Sends every transmit of `outbox`, in order per destination. What the network does not take is
+    /// Sends `runs` over the sockets of `worker`, in order per destination. What the network does not take is
     /// counted and gone, as on any wire.
-    pub fn send(&mut self, udp: &Udp, outbox: &Outbox) {
-        let mut transmits = outbox.transmits().peekable();
-        while let Some((to, first)) = transmits.next() {
-            let Some(port) = udp
-                .ports
+    pub fn send<'a>(
+        &mut self,
+        udp: &Udp,
+        worker: usize,
+        runs: impl IntoIterator<Item = Run<'a>>,
+    ) {
+        for run in runs {
+            let port = udp
+                .ports(worker)
                 .iter()
-                .find(|port| port.local.is_ipv6() == to.is_ipv6())
-            else {
-                udp.unsent.fetch_add(1, Ordering::Relaxed);
-                continue;
-            };
-            self.run.clear();
-            self.run.extend_from_slice(first);
-            let segments = port.state.max_gso_segments();
-            let mut count = 1;
-            let mut open = !first.is_empty();
-            while open && count < segments {
-                let joins = |next: &&(SocketAddr, &[u8])| {
-                    next.0 == to
-                        && !next.1.is_empty()
-                        && next.1.len() <= first.len()
-                        && self.run.len() + next.1.len() <= MAX_RUN
-                };
-                let Some(&(_, next)) = transmits.peek().filter(joins) else {
-                    break;
-                };
-                self.run.extend_from_slice(next);
-                count += 1;
-                // A shorter one ends the run: all but the last have one size.
-                open = next.len() == first.len();
-                transmits.next();
+                .find(|port| port.local.is_ipv6() == run.to.is_ipv6());
+            match port {
+                // Nothing listens on port 0, and the kernel's EINVAL would be mistaken for one about
+                // segmentation.
+                Some(port) if run.to.port() != 0 => self.send_run(udp, port, &run),
+                _ => unsent(udp, run.count()),
             }
-            self.send_run(udp, port, to, first.len(), count);
         }
     }
 
-    fn send_run(&self, udp: &Udp, port: &Port, to: SocketAddr, size: usize, count: usize) {
-        let whole = Transmit {
-            destination: to,
-            ecn: None,
-            contents: &self.run,
-            segment_size: (count > 1).then_some(size),
-            src_ip: None,
-        };
+    /// The datagrams that were too big for their path since the last call. They are few: what does not
+    /// fit into the list is counted all the same.
+    pub fn take_too_big(&mut self) -> impl Iterator<Item = TooBig> + '_ {
+        self.too_big.drain(..)
+    }
+
+    fn send_run(&mut self, udp: &Udp, port: &Port, run: &Run<'_>) {
+        if run.count() <= 1 || !port.segmentation.wanted() {
+            self.send_singles(udp, port, run, run.bytes);
+            return;
+        }
+        let whole = transmit(run, run.bytes, Some(run.segment));
         let Err(error) = send_waiting(port, &whole) else {
             return;
         };
-        if count == 1 {
-            note(udp, &error, 1);
-            return;
-        }
-        // The kernel or the card does not segment: one by one.
-        for contents in self.run.chunks(size.max(1)) {
-            let single = Transmit {
-                contents,
-                segment_size: None,
-                ..whole.clone()
-            };
-            if let Err(error) = send_waiting(port, &single) {
-                note(udp, &error, 1);
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EMSGSIZE) => self.without_full_segments(udp, port, run),
+            // The interface does not segment, or, on older kernels, the path is too narrow.
+            Some(Errno::EINVAL | Errno::EIO) => {
+                let sent = self.send_singles(udp, port, run, run.bytes);
+                if sent && port.segmentation.refused() {
+                    tracing::info!(%error, to = %run.to, "the interface does not segment; datagrams go one by one");
+                }
+            }
+            _ => {
+                unsent(udp, run.count());
+                tracing::trace!(%error, "a run of datagrams was not sent");
             }
         }
+    }
+
+    /// Sends datagrams of one run one by one. Whether any was taken.
+    fn send_singles(&mut self, udp: &Udp, port: &Port, run: &Run<'_>, bytes: &[u8]) -> bool {
+        let mut sent = false;
+        for contents in bytes.chunks(run.segment.max(1)) {
+            match send_waiting(port, &transmit(run, contents, None)) {
+                Ok(()) => sent = true,
+                Err(error) if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) => {
+                    self.note_too_big(udp, run.to, contents.len(), 1);
+                }
+                Err(error) => {
+                    unsent(udp, 1);
+                    tracing::trace!(%error, "a datagram was not sent");
+                }
+            }
+        }
+        sent
+    }
+
+    /// The run's segments are too big for the path; its last datagram may not be.
+    fn without_full_segments(&mut self, udp: &Udp, port: &Port, run: &Run<'_>) {
+        let full = run.bytes.len() / run.segment.max(1);
+        self.note_too_big(udp, run.to, run.segment, full);
+        let rest = full
+            .checked_mul(run.segment)
+            .and_then(|start| run.bytes.get(start..))
+            .unwrap_or_default();
+        self.send_singles(udp, port, run, rest);
+    }
+
+    fn note_too_big(&mut self, udp: &Udp, to: SocketAddr, size: usize, datagrams: usize) {
+        udp.too_big.fetch_add(datagrams as u64, Ordering::Relaxed);
+        let too_big = TooBig { to, size };
+        if self.too_big.len() < MAX_TOO_BIG && !self.too_big.contains(&too_big) {
+            self.too_big.push(too_big);
+        }
+    }
+}
+
+fn transmit<'a>(run: &Run<'a>, contents: &'a [u8], segment_size: Option<usize>) -> Transmit<'a> {
+    Transmit {
+        destination: run.to,
+        ecn: EcnCodepoint::from_bits(run.ecn.bits()),
+        contents,
+        segment_size,
+        src_ip: None,
     }
 }
 
@@ -101,12 +145,6 @@ fn send_waiting(port: &Port, transmit: &Transmit<'_>) -> io::Result<()> {
     }
 }
 
-fn note(udp: &Udp, error: &io::Error, datagrams: u64) {
-    let counter = if error.raw_os_error() == Some(nix::errno::Errno::EMSGSIZE as i32) {
-        &udp.too_big
-    } else {
-        &udp.unsent
-    };
-    counter.fetch_add(datagrams, Ordering::Relaxed);
-    tracing::trace!(%error, "a datagram was not sent");
+fn unsent(udp: &Udp, datagrams: usize) {
+    udp.unsent.fetch_add(datagrams as u64, Ordering::Relaxed);
 }

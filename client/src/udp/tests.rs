@@ -1,74 +1,291 @@
 use std::net::UdpSocket;
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::{Domain, Socket, Type};
 
-use gatereeve_client_core::datapath::Batch;
+use gatereeve_client_core::datapath::{Batch, Run};
+use gatereeve_client_core::packet::offload::Ecn;
 
 use super::*;
 
-fn loopback() -> Udp {
-    Udp::bind(&["127.0.0.1:0".parse().unwrap()], 0).unwrap()
+const SLOT: usize = 65_600;
+
+fn options(workers: usize) -> UdpOptions {
+    UdpOptions {
+        mark: 0,
+        workers,
+        offload: true,
+    }
 }
 
-fn wait(port: &Port) {
-    let mut readable = [PollFd::new(port.readable(), PollFlags::POLLIN)];
-    assert_eq!(
+fn loopback(workers: usize) -> Udp {
+    Udp::bind(&["127.0.0.1:0".parse().unwrap()], options(workers)).unwrap()
+}
+
+fn wait(ports: &[&Port]) {
+    let mut readable: Vec<_> = ports
+        .iter()
+        .map(|port| PollFd::new(port.readable(), PollFlags::POLLIN))
+        .collect();
+    assert_ne!(
         poll(&mut readable, PollTimeout::from(10_000u16)).unwrap(),
-        1
+        0
     );
 }
+
+/// A socket of somebody else's, with time-outs.
+fn other() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    socket
+}
+
+fn run<'a>(to: &UdpSocket, segment: usize, bytes: &'a [u8]) -> Run<'a> {
+    Run {
+        to: to.local_addr().unwrap(),
+        ecn: Ecn::default(),
+        segment,
+        bytes,
+    }
+}
+
+/// Lengths and first bytes of the next datagrams.
+fn next(socket: &UdpSocket, count: usize) -> Vec<(usize, u8)> {
+    let mut buffer = [0; 2048];
+    (0..count)
+        .map(|_| (socket.recv(&mut buffer).unwrap(), buffer[0]))
+        .collect()
+}
+
+/// Six datagrams: five of 100 bytes, one of 50, each filled with its number.
+fn six() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for n in 0..5 {
+        bytes.extend([n; 100]);
+    }
+    bytes.extend([5; 50]);
+    bytes
+}
+
+const SIX: [(usize, u8); 6] = [(100, 0), (100, 1), (100, 2), (100, 3), (100, 4), (50, 5)];
 
 #[test]
-fn both_families_share_one_port() {
-    let udp = Udp::bind(
-        &["0.0.0.0:0".parse().unwrap(), "[::]:0".parse().unwrap()],
-        0,
-    )
-    .unwrap();
+fn all_workers_and_both_families_share_one_port() {
+    let any = ["0.0.0.0:0".parse().unwrap(), "[::]:0".parse().unwrap()];
+    let udp = Udp::bind(&any, options(3)).unwrap();
     assert_ne!(udp.port(), 0);
-    assert!(
-        udp.ports()
-            .iter()
-            .all(|port| port.local().port() == udp.port())
-    );
+    assert_eq!(udp.workers(), 3);
+    for worker in 0..3 {
+        let ports = udp.ports(worker);
+        assert_eq!(ports.len(), udp.ports(0).len());
+        assert!(ports.iter().all(|port| port.local().port() == udp.port()));
+    }
+    assert!(udp.ports(3).is_empty());
+    assert!(udp.missing().is_empty(), "{:?}", udp.missing());
 }
 
 #[test]
 fn a_port_that_is_taken_is_an_error_that_names_it() {
-    let udp = loopback();
-    let taken = udp.ports()[0].local();
-    let error = Udp::bind(&[taken], 0).unwrap_err();
-    assert!(
-        format!("{error:#}").contains(&taken.to_string()),
-        "{error:#}"
-    );
+    for workers in [1, 2] {
+        let udp = loopback(workers);
+        let taken = udp.ports(0)[0].local();
+        let error = Udp::bind(&[taken], options(workers)).unwrap_err();
+        assert!(
+            format!("{error:#}").contains(&taken.to_string()),
+            "{error:#}"
+        );
+        // Positive control: it is the port that is in the way.
+        drop(udp);
+        Udp::bind(&[taken], options(workers)).unwrap();
+    }
 }
 
 #[test]
-fn more_datagrams_than_a_batch_holds_all_arrive_in_order() {
-    let udp = loopback();
-    let port = &udp.ports()[0];
-    let from = UdpSocket::bind("127.0.0.1:0").unwrap();
-    for n in 0..20u8 {
-        from.send_to(&[n; 100], port.local()).unwrap();
+fn a_port_that_somebody_else_would_share_is_taken_all_the_same() {
+    let other = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+    other.set_reuse_port(true).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    other.bind(&any.into()).unwrap();
+    let taken = other.local_addr().unwrap().as_socket().unwrap();
+    assert!(Udp::bind(&[taken], options(2)).is_err());
+}
+
+#[test]
+fn what_one_sender_sends_comes_to_one_worker_in_order() {
+    let udp = loopback(3);
+    let ports: Vec<_> = (0..3).map(|worker| &udp.ports(worker)[0]).collect();
+    let mut batch = Batch::new(64, SLOT);
+    for _ in 0..8 {
+        let from = other();
+        for n in 0..40_u8 {
+            from.send_to(&[n; 100], ports[0].local()).unwrap();
+        }
+        wait(&ports);
+        let mut seen = Vec::new();
+        for port in &ports {
+            let mut receiver = Receiver::new();
+            let before = seen.len();
+            while receiver.receive(port, &mut batch).unwrap() || !batch.is_empty() {
+                for (datagram, source) in batch.packets() {
+                    assert_eq!(source, Some(from.local_addr().unwrap()));
+                    seen.extend_from_slice(datagram);
+                }
+                batch.clear();
+            }
+            assert!(before == 0 || seen.len() == before, "two workers got some");
+        }
+        let sent: Vec<u8> = (0..40).flat_map(|n| [n; 100]).collect();
+        assert_eq!(seen, sent);
     }
-    from.send_to(&[99; 600], port.local()).unwrap();
-    from.send_to(&[20; 100], port.local()).unwrap();
+}
+
+#[test]
+fn a_run_is_sent_whole_and_arrives_as_datagrams() {
+    let udp = loopback(2);
+    let to = other();
+    let mut sender = Sender::default();
+    for worker in 0..2 {
+        sender.send(&udp, worker, [run(&to, 100, &six())]);
+        assert_eq!(next(&to, 6), SIX);
+    }
+    assert_eq!(udp.drops(), [("udp_path_mtu", 0), ("udp_unsent", 0)]);
+    assert!(udp.offloads().gso, "on this kernel");
+}
+
+#[test]
+fn a_run_comes_coalesced_with_its_marking_where_the_kernel_can() {
+    let (udp, from) = (loopback(1), loopback(1));
+    let port = &udp.ports(0)[0];
+    let bytes = six();
+    let marked = Run {
+        to: port.local(),
+        ecn: Ecn::CE,
+        segment: 100,
+        bytes: &bytes,
+    };
+    Sender::default().send(&from, 0, [marked]);
+    wait(&[port]);
+    let mut batch = Batch::new(64, SLOT);
     let mut receiver = Receiver::new();
-    let mut batch = Batch::new(4, 512);
-    let mut seen = Vec::new();
-    while seen.len() < 21 {
-        if !receiver.has_more() {
-            wait(port);
-        }
-        receiver.receive(port, &mut batch).unwrap();
-        for (datagram, source) in batch.packets() {
-            assert_eq!(source, Some(from.local_addr().unwrap()));
-            assert_eq!(datagram.len(), 100);
-            seen.push(datagram[0]);
-        }
-        batch.clear();
+    assert!(!receiver.receive(port, &mut batch).unwrap(), "that was all");
+    // On the loopback interface nothing ever cuts it.
+    assert_eq!(batch.len(), 1);
+    assert_eq!(batch.bytes(), bytes.len());
+    let [meta, ..] = receiver.metas();
+    assert_eq!((meta.stride, meta.len), (100, 550));
+    assert_eq!(meta.ecn, Some(quinn_udp::EcnCodepoint::Ce));
+}
+
+#[test]
+fn without_offload_datagrams_go_and_come_one_by_one() {
+    let off = UdpOptions {
+        offload: false,
+        ..options(1)
+    };
+    let udp = Udp::bind(&["127.0.0.1:0".parse().unwrap()], off).unwrap();
+    assert_eq!(udp.offloads(), UdpOffloads::default());
+    assert!(udp.missing().is_empty(), "nothing was asked for");
+    let to = other();
+    Sender::default().send(&udp, 0, [run(&to, 100, &six())]);
+    assert_eq!(next(&to, 6), SIX);
+
+    let port = &udp.ports(0)[0];
+    let bytes = six();
+    let back = Run {
+        to: port.local(),
+        ..run(&to, 100, &bytes)
+    };
+    Sender::default().send(&loopback(1), 0, [back]);
+    wait(&[port]);
+    let mut batch = Batch::new(64, SLOT);
+    let mut receiver = Receiver::new();
+    while receiver.receive(port, &mut batch).unwrap() {}
+    assert_eq!(batch.len(), 6);
+}
+
+#[test]
+fn where_nothing_segments_datagrams_go_one_by_one_and_it_is_remembered() {
+    let udp = loopback(1);
+    // A socket that leaves checksums out is refused segmentation, with the error of old interfaces.
+    let port = &udp.ports(0)[0];
+    without_checksums(&port.socket);
+    let to = other();
+    let mut sender = Sender::default();
+    for _ in 0..3 {
+        sender.send(&udp, 0, [run(&to, 100, &six())]);
+        assert_eq!(next(&to, 6), SIX);
+        assert!(!udp.offloads().gso);
+        assert_eq!(udp.missing().len(), 1);
     }
-    // The one that no slot holds is left out; its neighbours are whole.
-    assert_eq!(seen, (0..=20).collect::<Vec<_>>());
+    assert_eq!(udp.drops(), [("udp_path_mtu", 0), ("udp_unsent", 0)]);
+}
+
+#[test]
+fn a_destination_that_takes_nothing_says_nothing_about_segmentation() {
+    let udp = loopback(1);
+    let bytes = six();
+    let nowhere = Run {
+        to: "127.0.0.1:0".parse().unwrap(),
+        ecn: Ecn::default(),
+        segment: 100,
+        bytes: &bytes,
+    };
+    // There is no IPv6 socket.
+    let other_family = Run {
+        to: "[::1]:9".parse().unwrap(),
+        ..nowhere
+    };
+    Sender::default().send(&udp, 0, [nowhere, other_family]);
+    assert_eq!(udp.drops(), [("udp_path_mtu", 0), ("udp_unsent", 12)]);
+    assert!(udp.offloads().gso);
+}
+
+#[test]
+fn what_is_too_big_for_the_path_is_counted_and_told() {
+    const SIZE: usize = 65_520;
+    let udp = loopback(1);
+    let to = other();
+    let at = to.local_addr().unwrap();
+    let mut sender = Sender::default();
+    let mut bytes = vec![7; 2 * SIZE];
+    bytes.extend([9; 50]);
+    sender.send(&udp, 0, [run(&to, SIZE, &bytes[..SIZE])]);
+    assert_eq!(udp.drops()[0], ("udp_path_mtu", 1));
+    // Of a run only what is too big is lost.
+    sender.send(&udp, 0, [run(&to, SIZE, &bytes)]);
+    assert_eq!(next(&to, 1), [(50, 9)]);
+    assert_eq!(udp.drops(), [("udp_path_mtu", 3), ("udp_unsent", 0)]);
+    let told: Vec<_> = sender.take_too_big().collect();
+    let too_big = TooBig { to: at, size: SIZE };
+    assert_eq!(told, [too_big]);
+    assert_eq!(sender.take_too_big().count(), 0);
+    // However many there are, the list stays short.
+    for size in SIZE..SIZE + 100 {
+        let bytes = vec![0; size];
+        sender.send(&udp, 0, [run(&to, size, &bytes)]);
+    }
+    assert_eq!(udp.drops()[0], ("udp_path_mtu", 103));
+    assert_eq!(sender.take_too_big().count(), 16);
+}
+
+#[expect(unsafe_code, reason = "no safe crate has this socket option")]
+fn without_checksums(socket: &UdpSocket) {
+    use std::os::fd::AsRawFd as _;
+
+    use nix::libc;
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open, and pointer and length are those of `on`, which is only read.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NO_CHECK,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0);
 }

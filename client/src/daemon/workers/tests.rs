@@ -2,10 +2,12 @@ use std::time::Duration;
 
 use gatereeve_client_core::datapath::TableSpec;
 use gatereeve_client_core::wg::NoiseTunnels;
+use gatereeve_runtime::clock::Clock;
 
 use super::*;
 use crate::daemon::enforced::EnforcedWatch;
 use crate::tun::channel::ChannelTun;
+use crate::udp::UdpOptions;
 
 struct Running {
     workers: Workers,
@@ -19,7 +21,7 @@ fn start() -> Running {
     let workers = Workers::start(Shared {
         datapath: Arc::clone(&datapath),
         tun: Arc::clone(&tun) as Arc<dyn Tun>,
-        udp: Arc::new(Udp::bind(&["127.0.0.1:0".parse().unwrap()], 0).unwrap()),
+        udp: Arc::new(Udp::bind(&["127.0.0.1:0".parse().unwrap()], two_workers()).unwrap()),
         events: mpsc::channel(8).0,
         broken: mpsc::channel(1).0,
         undelivered: Arc::default(),
@@ -29,6 +31,14 @@ fn start() -> Running {
         workers,
         datapath,
         tun,
+    }
+}
+
+fn two_workers() -> UdpOptions {
+    UdpOptions {
+        mark: 0,
+        workers: 2,
+        offload: true,
     }
 }
 

@@ -1,0 +1,155 @@
+//! Binding: the first worker's sockets alone, so that nobody else holds the port, then the others beside
+//! them.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::AtomicU64;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use nix::sys::socket::{setsockopt, sockopt};
+use quinn_udp::UdpSocketState;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::segmentation::Segmentation;
+use super::{Port, Udp, UdpOptions};
+
+/// Bytes of the kernel's buffers: about 50 ms of 1 Gbit/s.
+const KERNEL_BUFFER: usize = 7 * 1024 * 1024;
+/// Attempts to find a port that is free in both families.
+const PORT_ATTEMPTS: usize = 16;
+
+impl Udp {
+    /// Binds `addresses`, of which one may be missing on this host, to one port.
+    ///
+    /// # Errors
+    /// When the port is taken or no address can be bound.
+    pub fn bind(addresses: &[SocketAddr], options: UdpOptions) -> Result<Self> {
+        let chosen_by_kernel = addresses.iter().all(|address| address.port() == 0);
+        let attempts = if chosen_by_kernel { PORT_ATTEMPTS } else { 1 };
+        let mut last = anyhow!("no address to listen on");
+        for _ in 0..attempts {
+            match bind_all(addresses, options) {
+                Ok(first) => {
+                    return Ok(Self {
+                        workers: with_company(first, options),
+                        options,
+                        too_big: AtomicU64::new(0),
+                        unsent: AtomicU64::new(0),
+                    });
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+/// The sockets of all workers; fewer where the kernel lets no more share the port.
+fn with_company(first: Vec<Port>, options: UdpOptions) -> Vec<Vec<Port>> {
+    let addresses: Vec<SocketAddr> = first.iter().map(Port::local).collect();
+    let shared = first
+        .iter()
+        .try_for_each(|port| setsockopt(&port.socket, sockopt::ReusePort, &true));
+    let mut workers = vec![first];
+    if let Err(error) = shared {
+        tracing::info!(%error, "the WireGuard port cannot be shared; one thread receives");
+        return workers;
+    }
+    while workers.len() < options.workers {
+        let another: io::Result<Vec<Port>> = addresses
+            .iter()
+            .map(|address| bind_one(*address, options, true))
+            .collect();
+        match another {
+            Ok(ports) => workers.push(ports),
+            Err(error) => {
+                tracing::info!(%error, workers = workers.len(), "no more threads receive");
+                break;
+            }
+        }
+    }
+    workers
+}
+
+fn bind_all(addresses: &[SocketAddr], options: UdpOptions) -> Result<Vec<Port>> {
+    let mut ports: Vec<Port> = Vec::new();
+    let mut missing = None;
+    for address in addresses {
+        let mut address = *address;
+        if address.port() == 0 {
+            address.set_port(ports.first().map_or(0, |port| port.local.port()));
+        }
+        match bind_one(address, options, false) {
+            Ok(port) => ports.push(port),
+            // A host without one of the families is fine; a port that is taken is not.
+            Err(error) if is_family_missing(&error) => missing = Some((address, error)),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot listen on UDP {address}"));
+            }
+        }
+    }
+    match missing {
+        Some((address, error)) if ports.is_empty() => {
+            Err(error).with_context(|| format!("cannot listen on UDP {address}"))
+        }
+        Some((address, error)) => {
+            tracing::info!(%address, %error, "an address family is not available on this host");
+            Ok(ports)
+        }
+        None if ports.is_empty() => bail!("no address to listen on"),
+        None => Ok(ports),
+    }
+}
+
+fn bind_one(address: SocketAddr, options: UdpOptions, shares: bool) -> io::Result<Port> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if let Err(error) = socket.set_mark(options.mark) {
+        tracing::warn!(%error, "cannot mark the WireGuard socket; it takes CAP_NET_ADMIN");
+    }
+    enlarge(&socket);
+    if shares {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&address.into())?;
+    let socket = UdpSocket::from(socket);
+    let state = UdpSocketState::new((&socket).into())?;
+    if !options.offload {
+        // It was switched on by the line above.
+        setsockopt(&socket, sockopt::UdpGroSegment, &false)?;
+    }
+    Ok(Port {
+        local: socket.local_addr()?,
+        segmentation: Segmentation::new(options.offload && state.max_gso_segments() > 1),
+        coalesces: options.offload && state.gro_segments() > 1,
+        state,
+        socket,
+    })
+}
+
+/// Raises the kernel's buffers: past the host's limit where we may, up to it otherwise.
+fn enlarge(socket: &Socket) {
+    let forced = setsockopt(socket, sockopt::RcvBufForce, &KERNEL_BUFFER)
+        .and_then(|()| setsockopt(socket, sockopt::SndBufForce, &KERNEL_BUFFER));
+    if forced.is_err() {
+        let plain = socket
+            .set_recv_buffer_size(KERNEL_BUFFER)
+            .and_then(|()| socket.set_send_buffer_size(KERNEL_BUFFER));
+        if let Err(error) = plain {
+            tracing::debug!(%error, "the UDP buffers keep their size");
+        }
+    }
+}
+
+fn is_family_missing(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    [Errno::EAFNOSUPPORT, Errno::EADDRNOTAVAIL]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(*errno as i32))
+}
