@@ -14,6 +14,7 @@ mod faults;
 mod harness;
 mod interop;
 mod knowledge;
+mod offload;
 mod scene;
 
 fn main() -> ExitCode {
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
             faults::a_second_daemon_is_refused,
             faults::key_rotation_loses_no_packet,
             interop::wireguard_go_both_ways,
+            offload::contents_survive_offloads,
             admission::an_invite_lets_in_once,
             admission::approval_comes_from_an_administrator,
             admission::a_bad_policy_changes_nothing,

@@ -21,8 +21,8 @@ use super::{MTU, Tun, TunQueue};
 /// Bytes that a batch should have at most before it is worked off, one packet more or less: they stay
 /// in the cache until they are sent.
 const BATCH_BYTES: usize = 96 * 1024;
-/// Most pieces of one packet: the headers and what was joined to them.
-const PIECES: usize = 66;
+/// Most pieces of one packet: both headers and what was joined to them.
+const PIECES: usize = Joined::MAX_TAILS + 2;
 
 /// A TUN interface that lives as long as this value: when the process ends, however it does, the
 /// interface goes, with its addresses and the routes through it.
@@ -222,7 +222,8 @@ impl Tun for LinuxTun {
 
 impl TunQueue for Queue {
     fn receive(&self, batch: &mut Batch) -> io::Result<bool> {
-        while batch.bytes() < BATCH_BYTES {
+        let mut bytes = 0;
+        while bytes < BATCH_BYTES {
             let Some(slot) = batch.slot() else { break };
             let mut header = [0; HEADER];
             let read = if self.shared.tso {
@@ -231,6 +232,7 @@ impl TunQueue for Queue {
             } else {
                 nix::unistd::read(&self.device, slot)
             };
+            bytes += read.unwrap_or(0);
             match read {
                 Ok(len) if self.shared.tso => {
                     match (len.checked_sub(HEADER), vnet::decode(&header)) {
@@ -285,7 +287,7 @@ fn packets(packet: &Joined<'_>) -> usize {
     let Some(segments) = packet.offload.segments else {
         return 1;
     };
-    let len = packet.tails().map(<[u8]>::len).sum::<usize>() + packet.head().len();
+    let len = packet.tails().map(<[u8]>::len).sum::<usize>() + packet.head.len();
     let payload = len.saturating_sub(usize::from(segments.header));
     payload.div_ceil(usize::from(segments.size).max(1))
 }
@@ -307,7 +309,7 @@ impl Queue {
         if joining.is_some_and(|joining| !joining.is_on()) {
             return Whole::NotUnderstood;
         }
-        match (self.write(&packet.offload, packet.head(), packet.tails()), joining) {
+        match (self.write(&packet.offload, packet.head, packet.tails()), joining) {
             (Ok(()), None) => Whole::Taken,
             (Ok(()), Some(joining)) => {
                 joining.taken();
@@ -335,14 +337,9 @@ impl Queue {
         tails: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<(), Errno> {
         let header = vnet::encode(offload);
-        let mut tails = tails.into_iter();
-        let Some(first) = tails.next() else {
-            let pieces = [IoSlice::new(&header), IoSlice::new(head)];
-            return writev(&self.device, &pieces).map(drop);
-        };
         let mut pieces = [IoSlice::new(&header); PIECES];
         let mut count = 1;
-        for part in [head, first].into_iter().chain(tails) {
+        for part in [head].into_iter().chain(tails) {
             let piece = pieces.get_mut(count).ok_or(Errno::EMSGSIZE)?;
             *piece = IoSlice::new(part);
             count += 1;

@@ -2,6 +2,7 @@
 //! thread uses them afterwards.
 
 pub mod handshakes;
+pub mod bulk;
 pub mod icmp;
 pub mod probe;
 pub mod sniff;

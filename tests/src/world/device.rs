@@ -236,6 +236,15 @@ impl DeviceHost {
         })
     }
 
+    /// Writes the daemon's configuration file, for its next start.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn configure(&self, toml: &str) -> anyhow::Result<()> {
+        std::fs::write(self.directory.join("config/client.toml"), toml)?;
+        Ok(())
+    }
+
     /// Provides a fact, as the machine's administrator does.
     ///
     /// # Errors
