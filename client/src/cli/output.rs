@@ -6,7 +6,8 @@ use std::io::Write as _;
 use comfy_table::{ContentArrangement, Table, presets};
 
 use gatereeve_client_core::api::{
-    Connection, LocalFact, LocalReply, OffloadView, PathView, PeerView, RuleStatus, StatusView, WhyView,
+    Connection, LocalFact, LocalReply, OffloadView, PathView, PeerView, RuleStatus, StatusView,
+    WhyView,
 };
 use gatereeve_shared::policy::port::PortSpec;
 use gatereeve_shared::posture::fact::FactValue;

@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use clap::CommandFactory as _;
 
 use gatereeve_client_core::api::{
-    Connection, OffloadView, PathView, PeerView, RuleStatus, StatusView, TunOffloads, UdpOffloads, WhyView,
+    Connection, OffloadView, PathView, PeerView, RuleStatus, StatusView, TunOffloads, UdpOffloads,
+    WhyView,
 };
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::ids::DeviceId;

@@ -97,11 +97,7 @@ impl Host {
             }
             return Ok(());
         }
-        let tun = Arc::new(LinuxTun::open(
-            &self.tun,
-            self.udp.workers(),
-            self.offload,
-        )?);
+        let tun = Arc::new(LinuxTun::open(&self.tun, self.udp.workers(), self.offload)?);
         self.network.apply(&plan).await?;
         tune(&self.network, &tun, &plan).await;
         let workers = Workers::start(Shared {
@@ -152,7 +148,10 @@ impl Host {
     /// Packets lost between the data path and the host, by reason.
     pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let refused = self.undelivered.load(Ordering::Relaxed);
-        let of_tun = self.standing.iter().flat_map(|standing| standing.tun.drops());
+        let of_tun = self
+            .standing
+            .iter()
+            .flat_map(|standing| standing.tun.drops());
         of_tun.chain([("tun_refused", refused)])
     }
 
@@ -181,7 +180,10 @@ async fn tune(network: &HostNetwork, tun: &LinuxTun, plan: &HostPlan) {
         .tso
         .then(|| tun::longest_super_packet(plan.mtu));
     if let Err(error) = network.tune(&plan.tun, tun::QUEUE_LENGTH, longest).await {
-        tracing::info!(error = format!("{error:#}"), "the interface keeps its queue as it is");
+        tracing::info!(
+            error = format!("{error:#}"),
+            "the interface keeps its queue as it is"
+        );
     }
 }
 

@@ -31,9 +31,9 @@ impl Joining {
 
     /// One was not understood. Whether that has ended the trying.
     pub(super) fn not_understood(&self) -> bool {
-        let first =
-            self.0
-                .compare_exchange(UNTRIED, REFUSED, Ordering::Relaxed, Ordering::Relaxed);
+        let first = self
+            .0
+            .compare_exchange(UNTRIED, REFUSED, Ordering::Relaxed, Ordering::Relaxed);
         first.is_ok()
     }
 }

@@ -129,7 +129,9 @@ impl LinuxTun {
         }
         let refused = self.shared.not_joined.load(Ordering::Relaxed);
         if refused > 0 {
-            missing.push(format!("tun joining: {refused} joined packets went one by one"));
+            missing.push(format!(
+                "tun joining: {refused} joined packets went one by one"
+            ));
         }
         missing
     }
@@ -309,7 +311,10 @@ impl Queue {
         if joining.is_some_and(|joining| !joining.is_on()) {
             return Whole::NotUnderstood;
         }
-        match (self.write(&packet.offload, packet.head, packet.tails()), joining) {
+        match (
+            self.write(&packet.offload, packet.head, packet.tails()),
+            joining,
+        ) {
             (Ok(()), None) => Whole::Taken,
             (Ok(()), Some(joining)) => {
                 joining.taken();

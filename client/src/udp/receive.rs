@@ -15,7 +15,7 @@ use super::shape::{MANY, Shape};
 #[derive(Debug)]
 pub struct Receiver {
     shape: Shape,
-    metas: [RecvMeta; MANY],
+    metas: Vec<RecvMeta>,
 }
 
 impl Default for Receiver {
@@ -37,7 +37,7 @@ impl Receiver {
         };
         Self {
             shape: Shape::default(),
-            metas: [nothing; MANY],
+            metas: vec![nothing; MANY],
         }
     }
 
@@ -83,7 +83,7 @@ impl Receiver {
     }
 
     #[cfg(test)]
-    pub(super) fn metas(&self) -> &[RecvMeta; MANY] {
+    pub(super) fn metas(&self) -> &[RecvMeta] {
         &self.metas
     }
 }

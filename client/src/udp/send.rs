@@ -35,12 +35,7 @@ pub struct Sender {
 impl Sender {
     /// Sends `runs` over the sockets of `worker`, in order per destination. What the network does not take is
     /// counted and gone, as on any wire.
-    pub fn send<'a>(
-        &mut self,
-        udp: &Udp,
-        worker: usize,
-        runs: impl IntoIterator<Item = Run<'a>>,
-    ) {
+    pub fn send<'a>(&mut self, udp: &Udp, worker: usize, runs: impl IntoIterator<Item = Run<'a>>) {
         for run in runs {
             let port = udp
                 .ports(worker)

@@ -69,7 +69,7 @@ fn send(mut stream: TcpStream, seed: u64, bytes: usize) -> anyhow::Result<()> {
             1 => 1 + sizes.below(5_000),
             _ => 1 + sizes.below(200_000),
         };
-        let chunk = usize::try_from(size)?.min(left);
+        let chunk = size.min(left);
         let chunk = buffer.get_mut(..chunk).unwrap_or_default();
         contents.fill(chunk);
         stream.write_all(chunk).context("send")?;

@@ -1,8 +1,8 @@
 //! Real traffic inside namespaces: sockets are opened in the namespace and stay there, whichever
 //! thread uses them afterwards.
 
-pub mod handshakes;
 pub mod bulk;
+pub mod handshakes;
 pub mod icmp;
 pub mod probe;
 pub mod sniff;

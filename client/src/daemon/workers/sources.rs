@@ -42,7 +42,8 @@ impl<'a, T> Source<'a, T> {
     /// It failed: it is left alone for a while.
     pub(super) fn rest(&mut self) {
         self.is_ready = false;
-        self.rests_until = Some(Clock::mono().saturating_add(Duration::from_millis(REST_MS.into())));
+        self.rests_until =
+            Some(Clock::mono().saturating_add(Duration::from_millis(REST_MS.into())));
     }
 
     fn rests(&self) -> bool {

@@ -4,8 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use nix::sys::eventfd::EventFd;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
 use std::os::fd::AsFd as _;
 
 use gatereeve_client_core::datapath::{Batch, Outbox, WorkerMark};
