@@ -1,7 +1,7 @@
 //! The two programs under test. Cargo builds a package's binaries only for its own tests, so the
 //! harness asks cargo for them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
@@ -14,6 +14,19 @@ pub enum Profile {
     Dev,
     /// As `cargo demo` does: optimised.
     Demo,
+    /// As it is shipped.
+    Release,
+}
+
+impl Profile {
+    /// Cargo's arguments for it.
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Dev => &[],
+            Self::Demo => &["--profile", "demo"],
+            Self::Release => &["--release"],
+        }
+    }
 }
 
 /// Where the programs are.
@@ -45,51 +58,70 @@ impl Binaries {
 
     fn build_anew(profile: Profile) -> anyhow::Result<Self> {
         if let Some(dir) = std::env::var_os("GATEREEVE_BIN_DIR") {
-            let dir = PathBuf::from(dir);
-            return Ok(Self {
-                controller: dir.join("gatereeve-controller"),
-                client: dir.join("gatereeve"),
-            });
+            return Ok(Self::at(Path::new(&dir)));
         }
-        let cargo = std::env::var_os("CARGO")
-            .or_else(|| option_env!("CARGO").map(Into::into))
-            .unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
-        command
-            .args([
-                "build",
-                "--bins",
-                "--locked",
-                "--message-format=json-render-diagnostics",
-            ])
-            .args(["-p", "gatereeve-controller", "-p", "gatereeve-client"])
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit());
-        if profile == Profile::Demo {
-            command.args(["--profile", "demo"]);
-        }
-        let output = command.output().context("run cargo")?;
-        ensure!(output.status.success(), "cargo build failed");
+        let packages = ["-p", "gatereeve-controller", "-p", "gatereeve-client"];
+        let messages = cargo_build(profile, &[&["--bins"], &packages[..]].concat())?;
         let find = |name: &str| {
-            executable(&output.stdout, name).ok_or_else(|| anyhow!("cargo built no binary {name}"))
+            executable(&messages, name, "bin")
+                .ok_or_else(|| anyhow!("cargo built no binary {name}"))
         };
         Ok(Self {
             controller: find("gatereeve-controller")?,
             client: find("gatereeve")?,
         })
     }
+
+    /// Those in a directory, built by somebody else.
+    #[must_use]
+    pub fn at(directory: &Path) -> Self {
+        Self {
+            controller: directory.join("gatereeve-controller"),
+            client: directory.join("gatereeve"),
+        }
+    }
 }
 
-/// The executable of the binary target `name` in cargo's messages.
-fn executable(messages: &[u8], name: &str) -> Option<PathBuf> {
+/// Builds an example of this package and says where it is.
+///
+/// # Errors
+/// Where cargo fails; its words go to standard error as they come.
+pub fn example(name: &str, profile: Profile) -> anyhow::Result<PathBuf> {
+    let messages = cargo_build(profile, &["-p", env!("CARGO_PKG_NAME"), "--example", name])?;
+    executable(&messages, name, "example").ok_or_else(|| anyhow!("cargo built no example {name}"))
+}
+
+/// Runs `cargo build` and returns its messages.
+fn cargo_build(profile: Profile, what: &[&str]) -> anyhow::Result<Vec<u8>> {
+    let cargo = std::env::var_os("CARGO")
+        .or_else(|| option_env!("CARGO").map(Into::into))
+        .unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args([
+            "build",
+            "--locked",
+            "--message-format=json-render-diagnostics",
+        ])
+        .args(profile.arguments())
+        .args(what)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("run cargo")?;
+    ensure!(output.status.success(), "cargo build failed");
+    Ok(output.stdout)
+}
+
+/// The executable of the target `name` of this kind in cargo's messages.
+fn executable(messages: &[u8], name: &str, kind: &str) -> Option<PathBuf> {
     messages
         .split(|byte| *byte == b'\n')
         .filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok())
         .find(|message| {
             message["reason"] == "compiler-artifact"
                 && message["target"]["name"] == name
-                && message["target"]["kind"][0] == "bin"
+                && message["target"]["kind"][0] == kind
         })
         .and_then(|message| message["executable"].as_str().map(PathBuf::from))
 }

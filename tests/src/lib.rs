@@ -9,6 +9,7 @@
 //! * [`random`]: choices that a printed seed brings back.
 //! * [`fake_tunnel`]: a tunnel without cryptography, in virtual time.
 //! * [`stock`]: a device with stock WireGuard, enrolled through the real protocol.
+//! * [`uapi`]: a userspace WireGuard as a child process, configured over its own interface.
 //! * [`traffic`]: real TCP, UDP and ICMP through the tunnels, counted.
 //! * [`suite`]: a runner whose tests can say that the machine lacks what they need.
 //!
@@ -25,4 +26,5 @@ pub mod random;
 pub mod stock;
 pub mod suite;
 pub mod traffic;
+pub mod uapi;
 pub mod world;

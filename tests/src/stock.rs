@@ -3,11 +3,8 @@
 //! maps that come.
 
 use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,16 +24,12 @@ use gatereeve_shared::wire::map::{MapUpdate, OverlayAddresses, PeerEntry};
 
 use crate::clock::wait_for;
 use crate::netns::Namespace;
-use crate::netns::links::{self, UnderlayAddresses};
-use crate::process::{Process, Setting};
+use crate::netns::links::UnderlayAddresses;
 use crate::suite::Skip;
+use crate::uapi::{self, UserspaceWireGuard, hex};
 use crate::world::World;
 use crate::world::device::WIREGUARD_PORT;
 
-const INTERFACE: &str = "wg0";
-/// Where `wireguard-go` puts its sockets (as `/var/run`, which is a link that would lead out of its
-/// mount namespace), whatever network namespace it is in.
-const SOCKETS: &str = "/run/wireguard";
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// What the session knows, shared with its thread.
@@ -55,7 +48,7 @@ pub struct StockPeer {
     /// Its addresses on the underlay.
     pub underlay: UnderlayAddresses,
     held: Arc<Mutex<Held>>,
-    wireguard: Process,
+    wireguard: UserspaceWireGuard,
     secret: WgSecret,
     _session: tokio_util::sync::DropGuard,
 }
@@ -71,7 +64,9 @@ impl StockPeer {
             return Err(Skip("wireguard-go is not installed".into()).into());
         }
         let (namespace, underlay) = world.connect()?;
-        let wireguard = start_wireguard(&program, &namespace)?;
+        let arguments = ["--foreground", uapi::INTERFACE];
+        let wireguard =
+            UserspaceWireGuard::start("wireguard-go", &program, &arguments, &namespace)?;
         let secret = WgSecret::from_bytes(random()?);
         let held = Arc::new(Mutex::new(Held::default()));
         let stop = tokio_util::sync::CancellationToken::new();
@@ -102,7 +97,12 @@ impl StockPeer {
                 None => Ok(held.addresses),
             }
         })?;
-        peer.configure_interface(addresses)?;
+        // On-link prefixes as wide as the overlay's defaults: routes by themselves.
+        let on_link = [
+            (IpAddr::V4(addresses.v4), 10),
+            (IpAddr::V6(addresses.v6), 48),
+        ];
+        uapi::bring_up(&peer.namespace, &on_link, 1420)?;
         peer.configure_peers()?;
         Ok(peer)
     }
@@ -137,45 +137,16 @@ impl StockPeer {
     /// # Errors
     /// Where it does not answer.
     pub fn last_handshake(&self) -> anyhow::Result<u64> {
-        let answer = self.talk("get=1\n\n")?;
-        let line = answer
-            .lines()
-            .find_map(|line| line.strip_prefix("last_handshake_time_sec="));
-        Ok(line.unwrap_or("0").parse()?)
+        self.wireguard.last_handshake()
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn configure_interface(&self, addresses: OverlayAddresses) -> anyhow::Result<()> {
-        self.namespace.netlink(async |netlink| {
-            let index = links::index(&netlink, INTERFACE).await?;
-            // On-link prefixes as wide as the overlay's defaults: routes by themselves.
-            for (address, prefix) in [
-                (IpAddr::V4(addresses.v4), 10),
-                (IpAddr::V6(addresses.v6), 48),
-            ] {
-                netlink
-                    .address()
-                    .add(index, address, prefix)
-                    .execute()
-                    .await
-                    .with_context(|| format!("add {address}"))?;
-            }
-            let mtu = rtnetlink::LinkUnspec::new_with_index(index).mtu(1420).up();
-            netlink
-                .link()
-                .set(mtu.build())
-                .execute()
-                .await
-                .context("set it up")
-        })
-    }
-
     fn configure_peers(&self) -> anyhow::Result<()> {
         let mut text = format!(
-            "set=1\nprivate_key={}\nlisten_port={WIREGUARD_PORT}\nreplace_peers=true\n",
+            "private_key={}\nlisten_port={WIREGUARD_PORT}\nreplace_peers=true\n",
             hex(&self.secret.to_bytes()[..])
         );
         for peer in self.peers() {
@@ -190,74 +161,14 @@ impl StockPeer {
                 writeln!(text, "endpoint={endpoint}")?;
             }
         }
-        let answer = self.talk(&format!("{text}\n"))?;
-        ensure!(answer.contains("errno=0"), "wireguard-go: {answer}");
-        Ok(())
+        self.wireguard.set(&text)
     }
-
-    /// Says something over wireguard-go's own interface: the cross-platform userspace protocol.
-    fn talk(&self, text: &str) -> anyhow::Result<String> {
-        let path = socket_of(self.wireguard.id());
-        let mut stream = UnixStream::connect(&path).with_context(|| path.display().to_string())?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        stream.write_all(text.as_bytes())?;
-        let mut answer = String::new();
-        let mut buffer = [0; 4096];
-        while !answer.ends_with("\n\n") {
-            let length = stream.read(&mut buffer)?;
-            ensure!(length > 0, "wireguard-go hung up: {answer}");
-            answer.push_str(&String::from_utf8_lossy(
-                buffer.get(..length).unwrap_or_default(),
-            ));
-        }
-        Ok(answer)
-    }
-}
-
-/// Its socket, seen through the process's own mount namespace.
-fn socket_of(process: u32) -> PathBuf {
-    Path::new("/proc")
-        .join(process.to_string())
-        .join("root")
-        .join(SOCKETS.trim_start_matches('/'))
-        .join(format!("{INTERFACE}.sock"))
-}
-
-fn start_wireguard(program: &Path, namespace: &Namespace) -> anyhow::Result<Process> {
-    std::fs::create_dir_all(SOCKETS).or_else(|error| {
-        // It may be there, and not ours to make.
-        if Path::new(SOCKETS).is_dir() {
-            Ok(())
-        } else {
-            Err(error)
-        }
-    })?;
-    let mut command = Command::new(program);
-    command.args(["--foreground", INTERFACE]);
-    // It explains at length that the kernel's own would be quicker.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let setting = Setting {
-        namespace: Some(namespace.clone()),
-        hostname: None,
-        private_directory: Some(SOCKETS.into()),
-    };
-    let mut process = Process::start_in(setting, "wireguard-go", command, None)?;
-    let socket = socket_of(process.id());
-    wait_for("wireguard-go's socket", LIMIT, || {
-        ensure!(process.is_running(), "wireguard-go has ended");
-        Ok(socket.exists().then_some(()))
-    })?;
-    Ok(process)
 }
 
 fn random() -> anyhow::Result<[u8; 32]> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| anyhow!("no randomness: {error}"))?;
     Ok(bytes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The control session of a stock peer.

@@ -1,4 +1,4 @@
-//! Links between namespaces: one switch, and a cable to each host.
+//! Links between namespaces: one switch and a cable to each host, or one cable between two hosts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd as _;
@@ -12,6 +12,8 @@ use super::Namespace;
 /// The name of every host's interface on the underlay.
 pub const UNDERLAY_INTERFACE: &str = "eth0";
 const BRIDGE: &str = "switch";
+/// What the other end of a cable is called until it is moved.
+const CABLE_END: &str = "cable";
 
 /// An Ethernet switch in a namespace of its own: the network below the overlay.
 #[derive(Clone, Debug)]
@@ -105,23 +107,64 @@ impl Switch {
                 .await
                 .context("move the host's end")
         })?;
-        host.netlink(async |netlink| {
-            let index = index(&netlink, UNDERLAY_INTERFACE).await?;
-            for (address, prefix) in [
-                (IpAddr::V4(addresses.v4), 16),
-                (IpAddr::V6(addresses.v6), 64),
-            ] {
-                netlink
-                    .address()
-                    .add(index, address, prefix)
-                    .execute()
-                    .await
-                    .with_context(|| format!("add {address}"))?;
-            }
-            up(&netlink, UNDERLAY_INTERFACE).await
-        })?;
+        bring_up(&host, addresses)?;
         Ok((host, addresses))
     }
+}
+
+/// Two hosts, 1 and 2, with nothing but a cable between them.
+///
+/// # Errors
+/// Where the kernel refuses any of it.
+pub fn cable() -> anyhow::Result<[(Namespace, UnderlayAddresses); 2]> {
+    let (left, right) = (Namespace::new()?, Namespace::new()?);
+    let target = right.raw_fd();
+    left.netlink(async |netlink| {
+        let cable = LinkVeth::new(UNDERLAY_INTERFACE, CABLE_END).build();
+        netlink
+            .link()
+            .add(cable)
+            .execute()
+            .await
+            .context("make a veth pair")?;
+        let theirs = LinkUnspec::new_with_index(index(&netlink, CABLE_END).await?)
+            .name(UNDERLAY_INTERFACE.to_owned())
+            .setns_by_fd(target)
+            .build();
+        netlink
+            .link()
+            .set(theirs)
+            .execute()
+            .await
+            .context("move the other end")
+    })?;
+    let hosts = [
+        (left, UnderlayAddresses::of(1)),
+        (right, UnderlayAddresses::of(2)),
+    ];
+    for (host, addresses) in &hosts {
+        bring_up(host, *addresses)?;
+    }
+    Ok(hosts)
+}
+
+/// Gives a host's interface its addresses and sets it up.
+fn bring_up(host: &Namespace, addresses: UnderlayAddresses) -> anyhow::Result<()> {
+    host.netlink(async |netlink| {
+        let index = index(&netlink, UNDERLAY_INTERFACE).await?;
+        for (address, prefix) in [
+            (IpAddr::V4(addresses.v4), 16),
+            (IpAddr::V6(addresses.v6), 64),
+        ] {
+            netlink
+                .address()
+                .add(index, address, prefix)
+                .execute()
+                .await
+                .with_context(|| format!("add {address}"))?;
+        }
+        up(&netlink, UNDERLAY_INTERFACE).await
+    })
 }
 
 /// Sets a link up.

@@ -32,7 +32,10 @@ pub struct ControllerHost {
 
 impl ControllerHost {
     /// Initialised, not started.
-    pub(super) fn new(
+    ///
+    /// # Errors
+    /// Where its state cannot be made.
+    pub fn new(
         program: PathBuf,
         directory: &Path,
         namespace: Namespace,

@@ -41,7 +41,11 @@ pub struct DeviceHost {
 }
 
 impl DeviceHost {
-    pub(super) fn new(
+    /// Not started, with its configuration below `directory`.
+    ///
+    /// # Errors
+    /// Where that cannot be made.
+    pub fn new(
         name: &str,
         program: PathBuf,
         directory: &Path,
