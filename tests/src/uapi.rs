@@ -126,11 +126,7 @@ impl UserspaceWireGuard {
 ///
 /// # Errors
 /// Where the kernel refuses.
-pub fn bring_up(
-    namespace: &Namespace,
-    addresses: &[(IpAddr, u8)],
-    mtu: u32,
-) -> anyhow::Result<()> {
+pub fn bring_up(namespace: &Namespace, addresses: &[(IpAddr, u8)], mtu: u32) -> anyhow::Result<()> {
     namespace.netlink(async |netlink| {
         let index = links::index(&netlink, INTERFACE).await?;
         for (address, prefix) in addresses {

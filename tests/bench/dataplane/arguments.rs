@@ -1,0 +1,79 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+use crate::measure::Test;
+use crate::programs::Kind;
+
+/// Measures the data path beside other userspace WireGuards and overlays, in the same run.
+///
+/// Two network namespaces joined by a veth pair; one program after the other in both of them, all of
+/// them in every round; medians over the rounds, and ratios taken round by round.
+#[derive(Clone, Debug, Parser)]
+pub(crate) struct Arguments {
+    /// How many times each program has its turn
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Seconds of each TCP test and of each ping
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=120))]
+    pub(crate) secs: u32,
+    /// Seconds of each UDP probe
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=30))]
+    pub(crate) probe_secs: u32,
+    /// Programs, in the order of their turns
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Kind::USUAL)]
+    pub(crate) only: Vec<Kind>,
+    /// What to measure
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Test::ALL)]
+    pub(crate) tests: Vec<Test>,
+    /// What the cable between the two hosts does with large packets
+    #[arg(long, value_enum, default_value_t = Wire::On)]
+    pub(crate) wire: Wire,
+    /// Send the test traffic over IPv6 (inside; the tunnel itself stays on IPv4)
+    #[arg(long)]
+    pub(crate) ipv6: bool,
+    /// Peers that each end knows, of which all but one are strangers that never send
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=5000))]
+    pub(crate) peers: u16,
+    /// Write every raw value and the machine's facts here
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Draw the figures here
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
+    /// Where `gatereeve`, `gatereeve-controller` and `ceiling` are; cargo builds them where absent
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bin_dir: Option<PathBuf>,
+    /// A directory with other programs, looked through before the PATH
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tools: Option<PathBuf>,
+    /// Begin nothing new after so many minutes
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=1440))]
+    pub(crate) minutes: u32,
+}
+
+impl Arguments {
+    /// The length of each TCP test and of each ping.
+    pub(crate) fn length(&self) -> Duration {
+        Duration::from_secs(self.secs.into())
+    }
+
+    /// Whether `test` is to be shown.
+    pub(crate) fn wants(&self, test: Test) -> bool {
+        self.tests.contains(&test)
+    }
+}
+
+/// What the cable between the two hosts does with large packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Wire {
+    /// Segmented sends cross whole: as between guests of one machine; flatters who uses them
+    On,
+    /// One MTU per packet on the wire, joined by the receiver's NAPI: as with a usual network card
+    Gro,
+    /// One MTU per packet, never joined: as with a card that has no offloads
+    Off,
+}

@@ -1,0 +1,86 @@
+//! The two hosts and the cable between them.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+
+use gatereeve_tests::netns::Namespace;
+use gatereeve_tests::netns::links::{self, UNDERLAY_INTERFACE, UnderlayAddresses};
+use gatereeve_tests::traffic::icmp;
+
+use crate::arguments::Wire;
+use crate::tool::Tools;
+
+/// One end of the cable.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    /// Its namespace.
+    pub(crate) namespace: Namespace,
+    /// Its addresses on the cable.
+    pub(crate) underlay: UnderlayAddresses,
+}
+
+/// Two fresh hosts; test traffic goes from the left one to the right one.
+#[derive(Clone, Debug)]
+pub(crate) struct Pair {
+    pub(crate) left: Host,
+    pub(crate) right: Host,
+}
+
+impl Pair {
+    /// Makes them, with neighbours resolved: a cold start is to measure the program alone.
+    pub(crate) fn new(wire: Wire, tools: &Tools) -> anyhow::Result<Self> {
+        let [left, right] = links::cable()?.map(|(namespace, underlay)| Host {
+            namespace,
+            underlay,
+        });
+        if let Some(gro) = match wire {
+            Wire::On => None,
+            Wire::Gro => Some("on"),
+            Wire::Off => Some("off"),
+        } {
+            let ethtool = tools.ethtool()?;
+            for host in [&left, &right] {
+                one_mtu_per_packet(tools, ethtool, host, gro)?;
+            }
+        }
+        for (from, to) in [(&left, &right), (&right, &left)] {
+            let to: Ipv4Addr = to.underlay.v4;
+            let replies = icmp::ping(&from.namespace, IpAddr::V4(to), 1, Duration::from_secs(2))?;
+            ensure!(replies == 1, "the cable carries nothing");
+        }
+        Ok(Self { left, right })
+    }
+
+    /// Both, left first.
+    pub(crate) fn hosts(&self) -> [&Host; 2] {
+        [&self.left, &self.right]
+    }
+}
+
+fn one_mtu_per_packet(tools: &Tools, ethtool: &Path, host: &Host, gro: &str) -> anyhow::Result<()> {
+    let arguments = [
+        "-K",
+        UNDERLAY_INTERFACE,
+        "gso",
+        "off",
+        "tso",
+        "off",
+        "tx-udp-segmentation",
+        "off",
+        "gro",
+        gro,
+    ];
+    tools
+        .run(
+            Some(&host.namespace),
+            "ethtool",
+            ethtool,
+            &arguments,
+            Duration::from_secs(10),
+        )
+        .map(drop)
+        .context("switch the cable's offloads off")
+}

@@ -1,0 +1,122 @@
+//! Gatereeve as it is used: a controller, two daemons that join by invites, and a policy that lets
+//! each reach the other. The controller is on the left host.
+
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+use tempfile::TempDir;
+
+use gatereeve_tests::binaries::Binaries;
+use gatereeve_tests::clock::wait_for;
+use gatereeve_tests::interrupt;
+use gatereeve_tests::world::{ControllerHost, DeviceHost, PATIENCE};
+
+use super::{Guard, PORT, Running};
+use crate::arguments::Arguments;
+use crate::pair::{Host, Pair};
+
+/// Fields are dropped in order: daemons first, the directory last.
+struct Network {
+    devices: Vec<DeviceHost>,
+    controller: ControllerHost,
+    _directory: TempDir,
+}
+
+impl Guard for Network {
+    fn last_words(&self) -> String {
+        let logs = self.devices.iter().map(DeviceHost::log_tail);
+        let all: Vec<String> = logs.chain([self.controller.log_tail()]).collect();
+        all.join("\n")
+    }
+}
+
+pub(super) fn start(
+    binaries: &Binaries,
+    pair: &Pair,
+    _arguments: &Arguments,
+) -> anyhow::Result<Running> {
+    // Paths of Unix sockets are short: the directory goes right below the temporary one.
+    let directory = tempfile::Builder::new().prefix("gr-").tempdir()?;
+    interrupt::register(directory.path().to_owned());
+    let mut controller = ControllerHost::new(
+        binaries.controller.clone(),
+        &directory.path().join("controller"),
+        pair.left.namespace.clone(),
+        pair.left.underlay,
+    )?;
+    controller.start()?;
+    let mut network = Network {
+        devices: Vec::new(),
+        controller,
+        _directory: directory,
+    };
+    for (name, host) in ["left", "right"].into_iter().zip(pair.hosts()) {
+        network.add(binaries, name, host)?;
+    }
+    let cli = &network.controller.cli;
+    let committed = cli.apply(&policy(), &["--wait"])?;
+    ensure!(committed.unconfirmed.is_empty(), "{committed:?}");
+    network.running()
+}
+
+impl Network {
+    fn add(&mut self, binaries: &Binaries, name: &str, host: &Host) -> anyhow::Result<()> {
+        let mut device = DeviceHost::new(
+            name,
+            binaries.client.clone(),
+            &self.directory().join(name),
+            host.namespace.clone(),
+            host.underlay,
+        )?;
+        device.start().with_context(|| format!("start {name}"))?;
+        let tag = format!("tag:{name}");
+        let invite = self.controller.cli.invite(&["--tag", &tag])?;
+        device
+            .join(&invite)
+            .with_context(|| format!("join {name}"))?;
+        self.devices.push(device);
+        Ok(())
+    }
+
+    fn directory(&self) -> &Path {
+        self._directory.path()
+    }
+
+    /// Checks that both know each other and have not spoken yet.
+    fn running(self) -> anyhow::Result<Running> {
+        let [left, right] = &self.devices[..] else {
+            anyhow::bail!("two devices are needed");
+        };
+        for device in [left, right] {
+            let peers = wait_for("its peer", PATIENCE, || {
+                let peers = device.peers()?;
+                Ok((!peers.is_empty()).then_some(peers))
+            })?;
+            let spoken = peers.iter().any(|peer| peer.last_handshake_secs.is_some());
+            ensure!(!spoken, "{} had a handshake before any packet", device.name);
+        }
+        let (a, b) = (left.addresses()?, right.addresses()?);
+        let processes = [left, right].map(|device| device.process().map(|process| process.id()));
+        Ok(Running {
+            v4: [a.v4, b.v4],
+            v6: Some([a.v6, b.v6]),
+            daemons: processes.into_iter().flatten().collect(),
+            guards: vec![Box::new(self)],
+        })
+    }
+}
+
+/// Lets the test traffic pass both ways, and nothing else.
+fn policy() -> String {
+    let rule = |id: &str, from: &str, to: &str| {
+        format!(
+            "[[allow]]\nid = \"{id}\"\nfrom = [\"tag:{from}\"]\nto = [\"tag:{to}\"]\n\
+             ports = [\"tcp:{PORT}\", \"udp:{PORT}\", \"icmp\"]\n"
+        )
+    };
+    format!(
+        "version = 1\n[tags.\"tag:left\"]\n[tags.\"tag:right\"]\n{}{}",
+        rule("there", "left", "right"),
+        rule("back", "right", "left"),
+    )
+}

@@ -1,0 +1,212 @@
+//! A session: all rounds, turn by turn, and what is told meanwhile.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use gatereeve_tests::clock::Stopwatch;
+use gatereeve_tests::interrupt;
+
+use crate::arguments::Arguments;
+use crate::figure::{Figure, digits};
+use crate::measure::{Record, Subject, Test, usage};
+use crate::pair::Pair;
+use crate::programs::{Kind, Program};
+use crate::results::{Results, Turn};
+use crate::tool::Tools;
+use crate::{machine, report, say};
+
+/// All that a session needs, found before it begins.
+pub(crate) struct Session {
+    arguments: Arguments,
+    programs: Vec<Program>,
+    tools: Tools,
+    machine: Value,
+    results: Results,
+    watch: Stopwatch,
+    _scratch: TempDir,
+}
+
+impl Session {
+    /// Looks for everything, and says what is missing.
+    pub(crate) fn new(arguments: Arguments) -> anyhow::Result<Self> {
+        let scratch = tempfile::Builder::new().prefix("gr-bench-").tempdir()?;
+        interrupt::register(scratch.path().to_owned());
+        let tools = Tools::find(arguments.tools.clone(), scratch.path().to_owned())?;
+        for warning in machine::warnings() {
+            say(&format!("note: {warning}\n"));
+        }
+        let mut programs: Vec<Program> = Vec::new();
+        for kind in &arguments.only {
+            if programs.iter().any(|program| program.kind == *kind) {
+                continue;
+            }
+            match Program::find(*kind, &arguments, &tools) {
+                Ok(program) => programs.push(program),
+                Err(error) if *kind == Kind::Gatereeve => return Err(error),
+                Err(error) => say(&format!("without {kind}: {error:#}\n")),
+            }
+        }
+        ensure!(!programs.is_empty(), "there is nothing to measure");
+        Ok(Self {
+            machine: machine::facts(),
+            arguments,
+            programs,
+            tools,
+            results: Results::default(),
+            watch: Stopwatch::start(),
+            _scratch: scratch,
+        })
+    }
+
+    /// Takes all turns and reports. Returns whether everything asked for was measured.
+    pub(crate) fn run(mut self) -> anyhow::Result<bool> {
+        let (rounds, count) = (self.arguments.rounds, self.programs.len());
+        let total = count * usize::try_from(rounds)?;
+        let mut complete = true;
+        'rounds: for round in 1..=rounds {
+            for at in 0..count {
+                if self.is_over() {
+                    say(&format!(
+                        "{} minutes are over: the rest is left out\n",
+                        self.arguments.minutes
+                    ));
+                    complete = false;
+                    break 'rounds;
+                }
+                let program = self.programs[at].clone();
+                say(&format!(
+                    "round {round} of {rounds}, {} ({} of {count}):",
+                    program.kind,
+                    at + 1
+                ));
+                let turn = self.turn(round, &program)?;
+                let took = turn.took.as_secs();
+                complete &= turn.record.failures.is_empty();
+                self.results.turns.push(turn);
+                let done = self.results.turns.len();
+                say(&format!(" · {took} s{}\n", self.left(done, total)));
+                self.write_json()?;
+            }
+        }
+        let text = report::tables(&self.results, &self.arguments);
+        // A closed pipe ends the report; the files below are still wanted.
+        drop(writeln!(std::io::stdout(), "\n{text}"));
+        self.write_json()?;
+        if let Some(path) = &self.arguments.plot {
+            let drawing = report::plot(&self.results, &self.arguments, &self.machine);
+            replace(path, &drawing)?;
+        }
+        Ok(complete)
+    }
+
+    /// One program's turn. What fails in it is recorded in it.
+    fn turn(&self, round: u32, program: &Program) -> anyhow::Result<Turn> {
+        let busy_before = machine::busy_percent()?;
+        let watch = Stopwatch::start();
+        let mut record = Record::default();
+        if let Err(error) = self.measure(program, &mut record) {
+            say(&format!(" FAILED: {error:#}"));
+            record.failures.push(format!("set-up: {error:#}"));
+        }
+        Ok(Turn {
+            round,
+            kind: program.kind,
+            record,
+            busy_before,
+            took: watch.elapsed(),
+        })
+    }
+
+    fn measure(&self, program: &Program, record: &mut Record) -> anyhow::Result<()> {
+        let pair = Pair::new(self.arguments.wire, &self.tools)?;
+        let running = program.start(&pair, &self.arguments, &self.tools)?;
+        if !running.daemons.is_empty() {
+            let idle = usage::resident_mib(&running.daemons)?;
+            record.figures.insert(Figure::MemoryIdle, idle);
+        }
+        let subject = Subject {
+            arguments: &self.arguments,
+            tools: &self.tools,
+            pair: &pair,
+            running: &running,
+        };
+        for test in Subject::plan(&self.arguments) {
+            if self.is_over() {
+                record.failures.push(format!("{test}: no time left"));
+                continue;
+            }
+            let failures = record.failures.len();
+            say(&format!(" {test}"));
+            subject.run(test, record);
+            if record.failures.len() > failures {
+                say(" FAILED");
+                let words = running.last_words();
+                if let Some(failure) = record.failures.last_mut().filter(|_| !words.is_empty()) {
+                    failure.push_str(&format!("\n{words}"));
+                }
+            } else if let Some(text) = headline(test, record) {
+                say(&format!(" {text}"));
+            }
+            say(",");
+        }
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        let limit = Duration::from_secs(u64::from(self.arguments.minutes) * 60);
+        self.watch.is_past(limit)
+    }
+
+    /// How long the rest takes, going by what was.
+    fn left(&self, done: usize, total: usize) -> String {
+        let rest = total.saturating_sub(done);
+        if rest == 0 || done == 0 {
+            return String::new();
+        }
+        let each = self.watch.elapsed() / u32::try_from(done).unwrap_or(u32::MAX);
+        let seconds = each.as_secs() * u64::try_from(rest).unwrap_or(0);
+        format!(", {rest} turns left: about {} min", seconds.div_ceil(60))
+    }
+
+    fn write_json(&self) -> anyhow::Result<()> {
+        let Some(path) = &self.arguments.json else {
+            return Ok(());
+        };
+        let document = report::document(
+            &self.machine,
+            &self.arguments,
+            &self.programs,
+            &self.results,
+        );
+        replace(path, &format!("{document:#}\n"))
+    }
+}
+
+/// The figure that a test is known by.
+fn headline(test: Test, record: &Record) -> Option<String> {
+    let figure = match test {
+        Test::Handshake => Figure::FirstReply,
+        Test::Idle => Figure::IdleMedian,
+        Test::Tcp1 => Figure::Tcp1,
+        Test::Tcp4 => Figure::Tcp4,
+        Test::Bidir => Figure::Bidir,
+        Test::Loaded => Figure::LoadedMedian,
+        Test::Udp64 => Figure::Udp64,
+        Test::Udp1400 => Figure::Udp1400,
+        Test::Cpu | Test::Memory => return None,
+    };
+    let value = record.get(figure)?;
+    Some(format!("{} {}", digits(value), figure.unit()))
+}
+
+/// Writes a file whole or not at all.
+fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).with_context(|| new.display().to_string())?;
+    std::fs::rename(&new, path).with_context(|| path.display().to_string())
+}
