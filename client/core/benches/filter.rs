@@ -5,6 +5,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion};
 use gatereeve_client_core::datapath::Direction;
 use gatereeve_client_core::filter::{FilterState, FlowBudget, PeerFilter};
+use gatereeve_client_core::keyed::HashKey;
 use gatereeve_client_core::packet::IpPacket;
 use gatereeve_shared::generation::Generation;
 
@@ -19,7 +20,7 @@ pub(crate) fn judgements(criterion: &mut Criterion) {
         bencher.iter(|| IpPacket::parse(black_box(&bytes)).unwrap());
     });
     let parsed = IpPacket::parse(&bytes).unwrap();
-    let mut state = FilterState::new(FlowBudget::default());
+    let mut state = FilterState::new(FlowBudget::default(), HashKey::new([5; 16]));
     group.bench_function("established", |bencher| {
         bencher.iter(|| {
             let parsed = black_box(&parsed);
@@ -31,7 +32,7 @@ pub(crate) fn judgements(criterion: &mut Criterion) {
     let budget = FlowBudget::default();
     group.bench_function("new", |bencher| {
         bencher.iter_batched_ref(
-            || FilterState::new(budget.clone()),
+            || FilterState::new(budget.clone(), HashKey::new([5; 16])),
             |state| {
                 filter
                     .judge(state, black_box(&parsed), Direction::Outbound, NOW.mono)

@@ -7,6 +7,7 @@ use criterion::{BenchmarkId, Criterion};
 use gatereeve_client_core::bench_support::Routes;
 use gatereeve_client_core::datapath::Direction;
 use gatereeve_client_core::filter::{FilterState, FlowBudget, PeerFilter};
+use gatereeve_client_core::keyed::HashKey;
 use gatereeve_client_core::packet::IpPacket;
 use gatereeve_shared::generation::Generation;
 
@@ -16,7 +17,7 @@ use crate::scene::{NOW, addresses, everything, packet};
 pub(crate) fn routes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("route");
     for peers in [1_u16, 100, 1_000] {
-        let mut routes = Routes::default();
+        let mut routes = Routes::new(HashKey::new([5; 16]));
         for (peer, number) in (0..peers).enumerate() {
             routes.insert(IpAddr::V4(addresses(number).v4), peer);
             routes.insert(IpAddr::V6(addresses(number).v6), peer);
@@ -40,7 +41,7 @@ pub(crate) fn flows(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("flow");
     let filter = PeerFilter::new(&everything(), &everything(), 1, Generation::default());
     for flows in [1_u16, 1_000, 16_000] {
-        let mut state = FilterState::new(FlowBudget::default());
+        let mut state = FilterState::new(FlowBudget::default(), HashKey::new([5; 16]));
         let packets: Vec<_> = (0..flows)
             // In no order that a tree or a cache could like.
             .map(|flow| IpPacket::parse(&packet(1, 2, flow.wrapping_mul(40_503), 100)).unwrap())

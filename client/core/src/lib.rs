@@ -6,6 +6,7 @@
 //!
 //! * [`engine`], [`output`], [`stored`]: the slow path, what its shell is to do, and what it keeps.
 //! * [`datapath`], [`filter`], [`packet`], [`wg`], [`drop_reason`]: the fast path.
+//! * [`keyed`]: hash tables under a secret.
 //! * [`api`]: the vocabulary of the local socket.
 
 #![forbid(unsafe_code)]
@@ -20,6 +21,7 @@ pub mod datapath;
 pub mod drop_reason;
 pub mod engine;
 pub mod filter;
+pub mod keyed;
 mod keys;
 mod lease;
 mod map;

@@ -71,7 +71,7 @@ impl<'a> Inbound<'a> {
         {
             return Ok(self.last_link);
         }
-        let position = *self
+        let position = self
             .table
             .by_index
             .get(&index)

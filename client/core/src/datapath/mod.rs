@@ -74,11 +74,12 @@ impl DataPath {
     /// A data path whose randomness comes from `seed`, 32 bytes drawn from the operating system.
     #[must_use]
     pub fn new(seed: [u8; 32], tunnels: Box<dyn TunnelFactory>, now: Now) -> Self {
+        let shared = Shared::new(seed, now.mono);
         Self {
-            table: ArcSwap::default(),
+            table: ArcSwap::from_pointee(ForwardingTable::new(shared.hash)),
             marks: Marks::default(),
             open_until: AtomicU64::new(0),
-            shared: Shared::new(seed, now.mono),
+            shared,
             tunnels,
             publishing: Mutex::new(()),
         }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::shared::Shared;
 use super::spec::{PeerSpec, TableSpec};
 use super::table::{ForwardingTable, Gate, TablePeer};
-use crate::filter::PeerFilter;
+use crate::filter::{FilterState, PeerFilter};
 use crate::peers::{Link, PeerState};
 use crate::wg::TunnelFactory;
 use crate::wg::timers::Timers;
@@ -56,7 +56,7 @@ impl Builder<'_> {
             own: spec.own,
             prefixes: spec.prefixes,
             gates: locals.iter().map(|local| self.gate(local)).collect(),
-            ..ForwardingTable::default()
+            ..ForwardingTable::new(self.shared.hash)
         };
         let peers = self.old.peers.iter();
         let before: BTreeMap<_, _> = peers.map(|peer| (peer.device, &peer.state)).collect();
@@ -92,7 +92,8 @@ impl Builder<'_> {
 
     fn new_state(&self, device: DeviceId) -> Arc<Mutex<PeerState>> {
         let (flows, queues) = (self.shared.flows.clone(), self.shared.queues.clone());
-        let state = PeerState::new(device, flows, queues, self.now.mono);
+        let filter = FilterState::new(flows, self.shared.hash);
+        let state = PeerState::new(device, filter, queues, self.now.mono);
         Arc::new(Mutex::new(state))
     }
 
@@ -168,7 +169,7 @@ impl Builder<'_> {
     ) -> Option<Link> {
         // No index is given out twice, neither in the table in force nor in the one being built.
         let index = self.shared.receiver_index(|index| {
-            self.old.by_index.contains_key(&index) || table.by_index.contains_key(&index)
+            self.old.by_index.contains(&index) || table.by_index.contains(&index)
         });
         let tunnel = self
             .tunnels

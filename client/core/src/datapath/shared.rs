@@ -12,6 +12,7 @@ use super::event::{DataPathEvent, Direction};
 use super::outbox::Outbox;
 use crate::drop_reason::{DropCounters, DropReason};
 use crate::filter::{FlowBudget, Permit};
+use crate::keyed::HashKey;
 use crate::packet::answer::{self, Refusal};
 use crate::packet::{FlowKey, IpPacket};
 use crate::peers::QueueBudget;
@@ -23,6 +24,9 @@ use crate::wg::timers::JITTER;
 const ANSWERS: u64 = 100;
 /// Denials told to the slow path per second.
 const DENIALS: u64 = 10;
+
+const RANDOMNESS: &str = "gatereeve datapath randomness v1\0";
+const HASH: &str = "gatereeve datapath hash tables v1\0";
 
 /// A packet that was refused.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +41,8 @@ pub(crate) struct Denial {
 pub(crate) struct Shared {
     pub(crate) drops: DropCounters,
     random: Mutex<Random>,
+    /// Of all hash tables.
+    pub(crate) hash: HashKey,
     pub(crate) flows: FlowBudget,
     pub(crate) queues: QueueBudget,
     pub(crate) sources: Mutex<SourceLimit>,
@@ -55,12 +61,20 @@ impl fmt::Debug for Shared {
 
 /// Receiver indices are seen on the wire and private keys are drawn from the same kind of stream: even
 /// where both were given one seed, they must not share one.
-fn derived(seed: [u8; 32]) -> [u8; 32] {
+fn derived(label: &str, seed: [u8; 32]) -> [u8; 32] {
     Sha256::new()
-        .chain_update(b"gatereeve datapath randomness v1\0")
+        .chain_update(label)
         .chain_update(seed)
         .finalize()
         .into()
+}
+
+fn hash_key(derived: [u8; 32]) -> HashKey {
+    let mut bytes = [0; 16];
+    for (to, from) in bytes.iter_mut().zip(derived) {
+        *to = from;
+    }
+    HashKey::new(bytes)
 }
 
 impl Shared {
@@ -84,7 +98,8 @@ impl Shared {
     pub(crate) fn new(seed: [u8; 32], now: Mono) -> Self {
         Self {
             drops: DropCounters::default(),
-            random: Mutex::new(Random::new(derived(seed))),
+            random: Mutex::new(Random::new(derived(RANDOMNESS, seed))),
+            hash: hash_key(derived(HASH, seed)),
             flows: FlowBudget::default(),
             queues: QueueBudget::default(),
             sources: Mutex::new(SourceLimit::new(now)),

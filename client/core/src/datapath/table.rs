@@ -10,11 +10,12 @@ use gatereeve_shared::wire::map::{OverlayAddresses, OverlayPrefixes};
 use parking_lot::Mutex;
 
 use crate::filter::PeerFilter;
+use crate::keyed::{HashKey, KeyedMap};
 use crate::peers::{AllowedIps, PeerState};
 use crate::wg::HandshakeGate;
 
-/// Everything that is looked up per packet. The default allows nothing.
-#[derive(Debug, Default)]
+/// Everything that is looked up per packet. A new one allows nothing.
+#[derive(Debug)]
 pub(crate) struct ForwardingTable {
     pub(crate) own: Option<OverlayAddresses>,
     pub(crate) prefixes: Option<OverlayPrefixes>,
@@ -23,8 +24,8 @@ pub(crate) struct ForwardingTable {
     pub(crate) peers: Vec<TablePeer>,
     pub(crate) owners: AllowedIps,
     /// Receiver index (24 bits) to position of the peer.
-    pub(crate) by_index: BTreeMap<u32, usize>,
-    /// Static key to position of the peer.
+    pub(crate) by_index: KeyedMap<u32, usize>,
+    /// Static key to position of the peer. Asked for initiations only, beside a Diffie-Hellman.
     pub(crate) by_key: BTreeMap<WgPublicKey, usize>,
 }
 
@@ -44,6 +45,18 @@ pub(crate) struct TablePeer {
 }
 
 impl ForwardingTable {
+    pub(crate) fn new(key: HashKey) -> Self {
+        Self {
+            own: None,
+            prefixes: None,
+            gates: Vec::new(),
+            peers: Vec::new(),
+            owners: AllowedIps::new(key),
+            by_index: KeyedMap::new(key),
+            by_key: BTreeMap::new(),
+        }
+    }
+
     /// Whether `address` is this device's own in the overlay.
     pub(crate) fn is_own(&self, address: IpAddr) -> bool {
         self.own.is_some_and(|own| match address {

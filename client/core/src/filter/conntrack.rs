@@ -9,8 +9,9 @@ use gatereeve_shared::ids::RuleId;
 use gatereeve_shared::policy::port::Protocol;
 use gatereeve_shared::time::Mono;
 
-use super::lru::Lru;
+use super::lru::{Lru, Place};
 use crate::datapath::Direction;
+use crate::keyed::HashKey;
 use crate::packet::FlowKey;
 use crate::packet::ip::TcpFlags;
 
@@ -154,15 +155,15 @@ pub(super) struct Conntrack {
 }
 
 impl Conntrack {
-    pub(super) fn new(budget: FlowBudget) -> Self {
+    pub(super) fn new(budget: FlowBudget, hash: HashKey) -> Self {
         Self {
-            flows: Lru::new(FLOWS_PER_PEER),
+            flows: Lru::new(FLOWS_PER_PEER, hash),
             budget,
         }
     }
 
     /// Where the flow is, unless it has been idle for too long; good until the next removal.
-    pub(super) fn find(&mut self, key: &FlowKey, now: Mono) -> Option<usize> {
+    pub(super) fn find(&mut self, key: &FlowKey, now: Mono) -> Option<Place> {
         let place = self.flows.place(key)?;
         let flow = self.flows.at(place)?;
         if flow.is_idle(key.asked_of_rules(flow.opener).0, now) {
@@ -173,12 +174,12 @@ impl Conntrack {
     }
 
     /// The flow at a place.
-    pub(super) fn at(&mut self, place: usize) -> Option<&mut Flow> {
+    pub(super) fn at(&mut self, place: Place) -> Option<&mut Flow> {
         self.flows.at(place)
     }
 
     /// Counts as use: the flow is the last to make room.
-    pub(super) fn touch(&mut self, place: usize) {
+    pub(super) fn touch(&mut self, place: Place) {
         self.flows.touch(place);
     }
 

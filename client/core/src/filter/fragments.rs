@@ -1,5 +1,6 @@
 //! Verdicts on fragmented datagrams: the later fragments go where the first one went.
 
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -7,6 +8,8 @@ use gatereeve_shared::time::Mono;
 
 use super::lru::Lru;
 use crate::datapath::Direction;
+use crate::keyed::HashKey;
+use crate::packet::flow::hash_addresses;
 use crate::packet::{FlowKey, IpPacket};
 
 /// Verdicts kept for one peer.
@@ -14,7 +17,7 @@ pub const VERDICTS_PER_PEER: usize = 1_024;
 const KEPT_FOR: Duration = Duration::from_secs(15);
 
 /// What identifies a fragmented datagram between this device and one peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DatagramKey {
     direction: Direction,
     id: u32,
@@ -33,6 +36,14 @@ impl DatagramKey {
     }
 }
 
+impl Hash for DatagramKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash_addresses(self.source, self.destination, state);
+        let direction = u64::from(self.direction == Direction::Inbound);
+        state.write_u64((direction << 32) | u64::from(self.id));
+    }
+}
+
 /// The datagram's first fragment passed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Verdict {
@@ -48,8 +59,8 @@ pub(super) struct Verdict {
 pub(super) struct Fragments(Lru<DatagramKey, Verdict>);
 
 impl Fragments {
-    pub(super) fn new() -> Self {
-        Self(Lru::new(VERDICTS_PER_PEER))
+    pub(super) fn new(hash: HashKey) -> Self {
+        Self(Lru::new(VERDICTS_PER_PEER, hash))
     }
 
     pub(super) fn allow(&mut self, key: DatagramKey, verdict: Verdict) {

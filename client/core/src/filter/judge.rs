@@ -5,9 +5,11 @@ use gatereeve_shared::time::Mono;
 
 use super::conntrack::{Conntrack, Flow, FlowBudget};
 use super::fragments::{DatagramKey, Fragments, Verdict};
+use super::lru::Place;
 use super::{Permit, Rules};
 use crate::datapath::{Direction, RuleSpec};
 use crate::drop_reason::DropReason;
+use crate::keyed::HashKey;
 use crate::packet::ip::TcpFlags;
 use crate::packet::{FlowKey, Fragment, IpPacket, Transport};
 
@@ -28,12 +30,12 @@ pub struct FilterState {
 }
 
 impl FilterState {
-    /// Nothing tracked; flows are paid for from `budget`.
+    /// Nothing tracked; flows are paid for from `budget`, and found by a hash under `key`.
     #[must_use]
-    pub fn new(budget: FlowBudget) -> Self {
+    pub fn new(budget: FlowBudget, key: HashKey) -> Self {
         Self {
-            flows: Conntrack::new(budget),
-            fragments: Fragments::new(),
+            flows: Conntrack::new(budget, key),
+            fragments: Fragments::new(key),
         }
     }
 
@@ -175,7 +177,7 @@ impl PeerFilter {
 
     /// Where the flow is, if it is tracked and its opener's rules still allow it. It is judged again when
     /// the table has moved or the rule's end has passed; a flow that fails is forgotten.
-    fn covered(&self, state: &mut FilterState, key: &FlowKey, now: Mono) -> Option<usize> {
+    fn covered(&self, state: &mut FilterState, key: &FlowKey, now: Mono) -> Option<Place> {
         let place = state.flows.find(key, now)?;
         let flow = state.flows.at(place)?;
         if flow.serial == self.serial && now < flow.end {

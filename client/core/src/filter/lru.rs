@@ -1,18 +1,29 @@
 //! A bounded map that forgets what was used least recently.
 
-use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, Hash};
 
-/// No node.
-const NONE: usize = usize::MAX;
+use crate::keyed::HashKey;
 
-/// At most `capacity` entries. Look-ups are logarithmic, use and eviction take constant time.
+/// Where an entry is.
+pub(super) type Place = u32;
+
+/// No entry.
+const NONE: Place = Place::MAX;
+/// Buckets of the smallest table; always a power of two.
+const FEWEST: usize = 8;
+
+/// At most `capacity` entries, in a hash table with chains. There are as many buckets as entries or more,
+/// and which bucket a key falls into hangs on a secret, so look-ups take constant time whoever chooses the
+/// keys. Nothing is moved but when the table doubles. An empty one takes no memory besides itself.
 #[derive(Debug)]
 pub(super) struct Lru<K, V> {
-    places: BTreeMap<K, usize>,
+    hash: HashKey,
+    /// The first entry of each bucket's chain.
+    buckets: Vec<Place>,
     nodes: Vec<Node<K, V>>,
-    free: Vec<usize>,
-    newest: usize,
-    oldest: usize,
+    free: Vec<Place>,
+    newest: Place,
+    oldest: Place,
     capacity: usize,
 }
 
@@ -20,14 +31,17 @@ pub(super) struct Lru<K, V> {
 struct Node<K, V> {
     key: K,
     value: V,
-    newer: usize,
-    older: usize,
+    newer: Place,
+    older: Place,
+    /// The next one in the same bucket.
+    next: Place,
 }
 
-impl<K: Ord + Copy, V> Lru<K, V> {
-    pub(super) fn new(capacity: usize) -> Self {
+impl<K: Hash + Eq + Copy, V> Lru<K, V> {
+    pub(super) fn new(capacity: usize, hash: HashKey) -> Self {
         Self {
-            places: BTreeMap::new(),
+            hash,
+            buckets: Vec::new(),
             nodes: Vec::new(),
             free: Vec::new(),
             newest: NONE,
@@ -37,7 +51,7 @@ impl<K: Ord + Copy, V> Lru<K, V> {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.places.len()
+        self.nodes.len().saturating_sub(self.free.len())
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -45,18 +59,30 @@ impl<K: Ord + Copy, V> Lru<K, V> {
     }
 
     /// Where the entry is, for [`Self::at`] and [`Self::touch`]; good until the next removal.
-    pub(super) fn place(&self, key: &K) -> Option<usize> {
-        self.places.get(key).copied()
+    #[inline]
+    pub(super) fn place(&self, key: &K) -> Option<Place> {
+        // Packets come in trains.
+        if self.node(self.newest).is_some_and(|node| node.key == *key) {
+            return Some(self.newest);
+        }
+        let mut place = *self.buckets.get(self.bucket(key))?;
+        while let Some(node) = self.node(place) {
+            if node.key == *key {
+                return Some(place);
+            }
+            place = node.next;
+        }
+        None
     }
 
     /// The value at a place, without counting as use.
-    pub(super) fn at(&mut self, place: usize) -> Option<&mut V> {
-        self.nodes.get_mut(place).map(|node| &mut node.value)
+    pub(super) fn at(&mut self, place: Place) -> Option<&mut V> {
+        self.node_mut(place).map(|node| &mut node.value)
     }
 
     /// Makes the entry at a place the most recently used.
-    pub(super) fn touch(&mut self, place: usize) {
-        if place != self.newest && place < self.nodes.len() {
+    pub(super) fn touch(&mut self, place: Place) {
+        if place != self.newest && self.node(place).is_some() {
             self.unlink(place);
             self.link(place);
         }
@@ -77,35 +103,50 @@ impl<K: Ord + Copy, V> Lru<K, V> {
             value,
             newer: NONE,
             older: NONE,
+            next: NONE,
         };
         let place = match self.free.pop() {
             Some(place) => {
-                if let Some(slot) = self.nodes.get_mut(place) {
+                if let Some(slot) = self.node_mut(place) {
                     *slot = node;
                 }
                 place
             }
             None => {
                 self.nodes.push(node);
-                self.nodes.len() - 1
+                Place::try_from(self.nodes.len() - 1).unwrap_or(NONE)
             }
         };
-        self.places.insert(key, place);
         self.link(place);
+        if self.len() > self.buckets.len() {
+            self.grow();
+        } else {
+            self.chain(place);
+        }
         !evicted
     }
 
     pub(super) fn remove(&mut self, key: &K) -> bool {
-        let Some(place) = self.places.remove(key) else {
-            return false;
-        };
-        self.unlink(place);
-        self.free.push(place);
-        true
+        let bucket = self.bucket(key);
+        let (mut before, mut place) = (NONE, self.head(bucket));
+        while let Some(node) = self.node(place) {
+            let next = node.next;
+            if node.key == *key {
+                match self.node_mut(before) {
+                    Some(before) => before.next = next,
+                    None => self.set_head(bucket, next),
+                }
+                self.unlink(place);
+                self.free.push(place);
+                return true;
+            }
+            (before, place) = (place, next);
+        }
+        false
     }
 
     pub(super) fn oldest(&self) -> Option<(&K, &V)> {
-        let node = self.nodes.get(self.oldest)?;
+        let node = self.node(self.oldest)?;
         Some((&node.key, &node.value))
     }
 
@@ -115,30 +156,80 @@ impl<K: Ord + Copy, V> Lru<K, V> {
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self::new(self.capacity);
+        *self = Self::new(self.capacity, self.hash);
     }
 
-    fn link(&mut self, place: usize) {
+    #[inline]
+    fn node(&self, place: Place) -> Option<&Node<K, V>> {
+        self.nodes.get(usize::try_from(place).ok()?)
+    }
+
+    #[inline]
+    fn node_mut(&mut self, place: Place) -> Option<&mut Node<K, V>> {
+        self.nodes.get_mut(usize::try_from(place).ok()?)
+    }
+
+    #[inline]
+    fn bucket(&self, key: &K) -> usize {
+        let mask = self.buckets.len().saturating_sub(1);
+        // The low bits are as good as any.
+        usize::try_from(self.hash.hash_one(key) & (mask as u64)).unwrap_or(0)
+    }
+
+    fn head(&self, bucket: usize) -> Place {
+        self.buckets.get(bucket).copied().unwrap_or(NONE)
+    }
+
+    fn set_head(&mut self, bucket: usize, place: Place) {
+        if let Some(head) = self.buckets.get_mut(bucket) {
+            *head = place;
+        }
+    }
+
+    /// Puts an entry into its bucket.
+    fn chain(&mut self, place: Place) {
+        let Some(bucket) = self.node(place).map(|node| self.bucket(&node.key)) else {
+            return;
+        };
+        let head = self.head(bucket);
+        if let Some(node) = self.node_mut(place) {
+            node.next = head;
+        }
+        self.set_head(bucket, place);
+    }
+
+    /// Twice the buckets, and every entry into its new one.
+    fn grow(&mut self) {
+        let buckets = self.buckets.len().saturating_mul(2).max(FEWEST);
+        self.buckets = vec![NONE; buckets];
+        let mut place = self.oldest;
+        while let Some(newer) = self.node(place).map(|node| node.newer) {
+            self.chain(place);
+            place = newer;
+        }
+    }
+
+    fn link(&mut self, place: Place) {
         let older = self.newest;
-        if let Some(node) = self.nodes.get_mut(place) {
+        if let Some(node) = self.node_mut(place) {
             (node.newer, node.older) = (NONE, older);
         }
-        match self.nodes.get_mut(older) {
+        match self.node_mut(older) {
             Some(node) => node.newer = place,
             None => self.oldest = place,
         }
         self.newest = place;
     }
 
-    fn unlink(&mut self, place: usize) {
-        let Some((newer, older)) = self.nodes.get(place).map(|n| (n.newer, n.older)) else {
+    fn unlink(&mut self, place: Place) {
+        let Some((newer, older)) = self.node(place).map(|n| (n.newer, n.older)) else {
             return;
         };
-        match self.nodes.get_mut(newer) {
+        match self.node_mut(newer) {
             Some(node) => node.older = older,
             None => self.newest = older,
         }
-        match self.nodes.get_mut(older) {
+        match self.node_mut(older) {
             Some(node) => node.newer = newer,
             None => self.oldest = newer,
         }
@@ -153,8 +244,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_forgets_like_a_list_would(steps in proptest::collection::vec((0u8..3, 0u8..12), 0..200)) {
-            let mut lru = Lru::new(5);
+        fn it_forgets_like_a_list_would(
+            capacity in 1usize..40,
+            secret: [u8; 16],
+            steps in proptest::collection::vec((0u8..3, 0u8..60), 0..300),
+        ) {
+            let mut lru = Lru::new(capacity, HashKey::new(secret));
             let mut model: Vec<(u8, usize)> = Vec::new();
             for (step, (action, key)) in steps.into_iter().enumerate() {
                 let at = model.iter().position(|(k, _)| *k == key);
@@ -163,7 +258,7 @@ mod tests {
                         lru.insert(key, step);
                         if let Some(at) = at {
                             model.remove(at);
-                        } else if model.len() == 5 {
+                        } else if model.len() == capacity {
                             model.remove(0);
                         }
                         model.push((key, step));
@@ -186,11 +281,29 @@ mod tests {
                 }
                 prop_assert_eq!(lru.len(), model.len());
                 prop_assert_eq!(lru.oldest().map(|(k, v)| (*k, *v)), model.first().copied());
-                for (key, value) in &model {
-                    let place = lru.place(key).unwrap();
-                    prop_assert_eq!(lru.at(place).copied(), Some(*value));
+                for key in 0..60 {
+                    let known = model.iter().find(|(k, _)| *k == key).map(|(_, value)| *value);
+                    let place = lru.place(&key);
+                    prop_assert_eq!(place.and_then(|place| lru.at(place).copied()), known);
                 }
             }
         }
+    }
+
+    #[test]
+    fn chains_stay_short_whatever_the_keys() {
+        let mut lru = Lru::new(16_384, HashKey::new([3; 16]));
+        for key in 0..20_000_u64 {
+            lru.insert(key.wrapping_mul(16_384), ());
+        }
+        assert_eq!(lru.len(), 16_384);
+        let lengths = lru.buckets.iter().map(|first| {
+            let chain = std::iter::successors(Some(*first), |at| Some(lru.node(*at)?.next));
+            chain.take_while(|at| *at != NONE).count()
+        });
+        let longest = lengths.max().unwrap();
+        assert!(longest < 16, "{longest}");
+        lru.clear();
+        assert_eq!((lru.len(), lru.buckets.len()), (0, 0));
     }
 }

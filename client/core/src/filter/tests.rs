@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::datapath::{Direction, RuleSpec};
 use crate::drop_reason::DropReason;
+use crate::keyed::HashKey;
 use crate::packet::ip::{TcpFlags, protocol};
 use crate::packet::{IpPacket, samples};
 
@@ -214,7 +215,7 @@ proptest! {
         let mut model = Model { ingress: first.0, egress: first.1, flows: Vec::new() };
         let mut serial = 1;
         let mut real = filter(&specs(&model.ingress), &specs(&model.egress), serial);
-        let mut state = FilterState::new(FlowBudget::default());
+        let mut state = FilterState::new(FlowBudget::default(), HashKey::new([5; 16]));
         let mut now = 0;
         for step in steps {
             match step {
@@ -247,7 +248,7 @@ proptest! {
         if let (1, Some(len)) = (version, bytes.len().checked_sub(40)) {
             bytes[4..6].copy_from_slice(&u16::try_from(len).unwrap().to_be_bytes());
         }
-        let mut state = FilterState::new(FlowBudget::default());
+        let mut state = FilterState::new(FlowBudget::default(), HashKey::new([5; 16]));
         let direction = if outbound { Direction::Outbound } else { Direction::Inbound };
         prop_assert!(judge(&filter(&[], &[], 1), &mut state, &bytes, direction, secs(1)).is_err());
         prop_assert_eq!(state.flows(), 0);
@@ -257,7 +258,7 @@ proptest! {
 #[test]
 fn a_peer_is_held_to_its_number_of_flows() {
     let filter = filter(&[rule("*", secs(1000))], &[], 1);
-    let mut state = FilterState::new(FlowBudget::default());
+    let mut state = FilterState::new(FlowBudget::default(), HashKey::new([5; 16]));
     for n in 0..20_000_u32 {
         let (a, b) = (theirs(false), ours(false));
         let port = u16::try_from(n % 60_000).unwrap();
@@ -280,7 +281,7 @@ fn the_budget_of_all_peers_is_kept_and_given_back() {
     let filter = filter(&[rule("udp:1", secs(1000))], &[], 1);
     let budget = FlowBudget::new(10);
     let packet = |port| samples::udp((theirs(false), port), (ours(false), 1), b"x");
-    let mut hog = FilterState::new(budget.clone());
+    let mut hog = FilterState::new(budget.clone(), HashKey::new([5; 16]));
     for port in 0..50 {
         let judged = judge(
             &filter,
@@ -292,7 +293,7 @@ fn the_budget_of_all_peers_is_kept_and_given_back() {
         assert_eq!(judged, Ok(()), "it makes room among its own");
     }
     assert_eq!(hog.flows(), 10);
-    let mut other = FilterState::new(budget);
+    let mut other = FilterState::new(budget, HashKey::new([5; 16]));
     let judged = judge(&filter, &mut other, &packet(1), Direction::Inbound, secs(1));
     assert_eq!(judged, Err(DropReason::FlowTableFull));
     drop(hog);
@@ -306,7 +307,7 @@ fn tcp_flows_end_when_they_are_closed() {
     let filter = filter(&[], &[rule("tcp:22", secs(1_000_000))], 1);
     let out = |flags| (samples::tcp(a, b, flags), Direction::Outbound);
     let back = |flags| (samples::tcp(b, a, flags), Direction::Inbound);
-    let mut state = FilterState::new(FlowBudget::default());
+    let mut state = FilterState::new(FlowBudget::default(), HashKey::new([5; 16]));
     let mut at = |(bytes, direction): (Vec<u8>, Direction), now: u64| {
         judge(&filter, &mut state, &bytes, direction, secs(now)).is_ok()
     };
@@ -331,7 +332,7 @@ fn tcp_flows_end_when_they_are_closed() {
 #[test]
 fn a_renewed_lease_keeps_a_flow_and_a_shortened_one_ends_it() {
     let (a, b) = ((ours(false), 1000), (theirs(false), 53));
-    let mut state = FilterState::new(FlowBudget::default());
+    let mut state = FilterState::new(FlowBudget::default(), HashKey::new([5; 16]));
     let query = samples::udp(a, b, b"x");
     let answer = samples::udp(b, a, b"x");
     let table = |end, serial| filter(&[], &[rule("udp:53", secs(end))], serial);
@@ -363,7 +364,7 @@ fn a_renewed_lease_keeps_a_flow_and_a_shortened_one_ends_it() {
 #[test]
 fn fragment_verdicts_are_bounded_and_forgotten() {
     let filter = filter(&[rule("udp:1", secs(1000))], &[], 1);
-    let mut state = FilterState::new(FlowBudget::default());
+    let mut state = FilterState::new(FlowBudget::default(), HashKey::new([5; 16]));
     let addresses = (theirs(false), ours(false));
     let datagram = samples::udp((addresses.0, 9), (addresses.1, 1), &[1; 24]);
     let first = |id| samples::fragment(addresses, protocol::UDP, id, 0, true, &datagram[20..52]);

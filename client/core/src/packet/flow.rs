@@ -1,5 +1,6 @@
 //! What makes two packets part of one flow, whichever way they go.
 
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use gatereeve_shared::policy::port::Protocol;
@@ -8,7 +9,7 @@ use super::ip::{IpPacket, Quoted, QuotedTransport, Transport, protocol};
 use crate::datapath::Direction;
 
 /// A flow between this device and a peer. Both directions have the same key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowKey {
     /// IP protocol number.
     protocol: u8,
@@ -19,6 +20,32 @@ pub struct FlowKey {
     their_port: u16,
     ours: IpAddr,
     theirs: IpAddr,
+}
+
+/// In few words: what is hashed for every packet.
+impl Hash for FlowKey {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash_addresses(self.ours, self.theirs, state);
+        let ports = (u64::from(self.our_port) << 16) | u64::from(self.their_port);
+        state.write_u64((u64::from(self.protocol) << 32) | ports);
+    }
+}
+
+/// Hashes two addresses of one family.
+#[inline]
+pub(crate) fn hash_addresses<H: Hasher>(one: IpAddr, other: IpAddr, state: &mut H) {
+    if let (IpAddr::V4(one), IpAddr::V4(other)) = (one, other) {
+        state.write_u64((u64::from(u32::from(one)) << 32) | u64::from(u32::from(other)));
+    } else {
+        for address in [one, other] {
+            let bits = match address {
+                IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+                IpAddr::V6(v6) => v6.to_bits(),
+            };
+            state.write_u128(bits);
+        }
+    }
 }
 
 impl FlowKey {

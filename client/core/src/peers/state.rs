@@ -10,7 +10,7 @@ use super::path_mtu::PathMtu;
 use super::queue::{Queue, QueueBudget};
 use crate::datapath::{DataPathEvent, Direction, Outbox, Shared};
 use crate::drop_reason::DropReason;
-use crate::filter::{FilterState, FlowBudget, PeerFilter, Permit};
+use crate::filter::{FilterState, PeerFilter, Permit};
 use crate::packet::answer::Refusal;
 use crate::packet::offload::Ecn;
 use crate::packet::{IpPacket, ip};
@@ -53,7 +53,12 @@ pub(crate) struct Context<'a> {
 }
 
 impl PeerState {
-    pub(crate) fn new(device: DeviceId, flows: FlowBudget, queues: QueueBudget, now: Mono) -> Self {
+    pub(crate) fn new(
+        device: DeviceId,
+        filter: FilterState,
+        queues: QueueBudget,
+        now: Mono,
+    ) -> Self {
         Self {
             device,
             is_alive: true,
@@ -61,7 +66,7 @@ impl PeerState {
             endpoint: None,
             candidates: Vec::new(),
             path: PathMtu::default(),
-            filter: FilterState::new(flows),
+            filter,
             last_handshake: None,
             rx: 0,
             tx: 0,

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::datapath::{Direction, RuleSpec};
 use crate::filter::{FilterState, FlowBudget, PeerFilter, Permit};
+use crate::keyed::HashKey;
 use crate::packet::{IpPacket, samples};
 
 const A_INDEX: u32 = 0x00a1_b2c3;
@@ -50,7 +51,7 @@ pub fn permit(packet: &[u8]) -> Permit {
         end: Mono(u64::MAX),
     };
     let filter = PeerFilter::new(&[], &[rule], 1, Generation::default());
-    let mut state = FilterState::new(FlowBudget::default());
+    let mut state = FilterState::new(FlowBudget::default(), HashKey::new([5; 16]));
     let parsed = IpPacket::parse(packet).unwrap();
     filter
         .judge(&mut state, &parsed, Direction::Outbound, Mono(0))
