@@ -9,6 +9,7 @@
 //! * [`random`]: choices that a printed seed brings back.
 //! * [`fake_tunnel`]: a tunnel without cryptography, in virtual time.
 //! * [`stock`]: a device with stock WireGuard, enrolled through the real protocol.
+//! * [`strangers`]: devices that enroll and are never heard of again.
 //! * [`uapi`]: a userspace WireGuard as a child process, configured over its own interface.
 //! * [`traffic`]: real TCP, UDP and ICMP through the tunnels, counted.
 //! * [`suite`]: a runner whose tests can say that the machine lacks what they need.
@@ -24,6 +25,7 @@ pub mod netns;
 pub mod process;
 pub mod random;
 pub mod stock;
+pub mod strangers;
 pub mod suite;
 pub mod traffic;
 pub mod uapi;

@@ -17,8 +17,12 @@ use crate::measure::{Record, Subject, Test, usage};
 use crate::pair::Pair;
 use crate::programs::{Kind, Program};
 use crate::results::{Results, Turn};
+use crate::statistics::median;
 use crate::tool::Tools;
 use crate::{machine, report, say};
+
+/// Cold starts in each turn; one alone says little.
+const COLD_STARTS: usize = 3;
 
 /// All that a session needs, found before it begins.
 pub(crate) struct Session {
@@ -123,11 +127,16 @@ impl Session {
     }
 
     fn measure(&self, program: &Program, record: &mut Record) -> anyhow::Result<()> {
+        if self.arguments.wants(Test::Handshake) && program.has_daemons() {
+            say(&format!(" {}", Test::Handshake));
+            self.cold_starts(program, record)?;
+            say(&told(Test::Handshake, record));
+        }
         let pair = Pair::new(self.arguments.wire, &self.tools)?;
         let running = program.start(&pair, &self.arguments, &self.tools)?;
         if !running.daemons.is_empty() {
             let idle = usage::resident_mib(&running.daemons)?;
-            record.figures.insert(Figure::MemoryIdle, idle);
+            record.set(Figure::MemoryIdle, idle);
         }
         let subject = Subject {
             arguments: &self.arguments,
@@ -144,16 +153,39 @@ impl Session {
             say(&format!(" {test}"));
             subject.run(test, record);
             if record.failures.len() > failures {
-                say(" FAILED");
+                say(" FAILED,");
                 let words = running.last_words();
                 if let Some(failure) = record.failures.last_mut().filter(|_| !words.is_empty()) {
                     failure.push_str(&format!("\n{words}"));
                 }
-            } else if let Some(text) = headline(test, record) {
-                say(&format!(" {text}"));
+            } else {
+                say(&told(test, record));
             }
-            say(",");
         }
+        record.keep("status", running.status().into());
+        Ok(())
+    }
+
+    /// Sets the program up several times for the first reply alone.
+    fn cold_starts(&self, program: &Program, record: &mut Record) -> anyhow::Result<()> {
+        let mut replies = Vec::new();
+        for _ in 0..COLD_STARTS {
+            let pair = Pair::new(self.arguments.wire, &self.tools)?;
+            let running = program.start(&pair, &self.arguments, &self.tools)?;
+            let subject = Subject {
+                arguments: &self.arguments,
+                tools: &self.tools,
+                pair: &pair,
+                running: &running,
+            };
+            let reply = subject.first_reply();
+            replies.push(reply.with_context(|| running.last_words())?);
+        }
+        record.keep("first_reply_ms", replies.clone().into());
+        record.set(
+            Figure::FirstReply,
+            median(&replies).context("no cold start")?,
+        );
         Ok(())
     }
 
@@ -187,8 +219,8 @@ impl Session {
     }
 }
 
-/// The figure that a test is known by.
-fn headline(test: Test, record: &Record) -> Option<String> {
+/// What a test came to, by the figure that it is known by.
+fn told(test: Test, record: &Record) -> String {
     let figure = match test {
         Test::Handshake => Figure::FirstReply,
         Test::Idle => Figure::IdleMedian,
@@ -198,10 +230,13 @@ fn headline(test: Test, record: &Record) -> Option<String> {
         Test::Loaded => Figure::LoadedMedian,
         Test::Udp64 => Figure::Udp64,
         Test::Udp1400 => Figure::Udp1400,
-        Test::Cpu | Test::Memory => return None,
+        Test::Cpu => Figure::CpuDaemons4,
+        Test::Memory => Figure::MemoryLoad,
     };
-    let value = record.get(figure)?;
-    Some(format!("{} {}", digits(value), figure.unit()))
+    record.get(figure).map_or_else(
+        || ",".to_owned(),
+        |value| format!(" {} {},", digits(value), figure.unit()),
+    )
 }
 
 /// Writes a file whole or not at all.

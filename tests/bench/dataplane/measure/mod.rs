@@ -98,13 +98,15 @@ impl Record {
         self.figures.get(&figure).copied()
     }
 
-    fn set(&mut self, figure: Figure, value: f64) {
+    /// Sets a figure, where it is a number.
+    pub(crate) fn set(&mut self, figure: Figure, value: f64) {
         if value.is_finite() {
             self.figures.insert(figure, value);
         }
     }
 
-    fn keep(&mut self, name: &str, value: Value) {
+    /// Keeps what a figure was computed from.
+    pub(crate) fn keep(&mut self, name: &str, value: Value) {
         self.raw.insert(name.to_owned(), value);
     }
 
@@ -130,7 +132,8 @@ impl Subject<'_> {
         Ok(right)
     }
 
-    /// The tests that have to be run for what was asked: CPU and memory are taken along with TCP.
+    /// The tests that have to be run on a program that is set up, for what was asked: CPU and memory
+    /// are taken along with TCP, and a cold start is not set up yet.
     pub(crate) fn plan(arguments: &Arguments) -> Vec<Test> {
         let by_the_way = |test| {
             let cpu = arguments.wants(Test::Cpu);
@@ -139,7 +142,7 @@ impl Subject<'_> {
         };
         Test::ALL
             .into_iter()
-            .filter(|test| !matches!(test, Test::Cpu | Test::Memory))
+            .filter(|test| !matches!(test, Test::Handshake | Test::Cpu | Test::Memory))
             .filter(|test| arguments.wants(*test) || by_the_way(*test))
             .collect()
     }
@@ -147,7 +150,6 @@ impl Subject<'_> {
     /// Runs one test. A failure is recorded, and the next test may go on.
     pub(crate) fn run(&self, test: Test, record: &mut Record) {
         let result = match test {
-            Test::Handshake => self.first_reply(record),
             Test::Idle => self.idle(record),
             Test::Tcp1 => self.tcp(1, record),
             Test::Tcp4 => self.tcp(4, record),
@@ -155,10 +157,22 @@ impl Subject<'_> {
             Test::Loaded => self.loaded(record),
             Test::Udp64 => self.udp(64, record),
             Test::Udp1400 => self.udp(1400, record),
-            Test::Cpu | Test::Memory => Ok(()),
+            Test::Handshake | Test::Cpu | Test::Memory => Ok(()),
         };
+        let result = result.and_then(|()| self.memory(test, record));
         if let Err(error) = result {
             record.failures.push(format!("{test}: {error:#}"));
         }
+    }
+
+    /// What the larger daemon holds after a test that loads it.
+    fn memory(&self, after: Test, record: &mut Record) -> anyhow::Result<()> {
+        if after != Test::Idle && !self.running.daemons.is_empty() {
+            record.raise(
+                Figure::MemoryLoad,
+                usage::resident_mib(&self.running.daemons)?,
+            );
+        }
+        Ok(())
     }
 }

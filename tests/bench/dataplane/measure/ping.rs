@@ -20,21 +20,16 @@ const SLACK: Duration = Duration::from_secs(5);
 const FEWEST: usize = 50;
 
 impl Subject<'_> {
-    /// The time to the first reply, from the first packet that anybody sends.
-    pub(super) fn first_reply(&self, record: &mut Record) -> anyhow::Result<()> {
-        if self.running.daemons.is_empty() {
-            return Ok(());
-        }
-        let patience = Duration::from_secs(6);
-        let replies = self.replies("0.01", 100, patience)?;
-        let first = replies
+    /// Milliseconds from the first packet that anybody sends through the tunnel to the first reply.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub(crate) fn first_reply(&self) -> anyhow::Result<f64> {
+        self.replies("0.01", 20, Duration::from_secs(6))?
             .iter()
             .map(|reply| reply.sent_at(COLD_INTERVAL) + reply.millis)
             .min_by(f64::total_cmp)
-            .context("no reply at all")?;
-        record.set(Figure::FirstReply, first);
-        record.keep("first_reply_ms", json!(first));
-        Ok(())
+            .context("no reply at all")
     }
 
     /// Round trips with nothing else under way, 2 ms apart.

@@ -4,7 +4,7 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 
 use super::iperf::number;
-use super::usage::{CpuTime, resident_mib};
+use super::usage::CpuTime;
 use super::{Record, Subject};
 use crate::figure::Figure;
 
@@ -20,7 +20,7 @@ impl Subject<'_> {
         };
         let options = vec!["--parallel".to_owned(), streams.to_string()];
         self.iperf(WARM_UP, &options)?;
-        let (report, used) = self.counted(&options, record)?;
+        let (report, used) = self.counted(&options)?;
         let bytes = number(&report, ["sum_received", "bytes"])?;
         ensure!(bytes > 0.0, "nothing arrived");
         let rate = number(&report, ["sum_received", "bits_per_second"])?;
@@ -39,7 +39,7 @@ impl Subject<'_> {
         let parallel = ["--parallel".to_owned(), streams.to_string()];
         self.iperf(WARM_UP, &parallel)?;
         let options = [&parallel[..], &["--bidir".to_owned()]].concat();
-        let (report, used) = self.counted(&options, record)?;
+        let (report, used) = self.counted(&options)?;
         let there = number(&report, ["sum_received", "bits_per_second"])?;
         let back = number(&report, ["sum_received_bidir_reverse", "bits_per_second"])?;
         ensure!(there > 0.0 && back > 0.0, "one way carried nothing");
@@ -48,14 +48,11 @@ impl Subject<'_> {
         Ok(())
     }
 
-    /// A run with CPU time around it and memory after it.
-    fn counted(&self, options: &[String], record: &mut Record) -> anyhow::Result<(Value, CpuTime)> {
+    /// A run with CPU time around it.
+    fn counted(&self, options: &[String]) -> anyhow::Result<(Value, CpuTime)> {
         let before = CpuTime::now(&self.running.daemons)?;
         let report = self.iperf(self.arguments.secs, options)?;
         let used = CpuTime::now(&self.running.daemons)?.since(before);
-        if !self.running.daemons.is_empty() {
-            record.raise(Figure::MemoryLoad, resident_mib(&self.running.daemons)?);
-        }
         Ok((report, used))
     }
 }

@@ -66,10 +66,9 @@ impl Subject<'_> {
         ];
         let report = self.iperf(self.arguments.probe_secs, &options)?;
         let sent = number(&report, ["sum_sent", "packets"])?;
-        // The receiver counts gaps in the numbering; what is lost at the very end leaves none, so
-        // what came is counted by its bytes.
-        let arrived = number(&report, ["sum_received", "packets"])?
-            - number(&report, ["sum_received", "lost_packets"])?;
+        // The receiver counts gaps in the numbering, and what is lost at the very end leaves none:
+        // what arrived is counted by its bytes.
+        let arrived = number(&report, ["sum_received", "bytes"])? / f64::from(size);
         let seconds = number(&report, ["sum_sent", "seconds"])?;
         ensure!(seconds > 0.0 && sent > 0.0, "iperf3 sent nothing");
         Ok(Probe {

@@ -4,12 +4,13 @@
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use gatereeve_tests::binaries::Binaries;
 use gatereeve_tests::clock::wait_for;
-use gatereeve_tests::interrupt;
 use gatereeve_tests::world::{ControllerHost, DeviceHost, PATIENCE};
+use gatereeve_tests::{interrupt, strangers};
 
 use super::{Guard, PORT, Running};
 use crate::arguments::Arguments;
@@ -28,12 +29,20 @@ impl Guard for Network {
         let all: Vec<String> = logs.chain([self.controller.log_tail()]).collect();
         all.join("\n")
     }
+
+    fn status(&self) -> Option<Value> {
+        let all = self.devices.iter().map(|device| {
+            let status = device.status().ok();
+            json!({ "device": device.name, "status": status })
+        });
+        Some(all.collect())
+    }
 }
 
 pub(super) fn start(
     binaries: &Binaries,
     pair: &Pair,
-    _arguments: &Arguments,
+    arguments: &Arguments,
 ) -> anyhow::Result<Running> {
     // Paths of Unix sockets are short: the directory goes right below the temporary one.
     let directory = tempfile::Builder::new().prefix("gr-").tempdir()?;
@@ -54,9 +63,15 @@ pub(super) fn start(
         network.add(binaries, name, host)?;
     }
     let cli = &network.controller.cli;
+    let strangers = arguments.peers.saturating_sub(1);
+    if strangers > 0 {
+        let uses = strangers.to_string();
+        let invite = cli.invite(&["--tag", "tag:stranger", "--uses", &uses])?;
+        strangers::enroll(&pair.left.namespace, &invite, strangers)?;
+    }
     let committed = cli.apply(&policy(), &["--wait"])?;
     ensure!(committed.unconfirmed.is_empty(), "{committed:?}");
-    network.running()
+    network.running(arguments.peers)
 }
 
 impl Network {
@@ -82,15 +97,15 @@ impl Network {
         self._directory.path()
     }
 
-    /// Checks that both know each other and have not spoken yet.
-    fn running(self) -> anyhow::Result<Running> {
+    /// Checks that both know as many peers as they should and have not spoken yet.
+    fn running(self, count: u16) -> anyhow::Result<Running> {
         let [left, right] = &self.devices[..] else {
             anyhow::bail!("two devices are needed");
         };
         for device in [left, right] {
-            let peers = wait_for("its peer", PATIENCE, || {
+            let peers = wait_for("its peers", PATIENCE, || {
                 let peers = device.peers()?;
-                Ok((!peers.is_empty()).then_some(peers))
+                Ok((peers.len() == usize::from(count)).then_some(peers))
             })?;
             let spoken = peers.iter().any(|peer| peer.last_handshake_secs.is_some());
             ensure!(!spoken, "{} had a handshake before any packet", device.name);
@@ -106,17 +121,20 @@ impl Network {
     }
 }
 
-/// Lets the test traffic pass both ways, and nothing else.
+/// Lets the test traffic pass both ways, has both know the strangers, and allows nothing else.
 fn policy() -> String {
-    let rule = |id: &str, from: &str, to: &str| {
+    let rule = |id: &str, from: &str, to: &str, ports: &str| {
         format!(
-            "[[allow]]\nid = \"{id}\"\nfrom = [\"tag:{from}\"]\nto = [\"tag:{to}\"]\n\
-             ports = [\"tcp:{PORT}\", \"udp:{PORT}\", \"icmp\"]\n"
+            "[[allow]]\nid = \"{id}\"\nfrom = [\"tag:{from}\"]\nto = [\"tag:{to}\"]\nports = [{ports}]\n"
         )
     };
-    format!(
-        "version = 1\n[tags.\"tag:left\"]\n[tags.\"tag:right\"]\n{}{}",
-        rule("there", "left", "right"),
-        rule("back", "right", "left"),
-    )
+    let ports = format!("\"tcp:{PORT}\", \"udp:{PORT}\", \"icmp\"");
+    let tags = ["left", "right", "stranger"].map(|tag| format!("[tags.\"tag:{tag}\"]\n"));
+    let rules = [
+        rule("there", "left", "right", &ports),
+        rule("back", "right", "left", &ports),
+        rule("left-to-strangers", "left", "stranger", "\"icmp\""),
+        rule("strangers-to-right", "stranger", "right", "\"icmp\""),
+    ];
+    format!("version = 1\n{}{}", tags.concat(), rules.concat())
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use serde_json::Value;
 
 use gatereeve_tests::binaries::{self, Binaries, Profile};
 use gatereeve_tests::uapi::INTERFACE;
@@ -200,6 +201,11 @@ impl Program {
         })
     }
 
+    /// Whether there is anything to set up, or only the cable.
+    pub(crate) fn has_daemons(&self) -> bool {
+        self.kind != Kind::Veth
+    }
+
     /// Sets it up on both hosts; when this returns, the first packet may be sent.
     ///
     /// # Errors
@@ -243,6 +249,11 @@ trait Guard: Sync {
     fn last_words(&self) -> String {
         String::new()
     }
+
+    /// What it says of its own state.
+    fn status(&self) -> Option<Value> {
+        None
+    }
 }
 
 impl Running {
@@ -257,6 +268,11 @@ impl Running {
         } else {
             Ok(self.v4.map(IpAddr::V4))
         }
+    }
+
+    /// What it says of its own state, where it says anything.
+    pub(crate) fn status(&self) -> Vec<Value> {
+        self.guards.iter().filter_map(|g| g.status()).collect()
     }
 
     /// The last that its processes wrote.

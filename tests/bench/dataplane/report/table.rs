@@ -6,7 +6,11 @@ use crate::arguments::Arguments;
 use crate::figure::{Figure, digits};
 use crate::programs::Kind;
 use crate::results::Results;
+use crate::statistics::Spread;
 use crate::targets;
+
+/// Percent of the machine that others may use without spoiling the figures.
+const QUIET: f64 = 5.0;
 
 /// Both tables and what went wrong.
 pub(crate) fn tables(results: &Results, arguments: &Arguments) -> String {
@@ -14,6 +18,7 @@ pub(crate) fn tables(results: &Results, arguments: &Arguments) -> String {
         "Medians over the rounds; in brackets what gatereeve has of it, round by round.\n\n",
     );
     text.push_str(&figures(results, arguments));
+    text.push_str(&noise(results));
     text.push_str("\nWhat it must show\n\n");
     text.push_str(&marks(results, arguments));
     let failures = results.failures();
@@ -25,6 +30,22 @@ pub(crate) fn tables(results: &Results, arguments: &Arguments) -> String {
         }
     }
     text
+}
+
+/// How much else the machine had to do.
+fn noise(results: &Results) -> String {
+    let busy: Vec<f64> = results.turns.iter().map(|turn| turn.busy_before).collect();
+    let Some(Spread { median, most, .. }) = Spread::of(&busy) else {
+        return String::new();
+    };
+    let verdict = if median > QUIET {
+        ": do not believe these figures"
+    } else {
+        ""
+    };
+    format!(
+        "\nBefore the turns the machine was busy with other things to {median:.0} % (at most {most:.0} %){verdict}.\n"
+    )
 }
 
 fn figures(results: &Results, arguments: &Arguments) -> String {
