@@ -10,6 +10,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::UdpSocketState;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::path_mtu;
 use super::segmentation::Segmentation;
 use super::{Port, Udp, UdpOptions};
 
@@ -120,6 +121,7 @@ fn bind_one(address: SocketAddr, options: UdpOptions, shares: bool) -> io::Resul
     socket.bind(&address.into())?;
     let socket = UdpSocket::from(socket);
     let state = UdpSocketState::new((&socket).into())?;
+    path_mtu::follow(&socket)?;
     if !options.offload {
         // It was switched on by the line above.
         setsockopt(&socket, sockopt::UdpGroSegment, &false)?;

@@ -4,6 +4,7 @@
 //! datagrams come to one worker, in order.
 
 mod bind;
+mod path_mtu;
 mod receive;
 mod segmentation;
 mod send;
@@ -88,6 +89,19 @@ impl Udp {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.ports(0).first().map_or(0, |port| port.local.port())
+    }
+
+    /// Bytes that the path to `to` carries as far as the kernel knows, IP header included; `None` where it
+    /// does not say.
+    #[must_use]
+    pub fn path_mtu(&self, to: SocketAddr) -> Option<usize> {
+        match path_mtu::ask(to, self.options.mark) {
+            Ok(mtu) => Some(mtu),
+            Err(error) => {
+                tracing::debug!(%error, %to, "the path's MTU is not to be had");
+                None
+            }
+        }
     }
 
     /// Datagrams that were not sent, by reason.

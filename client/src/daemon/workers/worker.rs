@@ -172,7 +172,13 @@ impl Worker {
             }
         }
         for too_big in self.sender.take_too_big() {
-            tracing::debug!(to = %too_big.to, size = too_big.size, "a datagram is too big for its path");
+            let carried = self.shared.udp.path_mtu(too_big.to);
+            tracing::debug!(to = %too_big.to, size = too_big.size, ?carried, "a datagram is too big for its path");
+            if let Some(carried) = carried {
+                self.shared
+                    .datapath
+                    .path_mtu(too_big.to, carried, Clock::now());
+            }
         }
         self.outbox.clear();
         self.mark.done();
