@@ -14,6 +14,7 @@ mod faults;
 mod harness;
 mod interop;
 mod knowledge;
+mod narrow;
 mod offload;
 mod scene;
 
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
             faults::key_rotation_loses_no_packet,
             interop::wireguard_go_both_ways,
             offload::contents_survive_offloads,
+            narrow::a_narrower_path_loses_no_flow,
             admission::an_invite_lets_in_once,
             admission::approval_comes_from_an_administrator,
             admission::a_bad_policy_changes_nothing,

@@ -1,0 +1,150 @@
+//! A path that becomes narrower while it is used.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use rtnetlink::RouteMessageBuilder;
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMetric};
+
+use gatereeve_tests::netns::Namespace;
+use gatereeve_tests::netns::links::{UNDERLAY_INTERFACE, index};
+use gatereeve_tests::traffic::bulk::{bursts, exchange};
+use gatereeve_tests::traffic::tcp::TcpSource;
+use gatereeve_tests::world::{DeviceHost, World};
+
+use crate::scene::{apply, rule, wait_open, world};
+
+/// How long nothing may come in the middle of a transfer.
+const LIMIT: Duration = Duration::from_secs(20);
+/// Bytes in each direction: more than pass before the path becomes narrow.
+const BYTES: usize = 24 << 20;
+/// What the path carries then, in bytes: enough for the least packet of IPv6 in a tunnel.
+const NARROW: u32 = 1380;
+/// The bit of `RouteMetric::Mtu` in `RouteMetric::Lock`.
+const LOCK_MTU: u32 = 1 << 2;
+const SIZES: [usize; 4] = [64, 1000, 1200, 1392];
+
+/// Open flows and new ones go on when a router in between starts to drop what is longer.
+pub(crate) fn a_narrower_path_loses_no_flow() -> anyhow::Result<()> {
+    let mut world = world()?;
+    let (router, router_underlay) = world.connect()?;
+    forward(&router)?;
+    let client = behind(&mut world, "client", router_underlay.v4)?;
+    let server = behind(&mut world, "server", router_underlay.v4)?;
+    route(
+        &client.namespace,
+        server.underlay.v4,
+        Some(router_underlay.v4),
+        None,
+    )?;
+    route(
+        &server.namespace,
+        client.underlay.v4,
+        Some(router_underlay.v4),
+        None,
+    )?;
+    let ports = r#"["tcp:80-81", "udp:53"]"#;
+    apply(&world, &rule("tag:client", "tag:server", ports, ""))?;
+    let source = TcpSource::start(&server.namespace, 81)?;
+    wait_open(&client, &server, 81)?;
+    drop(source);
+    // The control: as long as it is wide, nothing is too big.
+    exchange(
+        &client.namespace,
+        &server.namespace,
+        server.v4(80)?,
+        BYTES,
+        LIMIT,
+    )?;
+    ensure!(too_big(&client)? == 0 && too_big(&server)? == 0);
+
+    let to = server.v4(80)?;
+    std::thread::scope(|scope| {
+        let flow = scope.spawn(|| exchange(&client.namespace, &server.namespace, to, BYTES, LIMIT));
+        std::thread::sleep(Duration::from_millis(50));
+        route(&router, server.underlay.v4, None, Some(NARROW))?;
+        route(&router, client.underlay.v4, None, Some(NARROW))?;
+        match flow.join() {
+            Ok(result) => result.context("a flow that was open"),
+            Err(_) => bail!("the flow's thread panicked"),
+        }
+    })?;
+    for to in [server.v4(80)?, server.v6(80)?] {
+        exchange(&client.namespace, &server.namespace, to, BYTES / 8, LIMIT)
+            .context("a flow that opens later")?;
+    }
+    for to in [server.v4(53)?, server.v6(53)?] {
+        bursts(&client.namespace, &server.namespace, to, &SIZES, LIMIT)?;
+    }
+    ensure!(
+        too_big(&client)? > 0 && too_big(&server)? > 0,
+        "the path was not narrow: {:?}",
+        client.status()?.drops
+    );
+    Ok(())
+}
+
+/// A device that is reached over IPv4 only, where the routes are.
+fn behind(world: &mut World, name: &str, router: Ipv4Addr) -> anyhow::Result<DeviceHost> {
+    let mut device = world.host(name)?;
+    device.namespace.run(|| {
+        let path = format!("/proc/sys/net/ipv6/conf/{UNDERLAY_INTERFACE}/disable_ipv6");
+        std::fs::write(&path, "1").context(path)
+    })?;
+    ensure!(router != device.underlay.v4);
+    let tag = format!("tag:{name}");
+    let invite = world.controller.cli.invite(&["--tag", &tag])?;
+    device.join(&invite)?;
+    Ok(device)
+}
+
+/// Makes a router, which does not tell its neighbours that they could do without it.
+fn forward(router: &Namespace) -> anyhow::Result<()> {
+    router.run(|| {
+        let redirects = |scope: &str| format!("/proc/sys/net/ipv4/conf/{scope}/send_redirects");
+        for (path, value) in [
+            ("/proc/sys/net/ipv4/ip_forward".to_owned(), "1"),
+            (redirects("all"), "0"),
+            (redirects(UNDERLAY_INTERFACE), "0"),
+        ] {
+            std::fs::write(&path, value).context(path)?;
+        }
+        Ok(())
+    })
+}
+
+/// A route to one host: through a gateway, or direct, carrying up to `mtu` bytes.
+fn route(
+    from: &Namespace,
+    to: Ipv4Addr,
+    gateway: Option<Ipv4Addr>,
+    mtu: Option<u32>,
+) -> anyhow::Result<()> {
+    from.netlink(async |netlink| {
+        let interface = index(&netlink, UNDERLAY_INTERFACE).await?;
+        let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(to, 32)
+            .output_interface(interface);
+        if let Some(gateway) = gateway {
+            route = route.gateway(gateway);
+        }
+        let mut route = route.build();
+        if let Some(mtu) = mtu {
+            let metrics = vec![RouteMetric::Lock(LOCK_MTU), RouteMetric::Mtu(mtu)];
+            route.attributes.push(RouteAttribute::Metrics(metrics));
+        }
+        netlink
+            .route()
+            .add(route)
+            .replace()
+            .execute()
+            .await
+            .with_context(|| format!("a route to {to}"))
+    })
+}
+
+fn too_big(device: &DeviceHost) -> anyhow::Result<u64> {
+    let drops = device.status()?.drops;
+    Ok(drops.get("udp_path_mtu").copied().unwrap_or(0))
+}
