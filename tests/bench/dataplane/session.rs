@@ -162,7 +162,9 @@ impl Session {
                 say(&told(test, record));
             }
         }
-        record.keep("status", running.status().into());
+        if let Some(status) = running.status() {
+            record.keep("status", status);
+        }
         Ok(())
     }
 

@@ -271,8 +271,8 @@ impl Running {
     }
 
     /// What it says of its own state, where it says anything.
-    pub(crate) fn status(&self) -> Vec<Value> {
-        self.guards.iter().filter_map(|g| g.status()).collect()
+    pub(crate) fn status(&self) -> Option<Value> {
+        self.guards.iter().find_map(|guard| guard.status())
     }
 
     /// The last that its processes wrote.
