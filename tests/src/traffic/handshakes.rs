@@ -105,19 +105,30 @@ fn add(seen: &mut VecDeque<Message>, message: Message) {
 
 fn parse(frame: &[u8], at: Duration) -> Option<Message> {
     let payload = udp_payload(frame)?;
-    let kind = match (payload.first()?, payload.len()) {
-        (1, 148) => Kind::Initiation,
-        (2, 92) => Kind::Response,
-        (3, 64) => Kind::Cookie,
-        _ => return None,
-    };
+    // Where the sender leaves it to the kernel to cut datagrams, several come in one frame. They are of
+    // one size but for a shorter last, which no data message has in common with these: so a handshake
+    // message comes first or last.
+    let (kind, message) = [
+        (Kind::Initiation, 1, 148),
+        (Kind::Response, 2, 92),
+        (Kind::Cookie, 3, 64),
+    ]
+    .into_iter()
+    .find_map(|(kind, number, length)| {
+        let first = payload.get(..length)?;
+        let last = payload.get(payload.len().checked_sub(length)?..)?;
+        let found = [first, last]
+            .into_iter()
+            .find(|m| m.starts_with(&[number, 0, 0, 0]));
+        found.map(|message| (kind, message))
+    })?;
     let (from, to) = addresses(frame)?;
     Some(Message {
         at,
         kind,
         from,
         to,
-        mark: payload.get(4..20)?.try_into().ok()?,
+        mark: message.get(4..20)?.try_into().ok()?,
     })
 }
 
@@ -136,5 +147,58 @@ fn addresses(frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
         [0x08, 0x00] => Some((v4(26)?, v4(30)?)),
         [0x86, 0xdd] => Some((v6(22)?, v6(38)?)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame from 10.0.0.1 to 10.0.0.2, WireGuard's port at both ends.
+    fn frame(payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0; 12];
+        frame.extend([0x08, 0x00, 0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0]);
+        frame.extend([10, 0, 0, 1, 10, 0, 0, 2]);
+        frame.extend([0xca, 0x6c, 0xca, 0x6c, 0, 0, 0, 0]);
+        frame.extend(payload);
+        frame
+    }
+
+    fn message(kind: u8, length: usize, mark: u8) -> Vec<u8> {
+        let mut message = vec![mark; length];
+        message[..4].copy_from_slice(&[kind, 0, 0, 0]);
+        message
+    }
+
+    #[test]
+    fn handshakes_are_seen_behind_and_before_data_too() {
+        let seconds = Duration::from_secs;
+        let data = message(4, 272, 9);
+        let initiation = message(1, 148, 1);
+        let behind = [data.clone(), data.clone(), initiation.clone()].concat();
+        let before = [initiation.clone(), message(4, 32, 9)].concat();
+        for payload in [&initiation, &behind, &before] {
+            let seen = parse(&frame(payload), seconds(1)).unwrap();
+            assert_eq!((seen.kind, seen.mark), (Kind::Initiation, [1; 16]));
+            assert_eq!(seen.from, IpAddr::from([10, 0, 0, 1]));
+        }
+        assert_eq!(
+            parse(&frame(&[data.clone(), data].concat()), seconds(1)),
+            None
+        );
+        let response = parse(&frame(&message(2, 92, 2)), seconds(1)).unwrap();
+        assert_eq!(response.kind, Kind::Response);
+
+        let mut seen = VecDeque::new();
+        add(&mut seen, response);
+        add(&mut seen, response);
+        add(
+            &mut seen,
+            Message {
+                at: seconds(3),
+                ..response
+            },
+        );
+        assert_eq!(seen.len(), 2, "the same again at once is the same");
     }
 }
