@@ -26,6 +26,7 @@ mod control;
 mod device;
 mod model;
 mod packets;
+mod timers;
 mod world;
 
 use gatereeve_tests::random::Random;

@@ -295,6 +295,11 @@ impl Tunnel for FakeTunnel {
         })
     }
 
+    fn expires(&self) -> Option<Mono> {
+        let established = self.sessions.iter().map(|session| session.established);
+        Some(established.min()?.saturating_add(LIFETIME))
+    }
+
     fn maintain(&mut self, now: Now) {
         self.sessions.retain(|session| session.is_alive(now));
     }
@@ -324,8 +329,6 @@ impl HandshakeGate for FakeGate {
     fn sender(&self, initiation: &[u8]) -> Option<WgPublicKey> {
         (initiation.len() == INITIATION).then(|| WgPublicKey(field(initiation, 8)))
     }
-
-    fn reset(&self) {}
 }
 
 fn field(message: &[u8], at: usize) -> [u8; 32] {

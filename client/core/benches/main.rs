@@ -22,5 +22,6 @@ criterion_group!(
     lookup::routes,
     lookup::flows,
     path::batches,
+    path::timers,
 );
 criterion_main!(benches);

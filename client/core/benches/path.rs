@@ -42,6 +42,25 @@ pub(crate) fn batches(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// The timers of a device with 1,000 peers, one of which has a session.
+pub(crate) fn timers(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("timers");
+    let pair = Pair::new();
+    let mut out = Outbox::new();
+    for (name, looks_at_all) in [("active", false), ("all", true)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                if looks_at_all {
+                    pair.one.wake_all();
+                }
+                pair.one.tick(NOW, &mut out);
+            });
+        });
+    }
+    assert!(out.is_empty());
+    group.finish();
+}
+
 /// 64 datagrams from the other one.
 fn sealed(other: &DataPath, inner: &[u8]) -> Batch {
     let mut batch = Batch::new(BATCH, 2048);

@@ -89,7 +89,7 @@ impl<'a> Inbound<'a> {
         if before != Some(position) {
             self.out.end_stretch();
         }
-        let held = Held::change(self.held.take(), self.table, position);
+        let held = Held::change(self.held.take(), self.table, self.shared, position);
         let held = held.ok_or(DropReason::PeerGone)?;
         if !held.state.is_alive {
             return Err(DropReason::PeerGone);

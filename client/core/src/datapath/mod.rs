@@ -12,11 +12,13 @@ mod publish;
 mod shared;
 mod spec;
 mod table;
+mod watch;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use gatereeve_shared::ids::DeviceId;
@@ -31,12 +33,12 @@ pub use spec::{LocalKey, PeerSpec, RuleSpec, TableSpec};
 pub use worker::WorkerMark;
 
 use crate::drop_reason::DropReason;
-use crate::peers::Context;
 use crate::wg::TunnelFactory;
 use inbound::Inbound;
 use outbound::Outbound;
 use publish::Builder;
 use table::ForwardingTable;
+use watch::Watch;
 use worker::Marks;
 
 /// The fast path of a client: many threads, no allocation per packet, a lock per peer and batch.
@@ -51,6 +53,7 @@ pub struct DataPath {
     shared: Shared,
     tunnels: Box<dyn TunnelFactory>,
     publishing: Mutex<()>,
+    watch: Watch,
 }
 
 /// A peer's figures.
@@ -71,6 +74,10 @@ pub struct PeerStats {
 }
 
 impl DataPath {
+    /// How long the timers may sleep where [`Self::next_tick`] says that nothing is due: nothing that a packet
+    /// sets off in the meantime is due sooner.
+    pub const LONGEST_SLEEP: Duration = watch::LONGEST_SLEEP;
+
     /// A data path whose randomness comes from `seed`, 32 bytes drawn from the operating system.
     #[must_use]
     pub fn new(seed: [u8; 32], tunnels: Box<dyn TunnelFactory>, now: Now) -> Self {
@@ -82,6 +89,7 @@ impl DataPath {
             shared,
             tunnels,
             publishing: Mutex::new(()),
+            watch: Watch::default(),
         }
     }
 
@@ -177,27 +185,26 @@ impl DataPath {
         from_udp.clear();
     }
 
-    /// Timers; every 250 ms or so.
+    /// Timers, of peers that have something under way only; at [`Self::next_tick`] or soon after.
     pub fn tick(&self, now: Now, out: &mut Outbox) {
-        let table = self.table.load();
-        for gate in &table.gates {
-            gate.gate.reset();
+        if self.is_open(now) {
+            self.watch.look(&self.table, &self.shared, now, out);
+            out.end_stretch();
         }
-        if !self.is_open(now) {
-            return;
-        }
-        for peer in &table.peers {
-            let mut state = peer.state.lock();
-            if state.is_alive {
-                state.tick(&mut Context {
-                    filter: &peer.filter,
-                    shared: &self.shared,
-                    now,
-                    out,
-                });
-            }
-        }
-        out.end_stretch();
+    }
+
+    /// When [`Self::tick`] is to be called next, which may have passed. `None`: nothing is under way with any
+    /// peer, and the timers may sleep for [`Self::LONGEST_SLEEP`]. What a packet sets off later moves it back
+    /// by no more than that.
+    #[must_use]
+    pub fn next_tick(&self) -> Option<Mono> {
+        self.watch.next(&self.shared.woken)
+    }
+
+    /// The next [`Self::tick`] looks at every peer: the reference that tests hold it to.
+    #[doc(hidden)]
+    pub fn wake_all(&self) {
+        self.shared.woken.note_all(&self.table.load());
     }
 
     /// A datagram to `to` was too long: the path carries `outer` bytes, IP header included. Believed for
@@ -205,7 +212,9 @@ impl DataPath {
     pub fn path_mtu(&self, to: SocketAddr, outer: usize, now: Now) {
         let table = self.table.load();
         for peer in &table.peers {
-            peer.state.lock().learn_mtu(to, outer, now.mono);
+            let mut state = peer.state.lock();
+            state.learn_mtu(to, outer, now.mono);
+            self.shared.woken.note(&mut state);
         }
     }
 

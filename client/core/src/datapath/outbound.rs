@@ -23,6 +23,14 @@ pub(super) struct Held<'a> {
     pub(super) position: usize,
     pub(super) peer: &'a TablePeer,
     pub(super) state: MutexGuard<'a, PeerState>,
+    shared: &'a Shared,
+}
+
+/// Before the lock is let go: what happened may be for the timers to follow.
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.shared.woken.note(&mut self.state);
+    }
 }
 
 impl<'a> Held<'a> {
@@ -30,6 +38,7 @@ impl<'a> Held<'a> {
     pub(super) fn change(
         held: Option<Self>,
         table: &'a ForwardingTable,
+        shared: &'a Shared,
         position: usize,
     ) -> Option<Self> {
         if held.as_ref().is_some_and(|held| held.position == position) {
@@ -41,6 +50,7 @@ impl<'a> Held<'a> {
             position,
             peer,
             state: peer.state.lock(),
+            shared,
         })
     }
 }
@@ -81,7 +91,7 @@ impl Outbound<'_> {
         offload: Offload,
     ) -> Result<(), DropReason> {
         let position = route(self.table, self.is_open, packet)?;
-        self.held = Held::change(self.held.take(), self.table, position);
+        self.held = Held::change(self.held.take(), self.table, self.shared, position);
         let held = self.held.as_mut().ok_or(DropReason::NoRoute)?;
         if !held.state.is_alive {
             return Err(DropReason::PeerGone);

@@ -69,8 +69,17 @@ impl Builder<'_> {
                 Some(state) => Arc::clone(state),
                 None => self.new_state(peer.device),
             };
-            self.update(&mut state.lock(), &peer, &locals, &mut table);
+            let filter = PeerFilter::new(&peer.ingress, &peer.egress, spec.serial, spec.generation);
+            {
+                let mut state = state.lock();
+                self.update(&mut state, &peer, &locals, &mut table);
+                if !filter.is_live(self.now.mono) {
+                    // With the last rule the session keys go, and they go now.
+                    state.forget_sessions(self.shared, self.now);
+                }
+            }
             let position = table.peers.len();
+            table.by_device.insert(peer.device, position);
             for (_, key) in &peer.keys {
                 table.by_key.entry(*key).or_insert(position);
             }
@@ -83,7 +92,7 @@ impl Builder<'_> {
             }
             table.peers.push(TablePeer {
                 device: peer.device,
-                filter: PeerFilter::new(&peer.ingress, &peer.egress, spec.serial, spec.generation),
+                filter,
                 state,
             });
         }

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::event::{DataPathEvent, Direction};
 use super::outbox::Outbox;
+use super::watch::Woken;
 use crate::drop_reason::{DropCounters, DropReason};
 use crate::filter::{FlowBudget, Permit};
 use crate::keyed::HashKey;
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) flows: FlowBudget,
     pub(crate) queues: QueueBudget,
     pub(crate) sources: Mutex<SourceLimit>,
+    pub(crate) woken: Woken,
     answers: Mutex<Bucket>,
     denials: Mutex<Bucket>,
 }
@@ -103,6 +105,7 @@ impl Shared {
             flows: FlowBudget::default(),
             queues: QueueBudget::default(),
             sources: Mutex::new(SourceLimit::new(now)),
+            woken: Woken::default(),
             answers: Mutex::new(Bucket::new(ANSWERS, ANSWERS, now)),
             denials: Mutex::new(Bucket::new(DENIALS, DENIALS, now)),
         }

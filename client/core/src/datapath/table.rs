@@ -27,6 +27,8 @@ pub(crate) struct ForwardingTable {
     pub(crate) by_index: KeyedMap<u32, usize>,
     /// Static key to position of the peer. Asked for initiations only, beside a Diffie-Hellman.
     pub(crate) by_key: BTreeMap<WgPublicKey, usize>,
+    /// For timers.
+    pub(crate) by_device: BTreeMap<DeviceId, usize>,
 }
 
 /// One of our own keys, for handshakes that come in.
@@ -54,6 +56,7 @@ impl ForwardingTable {
             owners: AllowedIps::new(key),
             by_index: KeyedMap::new(key),
             by_key: BTreeMap::new(),
+            by_device: BTreeMap::new(),
         }
     }
 

@@ -136,14 +136,18 @@ impl Flow {
     }
 
     fn is_idle(&self, protocol: Protocol, now: Mono) -> bool {
-        let limit = match (protocol, self.tcp) {
+        now.since(self.last) >= self.limit(protocol)
+    }
+
+    /// How long it is kept without a packet.
+    fn limit(&self, protocol: Protocol) -> Duration {
+        match (protocol, self.tcp) {
             (Protocol::Tcp, TcpPhase::HalfOpen) => TCP_HALF_OPEN,
             (Protocol::Tcp, TcpPhase::Established { .. }) => TCP_ESTABLISHED,
             (Protocol::Tcp, TcpPhase::Closed) => TCP_CLOSED,
             (Protocol::Icmp, _) => ICMP,
             (Protocol::Udp | Protocol::Any, _) => OTHERS,
-        };
-        now.since(self.last) >= limit
+        }
     }
 }
 
@@ -206,6 +210,13 @@ impl Conntrack {
     pub(super) fn clear(&mut self) {
         self.budget.give_back(self.flows.len());
         self.flows.clear();
+    }
+
+    /// When [`Self::prune`] has something to forget next, if no packet comes before.
+    pub(super) fn expires(&self) -> Option<Mono> {
+        let (key, flow) = self.flows.oldest()?;
+        let limit = flow.limit(key.asked_of_rules(flow.opener).0);
+        Some(flow.last.saturating_add(limit))
     }
 
     /// Forgets idle flows from the oldest on, a bounded number at a time.

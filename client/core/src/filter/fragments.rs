@@ -85,6 +85,12 @@ impl Fragments {
         self.0.clear();
     }
 
+    /// When [`Self::prune`] has something to forget next.
+    pub(super) fn expires(&self) -> Option<Mono> {
+        let (_, verdict) = self.0.oldest()?;
+        Some(verdict.at.saturating_add(KEPT_FOR))
+    }
+
     pub(super) fn prune(&mut self, now: Mono) {
         while let Some((_, verdict)) = self.0.oldest() {
             if now.since(verdict.at) < KEPT_FOR {

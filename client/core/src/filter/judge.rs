@@ -45,6 +45,13 @@ impl FilterState {
         self.flows.len()
     }
 
+    /// When [`Self::prune`] has something to forget next; `None` where nothing is tracked.
+    #[must_use]
+    pub fn expires(&self) -> Option<Mono> {
+        let (flows, fragments) = (self.flows.expires(), self.fragments.expires());
+        flows.into_iter().chain(fragments).min()
+    }
+
     /// Forgets what is too old, a bounded amount at a time.
     pub fn prune(&mut self, now: Mono) {
         self.flows.prune(now);
@@ -79,6 +86,12 @@ impl PeerFilter {
     #[must_use]
     pub fn is_live(&self, now: Mono) -> bool {
         self.ingress.is_live(now) || self.egress.is_live(now)
+    }
+
+    /// When the last rule ends, in either direction.
+    #[must_use]
+    pub fn live_until(&self) -> Option<Mono> {
+        self.ingress.live_until().max(self.egress.live_until())
     }
 
     /// Judges a packet whose addresses have been found to be this device's and the peer's own.

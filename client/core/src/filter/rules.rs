@@ -51,6 +51,12 @@ impl Rules {
             .map(|rule| (Arc::clone(&rule.id), rule.end))
     }
 
+    /// When the last rule ends.
+    #[must_use]
+    pub fn live_until(&self) -> Option<Mono> {
+        self.0.iter().map(|rule| rule.end).max()
+    }
+
     /// Whether any rule is live.
     #[must_use]
     pub fn is_live(&self, now: Mono) -> bool {

@@ -277,6 +277,28 @@ fn a_peer_is_held_to_its_number_of_flows() {
 }
 
 #[test]
+fn it_says_when_there_is_something_to_forget() {
+    let filter = filter(&[rule("*", secs(1000))], &[], 1);
+    let mut state = FilterState::new(FlowBudget::default(), HashKey::new([5; 16]));
+    assert_eq!(state.expires(), None);
+    let (a, b) = (theirs(false), ours(false));
+    let first = samples::fragment((a, b), 17, 9, 0, true, &[0, 1, 0, 2, 0, 40, 0, 0]);
+    let tcp = samples::tcp((a, 5), (b, 6), 0x02);
+    for packet in [&tcp, &first] {
+        let judged = judge(&filter, &mut state, packet, Direction::Inbound, secs(1));
+        assert_eq!(judged, Ok(()));
+    }
+    // The verdict on the fragments, the connection half open, the datagram's flow.
+    for end in [16, 31, 121] {
+        assert_eq!(state.expires(), Some(secs(end)));
+        state.prune(secs(end - 1));
+        assert_eq!(state.expires(), Some(secs(end)), "not before");
+        state.prune(secs(end));
+    }
+    assert_eq!((state.expires(), state.flows()), (None, 0));
+}
+
+#[test]
 fn the_budget_of_all_peers_is_kept_and_given_back() {
     let filter = filter(&[rule("udp:1", secs(1000))], &[], 1);
     let budget = FlowBudget::new(10);

@@ -39,6 +39,11 @@ impl PathMtu {
         self.0 = (inner < OVERLAY_MTU).then_some(Narrow { inner, since: now });
     }
 
+    /// When [`Self::forget`] will have something to forget.
+    pub(crate) fn expires(&self) -> Option<Mono> {
+        self.0.map(|narrow| narrow.since.saturating_add(BELIEVED))
+    }
+
     /// A path that was narrow may have become wide again: the next packet that does not fit tells.
     pub(crate) fn forget(&mut self, now: Mono) {
         self.0 = self.0.filter(|narrow| now.since(narrow.since) < BELIEVED);

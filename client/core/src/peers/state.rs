@@ -29,6 +29,8 @@ pub(crate) struct PeerState {
     pub(crate) device: DeviceId,
     /// Cleared under the lock when the peer goes, so that a worker with an older table refuses.
     pub(crate) is_alive: bool,
+    /// On the list of those whom the timers look at.
+    pub(crate) is_watched: bool,
     /// Best first.
     pub(crate) links: Vec<Link>,
     /// Learned from authenticated messages.
@@ -62,6 +64,7 @@ impl PeerState {
         Self {
             device,
             is_alive: true,
+            is_watched: false,
             links: Vec::new(),
             endpoint: None,
             candidates: Vec::new(),
@@ -324,13 +327,37 @@ impl PeerState {
         }
     }
 
+    /// Whether time alone changes nothing here: no session, no handshake under way, nothing owed, nothing
+    /// tracked, nothing waiting.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.queue.is_empty() && self.next().is_none()
+    }
+
+    /// When [`Self::tick`] has something to do next.
+    pub(crate) fn due(&self, filter: &PeerFilter, now: Mono) -> Option<Mono> {
+        let is_trying = self.links.iter().any(|link| link.timers.is_trying());
+        let waits = !self.queue.is_empty() && !self.links.is_empty() && !is_trying;
+        let end = filter.live_until().filter(|end| *end > now);
+        let due = self.next().into_iter().chain(end);
+        due.chain(waits.then_some(now)).min()
+    }
+
+    fn next(&self) -> Option<Mono> {
+        let links = self
+            .links
+            .iter()
+            .flat_map(|link| [link.timers.next(), link.tunnel.expires()]);
+        let others = [self.filter.expires(), self.path.expires()];
+        links.chain(others).flatten().min()
+    }
+
     /// Timers.
     pub(crate) fn tick(&mut self, cx: &mut Context<'_>) {
         self.filter.prune(cx.now.mono);
         self.path.forget(cx.now.mono);
         if !cx.filter.is_live(cx.now.mono) {
             // The last lease has run out: the session keys go with it.
-            self.forget_sessions(cx);
+            self.forget_sessions(cx.shared, cx.now);
             return;
         }
         let mut gave_up = false;
@@ -390,16 +417,17 @@ impl PeerState {
         }
     }
 
-    fn forget_sessions(&mut self, cx: &mut Context<'_>) {
+    /// The peer has no live rule: what there was between us is over.
+    pub(crate) fn forget_sessions(&mut self, shared: &Shared, now: Now) {
         for link in &mut self.links {
-            if link.tunnel.session(cx.now).is_some() {
+            if link.tunnel.session(now).is_some() {
                 link.tunnel.erase();
             }
-            link.tunnel.maintain(cx.now);
+            link.tunnel.maintain(now);
             link.timers.clear();
         }
         while self.queue.pop().is_some() {
-            cx.shared.drops.count(DropReason::NoRule);
+            shared.drops.count(DropReason::NoRule);
         }
         self.filter.clear();
     }

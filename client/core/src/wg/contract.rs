@@ -217,7 +217,9 @@ fn the_responder_waits_for_the_initiator(factory: &dyn TunnelFactory) {
     let mut pair = Pair::new(factory);
     let now = pair.now;
     let initiation = pair.initiate();
+    assert_eq!((pair.a.expires(), pair.b.expires()), (None, None));
     let response = pair.respond(&initiation);
+    assert!(pair.b.expires().is_some(), "to be erased, confirmed or not");
     assert_eq!(
         seal(&mut pair.b, &inner(60), now),
         Err(TunnelError::NoSession)
@@ -283,8 +285,10 @@ fn age_is_looked_at_on_every_message(factory: &dyn TunnelFactory) {
         open(&mut pair.b, &too_late, pair.now),
         Err(TunnelError::NoSession)
     );
+    assert_eq!(pair.a.expires(), Some(pair.now.mono));
     pair.a.maintain(pair.now);
     pair.b.maintain(pair.now);
+    assert_eq!((pair.a.expires(), pair.b.expires()), (None, None));
     pair.shake_hands();
     assert!(seal(&mut pair.a, &inner(60), pair.now).is_ok());
 }
@@ -294,8 +298,11 @@ fn erased_sessions_are_gone(factory: &dyn TunnelFactory) {
     let now = pair.now;
     let initiation = pair.initiate();
     let data = seal(&mut pair.a, &inner(60), now).unwrap();
+    let lifetime = Duration::from_secs(180);
+    assert_eq!(pair.b.expires(), Some(now.mono.saturating_add(lifetime)));
     pair.b.erase();
     pair.a.erase();
+    assert_eq!((pair.a.expires(), pair.b.expires()), (None, None));
     assert!(open(&mut pair.b, &data, now).is_err());
     assert_eq!(
         seal(&mut pair.a, &inner(60), now),

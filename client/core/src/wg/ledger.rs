@@ -122,6 +122,17 @@ impl Ledger {
         })
     }
 
+    /// When the oldest session is too old.
+    pub(super) fn expires(&self) -> Option<Mono> {
+        let established = self
+            .slots
+            .iter()
+            .flatten()
+            .map(|session| session.established);
+        let oldest = established.min()?;
+        Some(oldest.saturating_add(REJECT_AFTER_TIME))
+    }
+
     /// Forgets sessions that are too old. Returns whether none is left where there was one.
     pub(super) fn expire(&mut self, now: Mono) -> bool {
         let before = self.slots.iter().flatten().count();
@@ -197,7 +208,10 @@ mod tests {
         ledger.add(2, 71, true, at(120));
         ledger.opened(1, at(121));
         assert_eq!(ledger.sending(at(121)).unwrap().established, at(120));
+        assert_eq!(ledger.expires(), Some(at(180)));
         assert!(!ledger.expire(at(200)));
+        assert_eq!(ledger.expires(), Some(at(300)));
         assert!(ledger.expire(at(400)));
+        assert_eq!(ledger.expires(), None);
     }
 }

@@ -91,7 +91,11 @@ pub trait Tunnel: Send + fmt::Debug {
     /// The session that [`Self::encapsulate`] would use.
     fn session(&self, now: Now) -> Option<SessionView>;
 
-    /// Erases the keys of sessions that are too old. To be called every second or so.
+    /// When [`Self::maintain`] will find something to erase next; `None` where no session is held, not even
+    /// one that the other side has not confirmed.
+    fn expires(&self) -> Option<Mono>;
+
+    /// Erases the keys of sessions that are too old. To be called at [`Self::expires`] or soon after.
     fn maintain(&mut self, now: Now);
 
     /// Erases all sessions.
@@ -183,14 +187,11 @@ pub trait TunnelFactory: Send + Sync + fmt::Debug {
 /// What is looked at before a handshake message costs a Diffie-Hellman.
 pub trait HandshakeGate: Send + Sync + fmt::Debug {
     /// Checks an initiation or a response: is it for this key and, under load, has the sender proved its
-    /// address? `out` has at least [`HANDSHAKE_ROOM`] bytes.
+    /// address? Load is counted per second, by the gate's own clock. `out` has at least [`HANDSHAKE_ROOM`] bytes.
     fn admit(&self, from: SocketAddr, datagram: &[u8], out: &mut [u8]) -> Admission;
 
     /// The static key of an initiation that [`Self::admit`] let in. One Diffie-Hellman.
     fn sender(&self, initiation: &[u8]) -> Option<WgPublicKey>;
-
-    /// To be called about once a second: load is counted per second.
-    fn reset(&self);
 }
 
 /// A gate's answer.

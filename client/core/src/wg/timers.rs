@@ -15,6 +15,8 @@ const REKEY_ATTEMPT_TIME: Duration = Duration::from_secs(90);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a pair of keys that nobody answered for is left alone while another pair works.
 const PAUSE: Duration = Duration::from_secs(120);
+/// The shortest time between what sets a timer and what it is set for.
+pub(crate) const SOONEST: Duration = REKEY_TIMEOUT;
 /// Retries are spread over this time, so that peers do not storm in step.
 pub(crate) const JITTER: Duration = Duration::from_millis(333);
 
@@ -111,8 +113,28 @@ impl Timers {
         self.unanswered = None;
     }
 
+    /// When [`Self::due`] has something to do next, unless something else happens before. Whatever sends
+    /// or receives sets nothing that is due sooner than [`SOONEST`] after it.
+    pub(crate) fn next(&self) -> Option<Mono> {
+        let waiting = match self.attempt {
+            Some(attempt) => {
+                let end = attempt.since.saturating_add(REKEY_ATTEMPT_TIME);
+                Some(attempt.retry.min(end))
+            }
+            None => {
+                let patience = KEEPALIVE_TIMEOUT + REKEY_TIMEOUT;
+                self.unanswered.map(|at| at.saturating_add(patience))
+            }
+        };
+        let pause = self.gave_up.map(|at| at.saturating_add(PAUSE));
+        [waiting, self.keepalive, pause].into_iter().flatten().min()
+    }
+
     /// What is due at `now`.
     pub(crate) fn due(&mut self, now: Mono) -> Due {
+        if !self.is_pausing(now) {
+            self.gave_up = None;
+        }
         if let Some(attempt) = self.attempt {
             if now.since(attempt.since) >= REKEY_ATTEMPT_TIME {
                 *self = Self {
@@ -216,6 +238,48 @@ mod tests {
         assert_eq!(timers.due(at(1209)), Due::Nothing);
         assert_eq!(timers.due(at(1210)), Due::Keepalive);
         assert_eq!(timers.due(at(2000)), Due::Nothing);
+    }
+
+    #[test]
+    fn what_is_due_was_announced() {
+        let mut timers = Timers::default();
+        let mut announced = 0;
+        for step in 0..4_000_u64 {
+            let now = Mono(step * 700_000_000);
+            let next = timers.next();
+            match timers.due(now) {
+                Due::Nothing => {
+                    // Nothing but the end of a pause passes without a word.
+                    let was_pause = timers.next() != next;
+                    assert!(was_pause || next.is_none_or(|at| at > now), "{step}");
+                }
+                due @ (Due::Initiation | Due::Keepalive | Due::GiveUp) => {
+                    announced += 1;
+                    assert!(next.is_some_and(|at| at <= now), "{step}: {due:?}");
+                    if due == Due::Initiation {
+                        timers.initiated(now, JITTER);
+                    }
+                }
+            }
+            // Whatever sets a timer sets it for later than this.
+            let soonest = now.saturating_add(SOONEST);
+            let before = timers.next();
+            match step * 7919 % 997 {
+                0..4 => drop(timers.sent_data(session(true), now)),
+                4..6 => drop(timers.received(step % 2 == 0, session(false), now)),
+                6 => timers.established(),
+                7..9 => timers.initiated(now, Duration::ZERO),
+                _ => {}
+            }
+            assert!(timers.next() == before || timers.next().is_none_or(|at| at >= soonest));
+        }
+        assert!(announced > 20, "{announced}");
+        timers = Timers::default();
+        timers.initiated(at(0), JITTER);
+        assert_eq!(timers.due(at(90)), Due::GiveUp);
+        assert_eq!(timers.next(), Some(at(210)), "the pause");
+        assert_eq!(timers.due(at(210)), Due::Nothing);
+        assert_eq!(timers.next(), None);
     }
 
     #[test]

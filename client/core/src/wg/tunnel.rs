@@ -49,29 +49,12 @@ impl TunnelFactory for NoiseTunnels {
         if local.public() == *remote || !local.contributes_with(remote) {
             return Err(TunnelError::Key);
         }
-        // `Tunn` reads the wall clock when it is made, and panics before 1970.
-        if SystemTime::UNIX_EPOCH.elapsed().is_err() {
-            return Err(TunnelError::Clock);
-        }
-        let public = local.public();
-        // The gate has counted already; this one only repeats the check of the first MAC.
-        let limiter = Arc::new(RateLimiter::new(&public.to_dalek(), u64::MAX));
-        let tunn = Tunn::new(
-            local.as_dalek().clone(),
-            remote.to_dalek(),
-            None,
-            None,
-            index & 0x00ff_ffff,
-            Some(Arc::clone(&limiter)),
-        );
+        check_clock()?;
         Ok(Box::new(NoiseTunnel {
-            tunn,
             local: local.clone(),
             remote: *remote,
-            limiter,
-            ledger: Ledger::default(),
-            attempt: None,
-            padded: Vec::new(),
+            index: index & 0x00ff_ffff,
+            live: None,
         }))
     }
 
@@ -85,10 +68,27 @@ impl TunnelFactory for NoiseTunnels {
     }
 }
 
+/// `Tunn` reads the wall clock when it is made, and panics before 1970.
+fn check_clock() -> Result<(), TunnelError> {
+    if SystemTime::UNIX_EPOCH.elapsed().is_ok() {
+        Ok(())
+    } else {
+        Err(TunnelError::Clock)
+    }
+}
+
+/// A peer that nobody talks to takes little: the rest is made with the first handshake, and stays, for it
+/// knows which initiations were seen.
 struct NoiseTunnel {
-    tunn: Tunn,
     local: WgSecret,
     remote: WgPublicKey,
+    index: u32,
+    live: Option<Box<Live>>,
+}
+
+/// What a tunnel has from its first handshake on.
+struct Live {
+    tunn: Tunn,
     limiter: Arc<RateLimiter>,
     ledger: Ledger,
     /// An initiation of ours that `Tunn` holds to be in flight.
@@ -108,12 +108,44 @@ impl fmt::Debug for NoiseTunnel {
         f.debug_struct("NoiseTunnel")
             .field("local", &self.local)
             .field("remote", &self.remote)
-            .field("ledger", &self.ledger)
+            .field("ledger", &self.live.as_ref().map(|live| &live.ledger))
             .finish_non_exhaustive()
     }
 }
 
 impl NoiseTunnel {
+    fn live(&mut self) -> Result<&mut Live, TunnelError> {
+        let live = match self.live.take() {
+            Some(live) => live,
+            None => Box::new(self.make()?),
+        };
+        Ok(self.live.insert(live))
+    }
+
+    fn make(&self) -> Result<Live, TunnelError> {
+        check_clock()?;
+        // The gate has counted already; this one only repeats the check of the first MAC.
+        let public = self.local.public().to_dalek();
+        let limiter = Arc::new(RateLimiter::new(&public, u64::MAX));
+        let tunn = Tunn::new(
+            self.local.as_dalek().clone(),
+            self.remote.to_dalek(),
+            None,
+            None,
+            self.index,
+            Some(Arc::clone(&limiter)),
+        );
+        Ok(Live {
+            tunn,
+            limiter,
+            ledger: Ledger::default(),
+            attempt: None,
+            padded: Vec::new(),
+        })
+    }
+}
+
+impl Live {
     /// Sets `Tunn`'s idea of the time, unless that would make it begin or give up a handshake.
     fn set_time(&mut self, now: Mono, out: &mut [u8]) {
         if self.attempt.is_some_and(|attempt| {
@@ -181,9 +213,7 @@ impl NoiseTunnel {
             Err(TunnelError::NoSession)
         }
     }
-}
 
-impl Tunnel for NoiseTunnel {
     fn initiate(&mut self, now: Now, out: &mut [u8]) -> Result<usize, TunnelError> {
         if out.len() < HANDSHAKE_ROOM {
             return Err(TunnelError::Room);
@@ -213,23 +243,10 @@ impl Tunnel for NoiseTunnel {
         Ok(message.len())
     }
 
-    fn encapsulate(
-        &mut self,
-        _permit: &Permit,
-        packet: &[u8],
-        now: Now,
-        out: &mut [u8],
-    ) -> Result<usize, TunnelError> {
-        self.seal(packet, now, out)
-    }
-
-    fn keepalive(&mut self, now: Now, out: &mut [u8]) -> Result<usize, TunnelError> {
-        self.seal(&[], now, out)
-    }
-
     fn decapsulate(
         &mut self,
         from: SocketAddr,
+        kind: Datagram,
         datagram: &[u8],
         now: Now,
         out: &mut [u8],
@@ -238,7 +255,7 @@ impl Tunnel for NoiseTunnel {
             return Err(TunnelError::Room);
         }
         let source = Some(from.ip());
-        match classify(datagram) {
+        match kind {
             Datagram::Junk => Err(TunnelError::Junk),
             Datagram::Initiation => {
                 self.set_time(now.mono, out);
@@ -296,26 +313,82 @@ impl Tunnel for NoiseTunnel {
             }
         }
     }
+}
+
+impl Tunnel for NoiseTunnel {
+    fn initiate(&mut self, now: Now, out: &mut [u8]) -> Result<usize, TunnelError> {
+        self.live()?.initiate(now, out)
+    }
+
+    fn encapsulate(
+        &mut self,
+        _permit: &Permit,
+        packet: &[u8],
+        now: Now,
+        out: &mut [u8],
+    ) -> Result<usize, TunnelError> {
+        let live = self.live.as_mut().ok_or(TunnelError::NoSession)?;
+        live.seal(packet, now, out)
+    }
+
+    fn keepalive(&mut self, now: Now, out: &mut [u8]) -> Result<usize, TunnelError> {
+        let live = self.live.as_mut().ok_or(TunnelError::NoSession)?;
+        live.seal(&[], now, out)
+    }
+
+    fn decapsulate(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Now,
+        out: &mut [u8],
+    ) -> Result<Opened, TunnelError> {
+        let datagram_kind = classify(datagram);
+        if let Some(live) = &mut self.live {
+            return live.decapsulate(from, datagram_kind, datagram, now, out);
+        }
+        match datagram_kind {
+            Datagram::Junk => Err(TunnelError::Junk),
+            Datagram::Data { .. } => Err(TunnelError::NoSession),
+            Datagram::Response { .. } | Datagram::Cookie { .. } => Err(TunnelError::Crypto),
+            Datagram::Initiation => {
+                // Whoever knows both public keys can have it come this far: what fails leaves nothing.
+                let mut live = Box::new(self.make()?);
+                let opened = live.decapsulate(from, datagram_kind, datagram, now, out)?;
+                self.live = Some(live);
+                Ok(opened)
+            }
+        }
+    }
 
     fn session(&self, now: Now) -> Option<SessionView> {
-        self.ledger.sending(now.mono)
+        self.live.as_ref()?.ledger.sending(now.mono)
+    }
+
+    fn expires(&self) -> Option<Mono> {
+        self.live.as_ref()?.ledger.expires()
     }
 
     fn maintain(&mut self, now: Now) {
-        if self.ledger.expire(now.mono) {
+        if let Some(live) = &mut self.live
+            && live.ledger.expire(now.mono)
+        {
             self.erase();
         }
     }
 
     fn erase(&mut self) {
+        let Some(live) = &mut self.live else {
+            return;
+        };
         // Putting the same key in again is `Tunn`'s one way to drop its sessions that keeps the time of
         // the last initiation seen, without which old ones could be replayed.
-        self.tunn.set_static_private(
+        live.tunn.set_static_private(
             self.local.as_dalek().clone(),
             self.local.public().to_dalek(),
-            Some(Arc::clone(&self.limiter)),
+            Some(Arc::clone(&live.limiter)),
         );
-        self.ledger.clear();
+        live.ledger.clear();
     }
 }
 
@@ -350,6 +423,8 @@ impl fmt::Debug for NoiseGate {
 
 impl HandshakeGate for NoiseGate {
     fn admit(&self, from: SocketAddr, datagram: &[u8], out: &mut [u8]) -> Admission {
+        // It does that at most once a second.
+        self.limiter.reset_count();
         match self.limiter.verify_packet(Some(from.ip()), datagram, out) {
             Ok(_) => Admission::Admitted,
             Err(TunnResult::WriteToNetwork(cookie)) => Admission::Cookie { len: cookie.len() },
@@ -364,9 +439,5 @@ impl HandshakeGate for NoiseGate {
         parse_handshake_anon(self.local.as_dalek(), &self.public.to_dalek(), &message)
             .ok()
             .map(|half| WgPublicKey(half.peer_static_public))
-    }
-
-    fn reset(&self) {
-        self.limiter.reset_count();
     }
 }

@@ -3,12 +3,13 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use std::os::fd::AsFd as _;
 
-use gatereeve_client_core::datapath::{Batch, Outbox, WorkerMark};
+use gatereeve_client_core::datapath::{Batch, DataPath, Outbox, WorkerMark};
 use gatereeve_runtime::clock::Clock;
 
 use super::Shared;
@@ -21,8 +22,8 @@ const BATCH: usize = 64;
 /// Bytes per packet: what is coalesced or many in one, up to the longest IP packet. An odd number of cache
 /// lines, so that the beginnings of the slots do not share cache sets.
 const SLOT: usize = 1025 * 64;
-/// Time between runs of the timers, in milliseconds.
-const TICK_MS: u8 = 250;
+/// The shortest time between runs of the timers: what is due about the same time is done in one.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
 
 /// What one thread works with.
 #[derive(Debug)]
@@ -145,8 +146,15 @@ impl Worker {
     /// Sleeps until the timers are due. `false` when the thread is to stop.
     fn sleep(&self) -> bool {
         self.mark.park();
+        let longest = DataPath::LONGEST_SLEEP;
+        let due = self.shared.datapath.next_tick();
+        let due = due.map_or(longest, |due| due.since(Clock::now().mono));
+        let sleep = due.clamp(SHORTEST_SLEEP, longest);
         let mut stop = [PollFd::new(self.stop.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut stop, PollTimeout::from(TICK_MS)) {
+        match poll(
+            &mut stop,
+            PollTimeout::try_from(sleep).unwrap_or(PollTimeout::from(100_u8)),
+        ) {
             Ok(ready) => ready == 0,
             Err(nix::errno::Errno::EINTR) => true,
             Err(errno) => {
