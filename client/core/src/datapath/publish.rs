@@ -131,6 +131,7 @@ impl Builder<'_> {
             .filter(|endpoint| table.is_underlay(*endpoint))
             .take(CANDIDATES)
             .collect();
+        state.candidates.shrink_to_fit();
         state.endpoint = state
             .endpoint
             .filter(|endpoint| table.is_underlay(*endpoint));
@@ -142,7 +143,8 @@ impl Builder<'_> {
         pairs.sort_by_key(|(local, (counter, _))| Reverse(local.counter.saturating_add(*counter)));
         pairs.truncate(LINKS);
         // Links whose keys are gone end here, with their sessions.
-        let mut old = std::mem::take(&mut state.links);
+        let links = Vec::with_capacity(pairs.len());
+        let mut old = std::mem::replace(&mut state.links, links);
         for (local, (remote_counter, remote)) in pairs {
             let kept = old
                 .iter()
