@@ -27,6 +27,7 @@ use parking_lot::Mutex;
 
 pub use batch::Batch;
 pub use event::{DataPathEvent, Direction};
+pub(crate) use outbox::Lane;
 pub use outbox::{Joined, Outbox, Run};
 pub(crate) use shared::Shared;
 pub use spec::{LocalKey, PeerSpec, RuleSpec, TableSpec};

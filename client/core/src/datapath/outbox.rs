@@ -20,14 +20,32 @@ const MAX_RUN: usize = 65_507;
 /// kept, so that in steady state nothing is allocated.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    sent: Arena,
-    runs: Vec<RunOf>,
+    /// What is sent first, and later fragments behind it: mixed, they would end each other's runs.
+    sent: Sent,
+    sent_later: Sent,
     delivered: Arena,
     packets: Vec<Range<usize>>,
     stretches: Vec<StretchOf>,
     /// Headers of what is joined.
     headers: Vec<u8>,
     events: Vec<DataPathEvent>,
+}
+
+/// Which datagrams of a batch are sent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Everything that has an order to keep.
+    First,
+    /// Fragments but the first of a datagram. They may come in any order, so they wait until the batch's
+    /// other datagrams are out: a stream of fragmented datagrams is two runs, not two per datagram.
+    Fragments,
+}
+
+/// Datagrams one behind the other, and how they go together.
+#[derive(Debug, Default)]
+struct Sent {
+    arena: Arena,
+    runs: Vec<RunOf>,
 }
 
 /// Datagrams of one size to one destination, one behind the other.
@@ -116,11 +134,13 @@ impl Outbox {
 
     /// The same datagrams, as many together as one system call takes.
     pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
-        self.runs.iter().map(|run| Run {
-            to: run.to,
-            ecn: run.ecn,
-            segment: run.segment,
-            bytes: self.sent.get(&run.range),
+        [&self.sent, &self.sent_later].into_iter().flat_map(|sent| {
+            sent.runs.iter().map(|run| Run {
+                to: run.to,
+                ecn: run.ecn,
+                segment: run.segment,
+                bytes: sent.arena.get(&run.range),
+            })
         })
     }
 
@@ -167,13 +187,15 @@ impl Outbox {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty() && self.packets.is_empty() && self.events.is_empty()
+        self.runs().next().is_none() && self.packets.is_empty() && self.events.is_empty()
     }
 
     /// Forgets everything, keeps the buffers.
     pub fn clear(&mut self) {
-        self.sent.used = 0;
-        self.runs.clear();
+        for sent in [&mut self.sent, &mut self.sent_later] {
+            sent.arena.used = 0;
+            sent.runs.clear();
+        }
         self.delivered.used = 0;
         self.packets.clear();
         self.stretches.clear();
@@ -181,15 +203,33 @@ impl Outbox {
         self.events.clear();
     }
 
+    fn lane(&mut self, lane: Lane) -> &mut Sent {
+        match lane {
+            Lane::First => &mut self.sent,
+            Lane::Fragments => &mut self.sent_later,
+        }
+    }
+
     /// Room for a datagram of up to `len` bytes.
     pub(crate) fn transmit_room(&mut self, len: usize) -> &mut [u8] {
-        self.sent.room(len)
+        self.room_in(Lane::First, len)
+    }
+
+    /// As [`Self::transmit_room`], in a lane.
+    pub(crate) fn room_in(&mut self, lane: Lane, len: usize) -> &mut [u8] {
+        self.lane(lane).arena.room(len)
     }
 
     /// Sends the first `len` bytes of the room.
     pub(crate) fn commit_transmit(&mut self, len: usize, to: SocketAddr, ecn: Ecn) {
-        let range = self.sent.commit(len);
-        if let Some(run) = self.runs.last_mut()
+        self.commit_in(Lane::First, len, to, ecn);
+    }
+
+    /// As [`Self::commit_transmit`], in a lane.
+    pub(crate) fn commit_in(&mut self, lane: Lane, len: usize, to: SocketAddr, ecn: Ecn) {
+        let sent = self.lane(lane);
+        let range = sent.arena.commit(len);
+        if let Some(run) = sent.runs.last_mut()
             && run.range.end == range.start
             && run.to == to
             && run.ecn == ecn
@@ -203,7 +243,7 @@ impl Outbox {
             run.count = run.count.saturating_add(1);
             return;
         }
-        self.runs.push(RunOf {
+        sent.runs.push(RunOf {
             to,
             ecn,
             segment: len,
@@ -214,15 +254,16 @@ impl Outbox {
 
     /// Sends the datagram committed last to another destination too.
     pub(crate) fn repeat_transmit(&mut self, to: SocketAddr) {
-        let Some(last) = self.runs.last() else {
+        let Some(last) = self.sent.runs.last() else {
             return;
         };
         let left = last.range.len() % last.segment.max(1);
         let len = if left == 0 { last.segment } else { left };
         let range = last.range.end.saturating_sub(len)..last.range.end;
-        self.runs.push(RunOf {
+        let ecn = last.ecn;
+        self.sent.runs.push(RunOf {
             to,
-            ecn: last.ecn,
+            ecn,
             segment: len,
             count: 1,
             range,

@@ -216,6 +216,18 @@ pub fn ecn(bytes: &[u8]) -> Ecn {
     }
 }
 
+/// Whether `bytes`, which was parsed before, is a fragment but not the first of its datagram. In IPv6 only
+/// where the fragment header comes first; the others keep their order, which is no harm.
+pub(crate) fn is_later_fragment(bytes: &[u8]) -> bool {
+    match bytes.first().map(|first| first >> 4) {
+        Some(4) => u16_at(bytes, 6).is_some_and(|field| field & 0x1fff != 0),
+        Some(6) => {
+            u8_at(bytes, 6) == Some(44) && u16_at(bytes, 42).is_some_and(|field| field >> 3 != 0)
+        }
+        _ => false,
+    }
+}
+
 /// Tells the receiver of a congestion that the outer header has met (RFC 6040, section 4.2). `false` where
 /// the sender of the packet does not understand that.
 #[must_use]

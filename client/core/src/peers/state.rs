@@ -8,7 +8,7 @@ use gatereeve_shared::time::{Mono, Now};
 use super::link::Link;
 use super::path_mtu::PathMtu;
 use super::queue::{Queue, QueueBudget};
-use crate::datapath::{DataPathEvent, Direction, Outbox, Shared};
+use crate::datapath::{DataPathEvent, Direction, Lane, Outbox, Shared};
 use crate::drop_reason::DropReason;
 use crate::filter::{FilterState, PeerFilter, Permit};
 use crate::packet::answer::Refusal;
@@ -143,11 +143,16 @@ impl PeerState {
             return false;
         };
         let room = packet.len().saturating_add(OVERHEAD + 15);
-        let room = cx.out.transmit_room(room.max(HANDSHAKE_ROOM));
+        let lane = if ip::is_later_fragment(packet) {
+            Lane::Fragments
+        } else {
+            Lane::First
+        };
+        let room = cx.out.room_in(lane, room.max(HANDSHAKE_ROOM));
         let Ok(len) = link.tunnel.encapsulate(permit, packet, cx.now, room) else {
             return false;
         };
-        cx.out.commit_transmit(len, to, ip::ecn(packet));
+        cx.out.commit_in(lane, len, to, ip::ecn(packet));
         self.tx = self
             .tx
             .saturating_add(u64::try_from(packet.len()).unwrap_or(0));

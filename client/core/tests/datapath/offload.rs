@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use gatereeve_client_core::datapath::Outbox;
+use gatereeve_client_core::datapath::{Batch, Outbox};
 use gatereeve_client_core::packet::ip::{TcpFlags, protocol};
 use gatereeve_client_core::packet::offload::{ChecksumAt, Ecn, Offload, SegmentKind, SegmentsOf};
 use gatereeve_client_core::packet::samples;
@@ -337,6 +337,44 @@ fn what_waits_for_a_handshake_waits_in_pieces() {
     let received = world.received(1);
     assert_eq!(received.len(), 5);
     received.iter().for_each(|one| assert_sums(one));
+}
+
+/// The two fragments of a UDP datagram with `id`.
+fn fragments(from: IpAddr, to: IpAddr, id: u8) -> [Vec<u8>; 2] {
+    let mut first = samples::udp((from, 1000), (to, 443), &bytes(1368));
+    let mut later = samples::ip(from, to, protocol::UDP, &bytes(24));
+    for (packet, field) in [(&mut first, 0x2000u16), (&mut later, 1376 / 8)] {
+        packet[5] = id;
+        packet[6..8].copy_from_slice(&field.to_be_bytes());
+    }
+    [first, later]
+}
+
+#[test]
+fn fragments_do_not_break_runs_nor_overtake_their_first() {
+    let mut world = connected(&["udp:443", "tcp:443"]);
+    let mut batch = Batch::new(64, 2048);
+    for id in 0..10 {
+        for fragment in fragments(v4(0), v4(1), id) {
+            assert!(batch.push(&fragment, None));
+        }
+    }
+    let mut out = Outbox::new();
+    let (path, now) = (&world.nodes[0].path, world.now);
+    path.outbound(&mut batch, now, &mut out);
+    let runs: Vec<usize> = out.runs().map(|run| run.count()).collect();
+    assert_eq!(runs, [10, 10], "two runs, not twenty");
+    let datagrams: Vec<_> = out.transmits().map(|(_, bytes)| bytes.to_vec()).collect();
+    let from = world.nodes[0].endpoint;
+    world.arrive_together(1, from, &datagrams, Ecn::NOT_ECT);
+    let received = world.received(1);
+    assert_eq!(received.len(), 20);
+    for id in 0..10 {
+        let [first, later] = fragments(v4(0), v4(1), id);
+        let at = |packet: &Vec<u8>| received.iter().position(|one| one == packet);
+        assert!(at(&first).is_some() && at(&first) < at(&later));
+    }
+    assert_eq!(world.drops(1, "fragment_without_verdict"), 0);
 }
 
 /// Datagrams that `node` 0 has sent for packets that node 1 is to receive in one batch.
