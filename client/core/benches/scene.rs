@@ -91,7 +91,7 @@ fn device(number: u16) -> DeviceId {
     DeviceId(bytes)
 }
 
-/// Two data paths with a session between them; the one has 1,000 peers, of which the other is one.
+/// Two data paths with a session between them; the one has many peers, of which the other is one.
 pub(crate) struct Pair {
     pub(crate) one: DataPath,
     pub(crate) other: DataPath,
@@ -101,9 +101,9 @@ impl Pair {
     pub(crate) const ONE: u16 = 1;
     pub(crate) const OTHER: u16 = 700;
 
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(peers: u16) -> Self {
         let pair = Self {
-            one: data_path(Self::ONE, 2, 1_000),
+            one: data_path(Self::ONE, Self::OTHER, peers),
             other: data_path(Self::OTHER, Self::ONE, 1),
         };
         let mut batch = Batch::new(1, 2048);
