@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gatereeve_client_core::packet::samples;
 
-use crate::world::{World, v4};
+use crate::world::{FOREVER, World, v4};
 
 fn query() -> Vec<u8> {
     samples::udp((v4(0), 9), (v4(1), 53), b"query")
@@ -84,4 +84,22 @@ fn data_without_an_answer_brings_a_handshake() {
     world.pass(Duration::from_secs(16));
     world.send(0, &query());
     assert_eq!(world.received(1).len(), 1);
+}
+
+#[test]
+fn with_the_last_rule_the_session_goes() {
+    let mut world = World::pair(&["udp:53"]);
+    world.send(0, &query());
+    world.send(0, &query());
+    assert_eq!((world.received(1).len(), world.sent_of_type(1)), (2, 1));
+    // A table with the same rules keeps it.
+    world.publish(0);
+    world.send(0, &query());
+    assert_eq!((world.received(1).len(), world.sent_of_type(1)), (1, 1));
+    // Without a rule it is gone at once, and does not come back with the next table: no timer has run.
+    world.peer(0, 1).egress.clear();
+    world.publish(0);
+    world.allow(0, 1, &["udp:53"], FOREVER);
+    world.send(0, &query());
+    assert_eq!((world.received(1).len(), world.sent_of_type(1)), (1, 2));
 }
