@@ -20,11 +20,13 @@ use serde_json::json;
 use gatereeve_controller_core::command::Committed;
 use gatereeve_tests::binaries::Profile;
 use gatereeve_tests::clock::{wait_for, wall};
+use gatereeve_tests::traffic::tcp::{Download, TcpSource};
 use gatereeve_tests::traffic::udp::{UdpReceiver, UdpSender};
 use gatereeve_tests::world::{DeviceHost, World};
 use gatereeve_tests::{interrupt, netns::privilege};
 
 const PORT: u16 = 7000;
+const LOAD_PORT: u16 = 7001;
 /// The pace of the device that loses access, and of each of the others.
 const FAST: Duration = Duration::from_millis(1);
 const SLOW: Duration = Duration::from_millis(50);
@@ -49,6 +51,9 @@ struct Arguments {
     /// Policy changes only
     #[arg(long)]
     policies_only: bool,
+    /// TCP downloads from the server meanwhile, as fast as they go
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=16))]
+    load: u16,
 }
 
 fn main() -> ExitCode {
@@ -68,6 +73,8 @@ fn main() -> ExitCode {
 
 fn measure(arguments: &Arguments) -> anyhow::Result<bool> {
     let mut bench = Bench::new(arguments.devices)?;
+    let load = bench.load(arguments.load)?;
+    let began = wall();
     let mut report = json!({ "devices": arguments.devices, "trials": arguments.trials });
     let mut kept = true;
     if !arguments.policies_only {
@@ -80,9 +87,26 @@ fn measure(arguments: &Arguments) -> anyhow::Result<bool> {
         kept &= figures.keep_the_promise();
         report["policy_change"] = figures.to_json();
     }
+    if let Some(load) = load {
+        let bits: u64 = load
+            .downloads
+            .iter()
+            .map(|download| download.bytes() * 8)
+            .sum();
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let rate = bits as f64 / 1e6 / wall().saturating_sub(began).as_secs_f64();
+        report["load_mbit_per_s"] = rate.into();
+    }
     report["kept"] = kept.into();
     drop(writeln!(std::io::stdout(), "{report:#}"));
     Ok(kept)
+}
+
+/// Downloads that keep the server's data path busy.
+struct Load {
+    downloads: Vec<Download>,
+    _source: TcpSource,
+    _device: DeviceHost,
 }
 
 struct Bench {
@@ -175,6 +199,28 @@ impl Bench {
         Ok(bench)
     }
 
+    /// Starts `count` downloads on a device of their own, which keeps its access.
+    fn load(&mut self, count: u16) -> anyhow::Result<Option<Load>> {
+        if count == 0 {
+            return Ok(None);
+        }
+        let device = self.world.device("load", &["--tag", "load"])?;
+        let source = TcpSource::start_unpaced(&self.server.namespace, LOAD_PORT)?;
+        let from = self.server.v4(LOAD_PORT)?;
+        let downloads = (0..count)
+            .map(|_| {
+                wait_for("a download to start", PATIENCE, || {
+                    Ok(Download::start(&device.namespace, from, LOOK).ok())
+                })
+            })
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Some(Load {
+            downloads,
+            _source: source,
+            _device: device,
+        }))
+    }
+
     /// Everybody to the server, but for one.
     fn policy(&self, without: Option<usize>) -> String {
         let mut tags = String::new();
@@ -186,7 +232,9 @@ impl Bench {
             .map(|at| format!("[tags.\"tag:d{at}\"]\n"))
             .collect();
         format!(
-            "version = 1\n[tags.\"tag:server\"]\n{declared}[[allow]]\nid = \"send\"\nfrom = [{tags}]\nto = [\"tag:server\"]\nports = [\"udp:{PORT}\"]\n"
+            "version = 1\n[tags.\"tag:server\"]\n[tags.\"tag:load\"]\n{declared}\
+             [[allow]]\nid = \"send\"\nfrom = [{tags}]\nto = [\"tag:server\"]\nports = [\"udp:{PORT}\"]\n\
+             [[allow]]\nid = \"load\"\nfrom = [\"tag:load\"]\nto = [\"tag:server\"]\nports = [\"tcp:{LOAD_PORT}\"]\n"
         )
     }
 

@@ -48,6 +48,8 @@ pub enum DropReason {
     UnknownIndex,
     /// A handshake for none of our keys, or from a key that is not a peer's.
     UnknownKey,
+    /// An initiation that came before, over another path.
+    RepeatedInitiation,
     /// Too many handshakes from one source or peer.
     HandshakeRate,
     /// The handshake waits for the sender to prove its address.
@@ -64,7 +66,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All, in the order of their counters.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Shut,
         Self::Malformed,
         Self::ExtensionHeader,
@@ -86,6 +88,7 @@ impl DropReason {
         Self::Junk,
         Self::UnknownIndex,
         Self::UnknownKey,
+        Self::RepeatedInitiation,
         Self::HandshakeRate,
         Self::UnderLoad,
         Self::Crypto,
@@ -119,6 +122,7 @@ impl DropReason {
             Self::Junk => "junk",
             Self::UnknownIndex => "unknown_index",
             Self::UnknownKey => "unknown_key",
+            Self::RepeatedInitiation => "repeated_initiation",
             Self::HandshakeRate => "handshake_rate",
             Self::UnderLoad => "under_load",
             Self::Crypto => "crypto",

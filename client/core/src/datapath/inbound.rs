@@ -233,6 +233,9 @@ impl<'a> Inbound<'a> {
                 Admission::Admitted => {
                     // What does not know our key must not use up what another address may cost.
                     self.admit_source(from)?;
+                    if self.shared.is_repeat(datagram) {
+                        return Err(DropReason::RepeatedInitiation);
+                    }
                     let remote = gate.gate.sender(datagram).ok_or(DropReason::Crypto)?;
                     return Ok((gate.local, remote));
                 }

@@ -1,6 +1,7 @@
 //! What all workers and all peers share: counters, budgets, randomness.
 
 use std::fmt;
+use std::hash::BuildHasher as _;
 use std::time::Duration;
 
 use gatereeve_shared::ids::DeviceId;
@@ -19,6 +20,7 @@ use crate::packet::{FlowKey, IpPacket};
 use crate::peers::QueueBudget;
 use crate::random::Random;
 use crate::wg::handshake_limit::{Bucket, SourceLimit};
+use crate::wg::repeats::Repeats;
 use crate::wg::timers::JITTER;
 
 /// Refusals answered per second.
@@ -47,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) flows: FlowBudget,
     pub(crate) queues: QueueBudget,
     pub(crate) sources: Mutex<SourceLimit>,
+    repeats: Mutex<Repeats>,
     pub(crate) woken: Woken,
     answers: Mutex<Bucket>,
     denials: Mutex<Bucket>,
@@ -80,6 +83,12 @@ fn hash_key(derived: [u8; 32]) -> HashKey {
 }
 
 impl Shared {
+    /// Whether this initiation, which was let in, came before over another path.
+    pub(crate) fn is_repeat(&self, initiation: &[u8]) -> bool {
+        let hash = self.hash.hash_one(initiation);
+        self.repeats.lock().is_repeat(hash)
+    }
+
     /// A nanosecond count to spread a retry by.
     pub(crate) fn jitter(&self) -> Duration {
         self.random.lock().up_to(JITTER)
@@ -105,6 +114,7 @@ impl Shared {
             flows: FlowBudget::default(),
             queues: QueueBudget::default(),
             sources: Mutex::new(SourceLimit::new(now)),
+            repeats: Mutex::default(),
             woken: Woken::default(),
             answers: Mutex::new(Bucket::new(ANSWERS, ANSWERS, now)),
             denials: Mutex::new(Bucket::new(DENIALS, DENIALS, now)),

@@ -18,6 +18,7 @@ pub mod contract;
 pub(crate) mod demux;
 pub(crate) mod handshake_limit;
 mod ledger;
+pub(crate) mod repeats;
 pub(crate) mod timers;
 mod tunnel;
 

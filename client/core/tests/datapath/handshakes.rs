@@ -36,6 +36,25 @@ fn every_candidate_is_tried_and_the_one_that_answers_is_kept() {
 }
 
 #[test]
+fn an_initiation_that_comes_over_two_paths_is_answered_once() {
+    let mut world = World::pair(&["udp:53"]);
+    world.send_held(0, &query());
+    let (_, _, initiation) = world.take_wire().remove(0);
+    let other: SocketAddr = "203.0.113.5:51820".parse().unwrap();
+    world.arrive(1, endpoint(0), &initiation);
+    world.arrive(1, other, &initiation);
+    assert_eq!(world.sent_of_type(2), 1);
+    assert_eq!(world.drops(1, "repeated_initiation"), 1);
+    world.settle();
+    assert_eq!(world.received(1), [query()], "the first was good");
+    // Another one is another one.
+    world.pass(Duration::from_secs(130));
+    world.send(0, &query());
+    assert_eq!(world.sent_of_type(2), 2);
+    assert_eq!(world.drops(1, "repeated_initiation"), 1);
+}
+
+#[test]
 fn the_endpoint_follows_authentic_data_only() {
     let mut world = World::pair(&["udp:53"]);
     world.send(0, &query());
