@@ -50,6 +50,9 @@ pub const OVERLAY_MTU: usize = 1420;
 /// * messages that are replayed, forged or for another index fail and change nothing;
 /// * every index it puts on the wire is `index << 8 | n`, with the `index` it was made with.
 pub trait Tunnel: Send + fmt::Debug {
+    /// Makes what the first handshake needs, ahead of it: time for memory. Does nothing the second time.
+    fn prepare(&mut self) {}
+
     /// Writes a new handshake initiation, replacing one in flight, and returns its length. `out` has at
     /// least [`HANDSHAKE_ROOM`] bytes.
     ///

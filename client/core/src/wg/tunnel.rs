@@ -316,6 +316,11 @@ impl Live {
 }
 
 impl Tunnel for NoiseTunnel {
+    fn prepare(&mut self) {
+        // What cannot be made now is tried again with the handshake, which then fails and says why.
+        let _ = self.live();
+    }
+
     fn initiate(&mut self, now: Now, out: &mut [u8]) -> Result<usize, TunnelError> {
         self.live()?.initiate(now, out)
     }
