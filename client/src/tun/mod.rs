@@ -21,9 +21,9 @@ pub const MTU: u32 = 1420;
 
 /// Packets that a queue holds while its reader is busy; the kernel drops what comes beyond.
 ///
-/// A whole super-packet counts like a small one. Where others compete for the cores, a queue of 100 loses TCP
-/// segments and much of a steady stream of small packets while its reader waits for one, and answers no
-/// earlier. One of 20 answers a third earlier under load, and loses every eighth echo request as well.
+/// A whole super-packet counts like a small one, so this is much for bulk and little for bursts: measured on
+/// busy cores, 20 take a third off the round trip under load, and lose half of 100,000 small datagrams a
+/// second, of which 500 lose one or two in a hundred.
 pub const QUEUE_LENGTH: u32 = 500;
 
 /// A TUN device that never blocks.
