@@ -104,6 +104,13 @@ impl Udp {
         }
     }
 
+    /// Whether the path to `to` is known to carry less than a datagram of `size` bytes.
+    fn is_too_narrow(&self, to: SocketAddr, size: usize) -> bool {
+        let headers = if to.is_ipv6() { 48 } else { 28 };
+        self.path_mtu(to)
+            .is_some_and(|carried| carried < size.saturating_add(headers))
+    }
+
     /// Datagrams that were not sent, by reason.
     #[must_use]
     pub fn drops(&self) -> [(&'static str, u64); 2] {

@@ -1,12 +1,14 @@
 //! What the kernel knows of the path to a peer.
 //!
 //! The sockets send with "do not fragment" and by the kernel's idea of the path: a router that has to
-//! drop a datagram says so, the kernel remembers it for ten minutes, and the next send fails with
-//! `EMSGSIZE`. Only then is it asked here how much the path carries.
+//! drop a datagram says so, and the kernel remembers it for ten minutes. From then on a segmented send fails
+//! with `EMSGSIZE`, and single datagrams go out in fragments: nothing is lost, not even where somebody has
+//! forged what the router said. Only then is it asked here how much the path carries.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, ip_mtu, ipv6_mtu, set_ip_mtu_discover,
     set_ipv6_mtu_discover,
@@ -16,9 +18,10 @@ use socket2::SockRef;
 /// Has `socket` follow the kernel's idea of a path.
 pub(super) fn follow(socket: &UdpSocket) -> io::Result<()> {
     if socket.local_addr()?.is_ipv6() {
-        set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DO)?;
+        set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::WANT)?;
+        setsockopt(socket, sockopt::Ipv6DontFrag, &false)?;
     } else {
-        set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DO)?;
+        set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::WANT)?;
     }
     Ok(())
 }

@@ -66,8 +66,16 @@ impl Sender {
             return;
         };
         match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::EMSGSIZE) => self.without_full_segments(udp, port, run),
-            // The interface does not segment, or, on older kernels, the path is too narrow.
+            Some(Errno::EMSGSIZE) => {
+                self.note_too_big(run.to, run.segment);
+                self.send_singles(udp, port, run, run.bytes);
+            }
+            // Older kernels say it so.
+            Some(Errno::EINVAL) if udp.is_too_narrow(run.to, run.segment) => {
+                self.note_too_big(run.to, run.segment);
+                self.send_singles(udp, port, run, run.bytes);
+            }
+            // The interface does not segment.
             Some(Errno::EINVAL | Errno::EIO) => {
                 let sent = self.send_singles(udp, port, run, run.bytes);
                 if sent && port.segmentation.refused() {
@@ -88,7 +96,8 @@ impl Sender {
             match send_waiting(port, &transmit(run, contents, None)) {
                 Ok(()) => sent = true,
                 Err(error) if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) => {
-                    self.note_too_big(udp, run.to, contents.len(), 1);
+                    udp.too_big.fetch_add(1, Ordering::Relaxed);
+                    self.note_too_big(run.to, contents.len());
                 }
                 Err(error) => {
                     unsent(udp, 1);
@@ -99,19 +108,7 @@ impl Sender {
         sent
     }
 
-    /// The run's segments are too big for the path; its last datagram may not be.
-    fn without_full_segments(&mut self, udp: &Udp, port: &Port, run: &Run<'_>) {
-        let full = run.bytes.len() / run.segment.max(1);
-        self.note_too_big(udp, run.to, run.segment, full);
-        let rest = full
-            .checked_mul(run.segment)
-            .and_then(|start| run.bytes.get(start..))
-            .unwrap_or_default();
-        self.send_singles(udp, port, run, rest);
-    }
-
-    fn note_too_big(&mut self, udp: &Udp, to: SocketAddr, size: usize, datagrams: usize) {
-        udp.too_big.fetch_add(datagrams as u64, Ordering::Relaxed);
+    fn note_too_big(&mut self, to: SocketAddr, size: usize) {
         let too_big = TooBig { to, size };
         if self.too_big.len() < MAX_TOO_BIG && !self.too_big.contains(&too_big) {
             self.too_big.push(too_big);

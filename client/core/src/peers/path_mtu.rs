@@ -11,8 +11,9 @@ use crate::wg::{OVERHEAD, OVERLAY_MTU};
 const UDP: usize = 8;
 /// A path is believed to be narrow for so long, as Linux does by default (`net.ipv4.route.mtu_expires`).
 const BELIEVED: Duration = Duration::from_secs(600);
-/// The least packet that IPv6 needs to be carried; below it, IPv4 goes down to what every host takes.
-const LEAST: usize = 576;
+/// The least packet that every path of IPv6 carries. A path that carries less than this with its headers is
+/// sent datagrams in fragments; and who forges reports of narrow paths cannot make packets smaller.
+const LEAST: usize = 1280;
 
 /// What is known of one path. By default, as much as the overlay ever sends.
 #[derive(Clone, Copy, Debug, Default)]

@@ -12,7 +12,7 @@ use crate::offload::{
 use crate::world::World;
 
 /// Bytes that the path carries, IP header included, and what is left for a packet.
-const OUTER: usize = 1300;
+const OUTER: usize = 1400;
 const INNER: usize = (OUTER - 20 - 8 - 32) / 16 * 16;
 
 fn narrowed() -> World {
