@@ -425,7 +425,8 @@ impl PeerState {
     /// The peer has no live rule: what there was between us is over.
     pub(crate) fn forget_sessions(&mut self, shared: &Shared, now: Now) {
         for link in &mut self.links {
-            if link.tunnel.session(now).is_some() {
+            // One that the other side has not confirmed yet is a session, too.
+            if link.tunnel.expires().is_some() {
                 link.tunnel.erase();
             }
             link.tunnel.maintain(now);
