@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use gatereeve_shared::identity::wg_key::WgPublicKey;
 use gatereeve_shared::time::Now;
 
 use super::batch::Batch;
@@ -10,7 +9,7 @@ use super::event::Direction;
 use super::outbound::Held;
 use super::outbox::Outbox;
 use super::shared::{Denial, Shared};
-use super::table::ForwardingTable;
+use super::table::{ForwardingTable, Gate};
 use crate::drop_reason::DropReason;
 use crate::packet::offload::{Ecn, Offload};
 use crate::packet::{IpPacket, ip, mss};
@@ -195,34 +194,42 @@ impl<'a> Inbound<'a> {
     }
 
     /// An initiation: for which of our keys, and from whom?
+    ///
+    /// To find out whom it is from takes a Diffie-Hellman, and the tunnel that it is for does the same one again. So it is
+    /// given first to the peer that is known to be where it came from: with another's it fails, and changes nothing.
     fn initiation(&mut self, datagram: &[u8], from: SocketAddr) -> Result<(), DropReason> {
-        let (local, remote) = self.sender(datagram, from)?;
-        let position = *self
-            .table
-            .by_key
-            .get(&remote)
-            .ok_or(DropReason::UnknownKey)?;
-        let now = self.now;
+        let gate = self.admitted(datagram, from)?;
+        let (now, table) = (self.now, self.table);
+        if let Some(position) = table.by_candidate.get(&from)
+            && let Ok(held) = self.hold(*position)
+        {
+            let mut links = held.state.links.iter();
+            let link = links.position(|link| link.local == gate.local);
+            let is_only = !links.any(|link| link.local == gate.local);
+            if let (Some(link), true) = (link, is_only)
+                && held.state.admit_initiation(now.mono)
+                && self.handshake(link, datagram, from).is_ok()
+            {
+                return Ok(());
+            }
+        }
+        let remote = gate.gate.sender(datagram).ok_or(DropReason::Crypto)?;
+        let position = *table.by_key.get(&remote).ok_or(DropReason::UnknownKey)?;
         let held = self.hold(position)?;
         if !held.state.admit_initiation(now.mono) {
             return Err(DropReason::HandshakeRate);
         }
-        let link = held
-            .state
-            .links
-            .iter()
-            .position(|link| link.is_between(&local, &remote))
+        let mut links = held.state.links.iter();
+        let link = links
+            .position(|link| link.is_between(&gate.local, &remote))
             .ok_or(DropReason::UnknownKey)?;
         self.handshake(link, datagram, from)
     }
 
-    /// Which of our keys an initiation is for, and the key that it is from.
-    fn sender(
-        &mut self,
-        datagram: &[u8],
-        from: SocketAddr,
-    ) -> Result<(WgPublicKey, WgPublicKey), DropReason> {
-        for gate in &self.table.gates {
+    /// Which of our keys an initiation is for, if it is one to be looked at.
+    fn admitted(&mut self, datagram: &[u8], from: SocketAddr) -> Result<&'a Gate, DropReason> {
+        let table = self.table;
+        for gate in &table.gates {
             let room = self.out.transmit_room(HANDSHAKE_ROOM);
             match gate.gate.admit(from, datagram, room) {
                 Admission::NotOurs => {}
@@ -236,8 +243,7 @@ impl<'a> Inbound<'a> {
                     if self.shared.is_repeat(datagram) {
                         return Err(DropReason::RepeatedInitiation);
                     }
-                    let remote = gate.gate.sender(datagram).ok_or(DropReason::Crypto)?;
-                    return Ok((gate.local, remote));
+                    return Ok(gate);
                 }
             }
         }

@@ -86,6 +86,9 @@ impl Builder<'_> {
             for (_, key) in &peer.keys {
                 table.by_key.entry(*key).or_insert(position);
             }
+            for candidate in &peer.endpoints {
+                table.by_candidate.entry(*candidate).or_insert(position);
+            }
             let addresses = [IpAddr::V4(peer.addresses.v4), IpAddr::V6(peer.addresses.v6)];
             for address in addresses {
                 // Our own address is nobody else's, whatever the map says.

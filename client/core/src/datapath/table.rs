@@ -27,6 +27,8 @@ pub(crate) struct ForwardingTable {
     pub(crate) by_index: KeyedMap<u32, usize>,
     /// Static key to position of the peer. Asked for initiations only, beside a Diffie-Hellman.
     pub(crate) by_key: BTreeMap<WgPublicKey, usize>,
+    /// Where peers may be, to their positions: who an initiation from there is probably from.
+    pub(crate) by_candidate: BTreeMap<SocketAddr, usize>,
     /// For timers.
     pub(crate) by_device: BTreeMap<DeviceId, usize>,
 }
@@ -56,6 +58,7 @@ impl ForwardingTable {
             owners: AllowedIps::new(key),
             by_index: KeyedMap::new(key),
             by_key: BTreeMap::new(),
+            by_candidate: BTreeMap::new(),
             by_device: BTreeMap::new(),
         }
     }

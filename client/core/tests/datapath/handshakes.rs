@@ -55,6 +55,42 @@ fn an_initiation_that_comes_over_two_paths_is_answered_once() {
 }
 
 #[test]
+fn who_sends_an_initiation_is_not_decided_by_where_it_comes_from() {
+    let mut world = World::new(3);
+    let end = world.now.mono.saturating_add(Duration::from_secs(3600));
+    for (from, to) in [(0, 2), (1, 2)] {
+        world.allow(from, to, &["udp:53"], end);
+    }
+    for node in 0..3 {
+        world.publish(node);
+    }
+    let query = samples::udp((v4(0), 9), (v4(2), 53), b"query");
+    world.send_held(0, &query);
+    let (_, _, initiation) = world.take_wire().remove(0);
+    // From where the second is known to be: it is answered to the first all the same.
+    world.arrive(2, endpoint(1), &initiation);
+    let (_, to, response) = world.take_wire().remove(0);
+    assert_eq!(to, endpoint(1));
+    world.arrive(0, endpoint(2), &response);
+    world.settle();
+    assert_eq!(world.received(2), [query]);
+    // An initiation of nobody's from there is nobody's, and keeps the second out of nothing.
+    let ours = secret(2, 1).public();
+    let mut stranger = NoiseTunnels
+        .create(&secret(9, 1), &ours, 5, world.now)
+        .unwrap();
+    let mut forged = [0; 148];
+    stranger.initiate(world.now, &mut forged).unwrap();
+    let answers = world.sent_of_type(2);
+    world.arrive(2, endpoint(1), &forged);
+    assert_eq!(world.drops(2, "unknown_key"), 1);
+    assert_eq!(world.sent_of_type(2), answers);
+    let other = samples::udp((v4(1), 9), (v4(2), 53), b"other");
+    world.send(1, &other);
+    assert_eq!(world.received(2), [other]);
+}
+
+#[test]
 fn the_endpoint_follows_authentic_data_only() {
     let mut world = World::pair(&["udp:53"]);
     world.send(0, &query());
