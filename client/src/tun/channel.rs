@@ -61,8 +61,21 @@ impl Tun for ChannelTun {
         &self.name
     }
 
-    fn queues(&self) -> Vec<&dyn TunQueue> {
-        vec![self]
+    fn queues(&self, worker: usize) -> Vec<&dyn TunQueue> {
+        if worker == 0 { vec![self] } else { Vec::new() }
+    }
+
+    fn deliver(&self, _worker: usize, outbox: &Outbox) -> u64 {
+        let mut queue = self.to_host.lock();
+        let mut refused = 0;
+        for packet in outbox.deliveries() {
+            if queue.len() < CAPACITY {
+                queue.push_back(packet.to_vec());
+            } else {
+                refused += 1;
+            }
+        }
+        refused
     }
 
     fn offloads(&self) -> TunOffloads {
@@ -84,19 +97,6 @@ impl TunQueue for ChannelTun {
             batch.push(&packet, None);
         }
         Ok(true)
-    }
-
-    fn deliver(&self, outbox: &Outbox) -> u64 {
-        let mut queue = self.to_host.lock();
-        let mut refused = 0;
-        for packet in outbox.deliveries() {
-            if queue.len() < CAPACITY {
-                queue.push_back(packet.to_vec());
-            } else {
-                refused += 1;
-            }
-        }
-        refused
     }
 
     fn readable(&self) -> BorrowedFd<'_> {

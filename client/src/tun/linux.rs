@@ -24,12 +24,18 @@ const BATCH_BYTES: usize = 96 * 1024;
 /// Most pieces of one packet: both headers and what was joined to them.
 const PIECES: usize = Joined::MAX_TAILS + 2;
 
+/// Queues that each worker has. A flow keeps to one of them, so that a sparse flow waits behind a bulk one only
+/// where they happen to share a queue: fair queueing by hash (McKenney 1990), done by the kernel.
+const QUEUES_PER_WORKER: usize = 8;
+
 /// A TUN interface that lives as long as this value: when the process ends, however it does, the
 /// interface goes, with its addresses and the routes through it.
 #[derive(Debug)]
 pub struct LinuxTun {
     name: String,
+    /// The worker with number `n` has those at `n`, `n + workers`, `n + 2 * workers` and so on.
     queues: Vec<Queue>,
+    workers: usize,
     shared: Arc<Shared>,
     missing: Vec<String>,
 }
@@ -59,13 +65,15 @@ impl std::fmt::Debug for Queue {
 }
 
 impl LinuxTun {
-    /// Makes the interface `name`, down and without addresses, with up to `queues` queues. With `offload`
-    /// the kernel cuts and joins packets, as far as it can; what it cannot do is in [`Self::missing`].
+    /// Makes the interface `name`, down and without addresses, with queues for `workers` workers. With
+    /// `offload` the kernel cuts and joins packets, as far as it can; what it cannot do is in [`Self::missing`].
     ///
     /// # Errors
     /// Where `/dev/net/tun` cannot be opened, the right (CAP_NET_ADMIN) is missing, or the name is taken.
-    pub fn open(name: &str, queues: usize, offload: bool) -> Result<Self> {
+    pub fn open(name: &str, workers: usize, offload: bool) -> Result<Self> {
         let mut missing = Vec::new();
+        let workers = workers.max(1);
+        let queues = workers.saturating_mul(QUEUES_PER_WORKER);
         let first = open_first(name, queues > 1, offload, &mut missing).with_context(|| {
             format!("cannot make the TUN interface {name}; it takes CAP_NET_ADMIN, /dev/net/tun and a name that is free")
         })?;
@@ -109,9 +117,20 @@ impl LinuxTun {
         Ok(Self {
             name: name.to_owned(),
             queues: all,
+            workers,
             shared,
             missing,
         })
+    }
+
+    /// The queues of `worker`.
+    fn share(&self, worker: usize) -> impl ExactSizeIterator<Item = &Queue> {
+        let from = if worker < self.workers {
+            worker
+        } else {
+            usize::MAX
+        };
+        self.queues.iter().skip(from).step_by(self.workers)
     }
 
     /// What of the kernel's help was asked for and is not used, and why.
@@ -201,11 +220,41 @@ impl Tun for LinuxTun {
         &self.name
     }
 
-    fn queues(&self) -> Vec<&dyn TunQueue> {
-        self.queues
-            .iter()
+    fn queues(&self, worker: usize) -> Vec<&dyn TunQueue> {
+        self.share(worker)
             .map(|queue| queue as &dyn TunQueue)
             .collect()
+    }
+
+    fn deliver(&self, worker: usize, outbox: &Outbox) -> u64 {
+        let share = self.share(worker).len();
+        // Without queues of its own a worker writes to the first.
+        let (first, share) = if share == 0 { (0, 1) } else { (worker, share) };
+        // What a flow is answered by comes back by the queue that it was written to.
+        let queue = |packet: &[u8]| {
+            let place = spread(packet) % share;
+            let position = first.saturating_add(place.saturating_mul(self.workers));
+            self.queues.get(position)
+        };
+        // The interface takes a packet or drops it; waiting would hold up the packets behind.
+        if !self.shared.tso {
+            let refused = outbox.deliveries().filter(|packet| {
+                let taken = queue(packet)
+                    .is_some_and(|queue| nix::unistd::write(&queue.device, packet).is_ok());
+                !taken
+            });
+            return refused.count() as u64;
+        }
+        let mut refused = 0;
+        let mut singles = outbox.deliveries();
+        for packet in outbox.joined() {
+            let singles = singles.by_ref().take(packets(&packet));
+            refused += match queue(packet.head) {
+                Some(queue) => queue.write_whole(&packet, singles),
+                None => singles.count() as u64,
+            };
+        }
+        refused
     }
 
     fn offloads(&self) -> TunOffloads {
@@ -253,35 +302,31 @@ impl TunQueue for Queue {
         Ok(true)
     }
 
-    fn deliver(&self, outbox: &Outbox) -> u64 {
-        // The interface takes a packet or drops it; waiting would hold up the packets behind.
-        if !self.shared.tso {
-            let refused = outbox
-                .deliveries()
-                .filter(|packet| nix::unistd::write(&self.device, packet).is_err())
-                .count();
-            return refused as u64;
-        }
-        let mut refused = 0;
-        let mut singles = outbox.deliveries();
-        for packet in outbox.joined() {
-            let count = packets(&packet);
-            let whole = self.write_joined(&packet);
-            for single in singles.by_ref().take(count) {
-                let taken = match whole {
-                    Whole::Taken => true,
-                    Whole::Refused => false,
-                    Whole::NotUnderstood => self.write(&Offload::default(), single, []).is_ok(),
-                };
-                refused += u64::from(!taken);
-            }
-        }
-        refused
-    }
-
     fn readable(&self) -> BorrowedFd<'_> {
         self.device.as_fd()
     }
+}
+
+/// A number that all packets of a flow have in common, from addresses and ports. Peers can have all their flows
+/// get the same: they wait for each other then, and cost no more.
+fn spread(packet: &[u8]) -> usize {
+    let (addresses, ports) = match packet.first().map(|first| first >> 4) {
+        Some(4) => (12..20, 20..24),
+        _ => (8..40, 40..44),
+    };
+    let words = |range: std::ops::Range<usize>| {
+        let bytes = packet.get(range).unwrap_or_default();
+        bytes.as_chunks::<4>().0
+    };
+    let hash = words(addresses)
+        .iter()
+        .chain(words(ports))
+        .fold(0_u64, |hash, word| {
+            // Multiplication by a large odd number carries every bit upwards, and the rotation down again.
+            (hash.rotate_left(23) ^ u64::from(u32::from_ne_bytes(*word)))
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        });
+    usize::try_from(hash >> 40).unwrap_or(0)
 }
 
 /// How many packets are in one.
@@ -303,6 +348,18 @@ enum Whole {
 }
 
 impl Queue {
+    /// Writes a packet that may be many in one; the same packets as `singles` where the kernel does not take it
+    /// so. How many it did not take.
+    fn write_whole<'a>(&self, packet: &Joined<'_>, singles: impl Iterator<Item = &'a [u8]>) -> u64 {
+        let whole = self.write_joined(packet);
+        let refused = singles.filter(|single| match whole {
+            Whole::Taken => false,
+            Whole::Refused => true,
+            Whole::NotUnderstood => self.write(&Offload::default(), single, []).is_err(),
+        });
+        refused.count() as u64
+    }
+
     fn write_joined(&self, packet: &Joined<'_>) -> Whole {
         let joining = packet.offload.segments.map(|segments| match segments.kind {
             SegmentKind::Tcp4 | SegmentKind::Tcp6 => &self.shared.tcp,

@@ -31,8 +31,11 @@ pub trait Tun: Debug + Send + Sync {
     /// The interface's name.
     fn name(&self) -> &str;
 
-    /// Its queues, at least one. Packets of one flow come from one queue.
-    fn queues(&self) -> Vec<&dyn TunQueue>;
+    /// The queues that `worker` reads; none where others read for it. Packets of one flow come from one queue.
+    fn queues(&self, worker: usize) -> Vec<&dyn TunQueue>;
+
+    /// Writes every delivery of `outbox`, for `worker`; how many packets the host did not take.
+    fn deliver(&self, worker: usize, outbox: &Outbox) -> u64;
 
     /// What the host takes off the data path.
     fn offloads(&self) -> TunOffloads;
@@ -46,9 +49,6 @@ pub trait TunQueue: Debug + Send + Sync {
     /// # Errors
     /// When the device is gone or broken. No packet being there is none.
     fn receive(&self, batch: &mut Batch) -> io::Result<bool>;
-
-    /// Writes every delivery of `outbox`; how many packets the host did not take.
-    fn deliver(&self, outbox: &Outbox) -> u64;
 
     /// Readable when [`Self::receive`] has something to read.
     fn readable(&self) -> BorrowedFd<'_>;

@@ -1,97 +1,219 @@
-//! What a worker waits for.
+//! What a worker waits for, and whose turn it is.
+//!
+//! Two rules, those of FQ-CoDel (RFC 8290, section 4.2) for a worker's few sources. A source that was empty and has
+//! something again comes before those that have had a turn and still have more: what is sparse never waits for
+//! more than one batch of bulk. And those that have more take turns, so that none starves.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
 use gatereeve_runtime::clock::Clock;
 use gatereeve_shared::time::Mono;
 
-/// The TUN queue and the sockets of both families, at most.
-pub(super) const MAX_SOURCES: usize = 3;
 /// How long a source that failed is left alone, in milliseconds.
 const REST_MS: u8 = 250;
+/// Events taken from the kernel at once; what is left is told at the next call.
+const EVENTS: usize = 32;
+/// Stands for the stop event, where others have their position.
+const STOP: u64 = u64::MAX;
 
 /// Where packets come from.
 #[derive(Debug)]
-pub(super) struct Source<'a, T> {
-    /// What reads it.
-    pub(super) reader: T,
-    /// Readable when it has something.
-    pub(super) readable: BorrowedFd<'a>,
-    /// Whether there may be something to read.
-    pub(super) is_ready: bool,
+struct Source<'a, T> {
+    reader: T,
+    readable: BorrowedFd<'a>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The kernel tells when there is something.
+    Empty,
+    /// Waits for its turn.
+    Ready,
     /// It failed: not looked at until then.
-    rests_until: Option<Mono>,
+    Resting(Mono),
 }
 
-impl<'a, T> Source<'a, T> {
-    pub(super) fn new(reader: T, readable: BorrowedFd<'a>) -> Self {
-        Self {
-            reader,
-            readable,
-            is_ready: false,
-            rests_until: None,
-        }
-    }
-
-    /// It failed: it is left alone for a while.
-    pub(super) fn rest(&mut self) {
-        self.is_ready = false;
-        self.rests_until =
-            Some(Clock::mono().saturating_add(Duration::from_millis(REST_MS.into())));
-    }
-
-    fn rests(&self) -> bool {
-        self.rests_until.is_some()
-    }
+/// All sources of one worker.
+#[derive(Debug)]
+pub(super) struct Sources<'a, T> {
+    epoll: Epoll,
+    all: Vec<Source<'a, T>>,
+    /// Were empty, and have something again.
+    sparse: VecDeque<usize>,
+    /// Have had a turn, and may have more.
+    bulk: VecDeque<usize>,
 }
 
-/// Waits until one of `sources` may have something, and marks those that may. Does not wait where one is
-/// marked already. `false` when the thread is to stop.
-pub(super) fn wait<T>(stop: &EventFd, sources: &mut [Source<'_, T>]) -> bool {
-    for source in sources.iter_mut().filter(|source| source.rests()) {
-        source.rests_until = source.rests_until.filter(|until| Clock::mono() < *until);
-    }
-    let timeout = if sources.iter().any(|source| source.is_ready) {
-        PollTimeout::ZERO
-    } else if sources.iter().any(Source::rests) {
-        PollTimeout::from(REST_MS)
-    } else {
-        PollTimeout::NONE
-    };
-    let stop = stop.as_fd();
-    let mut fds: [PollFd<'_>; MAX_SOURCES + 1] =
-        std::array::from_fn(|_| PollFd::new(stop, PollFlags::POLLIN));
-    let count = sources.len().min(MAX_SOURCES);
-    for (fd, source) in fds.iter_mut().skip(1).zip(sources.iter()) {
-        // One that rests would wake us at once, whatever is asked for: the kernel always tells errors.
-        if !source.rests() {
-            *fd = PollFd::new(source.readable, PollFlags::POLLIN);
+/// What waiting has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// Somebody has a turn.
+    Ready,
+    /// Nobody has.
+    Nothing,
+    /// The thread is to end.
+    Stop,
+}
+
+/// What a turn has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// There may be more.
+    More,
+    /// It is empty now.
+    Emptied,
+    /// It failed.
+    Failed,
+}
+
+impl<'a, T> Sources<'a, T> {
+    /// `sources`, each readable when it has something, and `stop`, readable when the thread is to end.
+    ///
+    /// # Errors
+    /// When the process is out of file descriptors.
+    pub(super) fn new(
+        stop: &EventFd,
+        sources: impl IntoIterator<Item = (T, BorrowedFd<'a>)>,
+    ) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(stop.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
+        let mut all = Vec::new();
+        for (reader, readable) in sources {
+            epoll.add(readable, interest(all.len()))?;
+            all.push(Source {
+                reader,
+                readable,
+                state: State::Empty,
+            });
         }
+        Ok(Self {
+            epoll,
+            sparse: VecDeque::with_capacity(all.len()),
+            bulk: VecDeque::with_capacity(all.len()),
+            all,
+        })
     }
-    let fds = fds.get_mut(..=count).unwrap_or_default();
-    match poll(fds, timeout) {
-        Ok(_) => {
-            for (fd, source) in fds.iter().skip(1).zip(sources) {
-                source.is_ready |= !source.rests() && is_set(fd);
+
+    /// Waits until a source may have something, at most for `longest` milliseconds. Does not wait where one has
+    /// its turn already, but takes note of others.
+    pub(super) fn wait(&mut self, longest: Option<u8>) -> Waited {
+        self.wake();
+        let has_turns = !self.sparse.is_empty() || !self.bulk.is_empty();
+        let rests = |source: &Source<'_, T>| matches!(source.state, State::Resting(_));
+        let timeout = if has_turns {
+            EpollTimeout::ZERO
+        } else if let Some(longest) = longest {
+            EpollTimeout::from(longest)
+        } else if self.all.iter().any(rests) {
+            EpollTimeout::from(REST_MS)
+        } else {
+            EpollTimeout::NONE
+        };
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let count = match self.epoll.wait(&mut events, timeout) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => {
+                tracing::error!(error = %io::Error::from(errno), "a data-path thread cannot wait, and ends");
+                return Waited::Stop;
             }
-            !fds.first().is_some_and(is_set)
+        };
+        for event in events.iter().take(count) {
+            if event.data() == STOP {
+                return Waited::Stop;
+            }
+            let position = usize::try_from(event.data()).unwrap_or(usize::MAX);
+            if let Some(source) = self.all.get_mut(position)
+                && source.state == State::Empty
+            {
+                source.state = State::Ready;
+                self.sparse.push_back(position);
+            }
         }
-        Err(Errno::EINTR) => true,
-        Err(errno) => {
-            tracing::error!(error = %io::Error::from(errno), "a data-path thread cannot wait, and ends");
-            false
+        if self.sparse.is_empty() && self.bulk.is_empty() {
+            Waited::Nothing
+        } else {
+            Waited::Ready
+        }
+    }
+
+    /// Whose turn it is now: once all that are sparse, then one of the others.
+    pub(super) fn round(&mut self) -> Round {
+        Round {
+            sparse: self.sparse.len(),
+            bulk: true,
+        }
+    }
+
+    /// The next of the round.
+    pub(super) fn next(&mut self, round: &mut Round) -> Option<usize> {
+        if round.sparse > 0 {
+            round.sparse -= 1;
+            return self.sparse.pop_front();
+        }
+        std::mem::take(&mut round.bulk)
+            .then(|| self.bulk.pop_front())
+            .flatten()
+    }
+
+    /// What reads the source at `position`.
+    pub(super) fn reader(&mut self, position: usize) -> Option<&mut T> {
+        self.all.get_mut(position).map(|source| &mut source.reader)
+    }
+
+    /// The source at `position` has had its turn.
+    pub(super) fn done(&mut self, position: usize, turn: Turn) {
+        let Some(source) = self.all.get_mut(position) else {
+            return;
+        };
+        match turn {
+            Turn::More => self.bulk.push_back(position),
+            Turn::Emptied => source.state = State::Empty,
+            Turn::Failed => {
+                // As long as it is among those watched, it would wake us at once, whatever is asked for: the
+                // kernel always tells errors.
+                let rest = Duration::from_millis(REST_MS.into());
+                source.state = State::Resting(Clock::mono().saturating_add(rest));
+                let _ = self.epoll.delete(source.readable);
+            }
+        }
+    }
+
+    /// Watches those again that have rested long enough.
+    fn wake(&mut self) {
+        for (position, source) in self.all.iter_mut().enumerate() {
+            let State::Resting(until) = source.state else {
+                continue;
+            };
+            let now = Clock::mono();
+            if now < until {
+                continue;
+            }
+            source.state = match self.epoll.add(source.readable, interest(position)) {
+                Ok(()) => State::Empty,
+                Err(_) => State::Resting(now.saturating_add(Duration::from_millis(REST_MS.into()))),
+            };
         }
     }
 }
 
-fn is_set(fd: &PollFd<'_>) -> bool {
-    fd.any().unwrap_or(true)
+/// One round of turns.
+#[derive(Debug)]
+pub(super) struct Round {
+    sparse: usize,
+    bulk: bool,
+}
+
+fn interest(position: usize) -> EpollEvent {
+    EpollEvent::new(EpollFlags::EPOLLIN, position as u64)
 }
 
 #[cfg(test)]
@@ -104,35 +226,75 @@ mod tests {
         EventFd::from_flags(EfdFlags::EFD_NONBLOCK).unwrap()
     }
 
+    /// Waits, and plays one round in which each source has more or not.
+    fn round(sources: &mut Sources<'_, &EventFd>, has_more: &[bool]) -> Vec<usize> {
+        assert_eq!(sources.wait(None), Waited::Ready);
+        let mut turns = Vec::new();
+        let mut round = sources.round();
+        while let Some(position) = sources.next(&mut round) {
+            turns.push(position);
+            let turn = if has_more[position] {
+                Turn::More
+            } else {
+                sources.reader(position).unwrap().read().unwrap();
+                Turn::Emptied
+            };
+            sources.done(position, turn);
+        }
+        turns
+    }
+
     #[test]
-    fn those_that_have_something_are_marked() {
-        let (stop, one, two) = (event(), event(), event());
-        let mut sources = [Source::new(1, one.as_fd()), Source::new(2, two.as_fd())];
-        two.write(1).unwrap();
-        assert!(wait(&stop, &mut sources));
-        assert_eq!(sources.each_ref().map(|s| s.is_ready), [false, true]);
-        // A mark stays until what is there was read, and does not hide the others.
-        two.read().unwrap();
-        one.write(1).unwrap();
-        assert!(wait(&stop, &mut sources));
-        assert_eq!(sources.each_ref().map(|s| s.is_ready), [true, true]);
+    fn what_was_empty_comes_before_what_has_more_which_takes_turns() {
+        let events = [event(), event(), event()];
+        let stop = event();
+        let mut sources =
+            Sources::new(&stop, events.iter().map(|event| (event, event.as_fd()))).unwrap();
+        for event in &events[..2] {
+            event.write(1).unwrap();
+        }
+        let two_have_more = [true, true, false];
+        assert_eq!(round(&mut sources, &two_have_more), [0, 1, 0]);
+        assert_eq!(round(&mut sources, &two_have_more), [1]);
+        events[2].write(1).unwrap();
+        assert_eq!(round(&mut sources, &two_have_more), [2, 0]);
+        assert_eq!(round(&mut sources, &two_have_more), [1]);
+        // However often the third comes back, the others get on.
+        for expected in [0, 1, 0] {
+            events[2].write(1).unwrap();
+            assert_eq!(round(&mut sources, &two_have_more), [2, expected]);
+        }
         stop.write(1).unwrap();
-        assert!(!wait(&stop, &mut sources));
+        assert_eq!(sources.wait(None), Waited::Stop);
+    }
+
+    #[test]
+    fn nothing_comes_of_a_short_wait_and_what_comes_later_is_not_missed() {
+        let (stop, event) = (event(), event());
+        let mut sources = Sources::new(&stop, [(&event, event.as_fd())]).unwrap();
+        assert_eq!(sources.wait(Some(1)), Waited::Nothing);
+        event.write(1).unwrap();
+        assert_eq!(sources.wait(Some(1)), Waited::Ready);
+        assert_eq!(round(&mut sources, &[false]), [0]);
+        assert_eq!(sources.wait(Some(1)), Waited::Nothing);
     }
 
     #[test]
     fn one_that_failed_rests_until_the_time_is_over() {
         let (stop, failed) = (event(), event());
-        let mut sources = [Source::new((), failed.as_fd())];
         failed.write(1).unwrap();
-        sources[0].rest();
-        assert!(wait(&stop, &mut sources), "the time passes");
-        assert!(!sources[0].is_ready);
-        // It may take a second look for the clock to say so.
-        while sources[0].rests() {
-            assert!(wait(&stop, &mut sources));
+        let mut sources = Sources::new(&stop, [((), failed.as_fd())]).unwrap();
+        assert_eq!(sources.wait(None), Waited::Ready);
+        let mut first = sources.round();
+        assert_eq!(sources.next(&mut first), Some(0));
+        sources.done(0, Turn::Failed);
+        let start = Clock::mono();
+        let mut position = None;
+        while position.is_none() {
+            assert_ne!(sources.wait(None), Waited::Stop, "the time passes");
+            let mut round = sources.round();
+            position = sources.next(&mut round);
         }
-        assert!(wait(&stop, &mut sources));
-        assert!(sources[0].is_ready);
+        assert!(Clock::mono().since(start) >= Duration::from_millis(REST_MS.into()));
     }
 }

@@ -9,11 +9,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use std::os::fd::AsFd as _;
 
-use gatereeve_client_core::datapath::{Batch, DataPath, Outbox, WorkerMark};
+use gatereeve_client_core::datapath::{Batch, DataPath, DataPathEvent, Outbox, WorkerMark};
 use gatereeve_runtime::clock::Clock;
 
 use super::Shared;
-use super::sources::{Source, wait};
+use super::sources::{Sources, Turn, Waited};
 use crate::tun::TunQueue;
 use crate::udp::{Port, Receiver, Sender};
 
@@ -22,6 +22,11 @@ const BATCH: usize = 64;
 /// Bytes per packet: what is coalesced or many in one, up to the longest IP packet. An odd number of cache
 /// lines, so that the beginnings of the slots do not share cache sets.
 const SLOT: usize = 1025 * 64;
+/// How long a worker without packets waits for more before it tells the slow path what happened, in
+/// milliseconds. To wake another thread in the middle of an exchange would have the peer wait for it.
+const HINTS_WAIT_MS: u8 = 1;
+/// Batches after which it is told all the same.
+const HINTS_BATCHES: u8 = 16;
 /// The shortest time between runs of the timers: what is due about the same time is done in one.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
 
@@ -34,6 +39,10 @@ pub(super) struct Worker {
     stop: Arc<EventFd>,
     outbox: Outbox,
     sender: Sender,
+    /// For the slow path: what the last batches have brought.
+    hints: Vec<DataPathEvent>,
+    /// Batches since the first of them.
+    batches: u8,
 }
 
 /// How a source is read.
@@ -52,52 +61,57 @@ impl Worker {
             stop,
             outbox: Outbox::new(),
             sender: Sender::default(),
+            hints: Vec::new(),
+            batches: 0,
         }
     }
 
-    /// Moves packets until told to stop: one batch of every source that has something, again and again,
-    /// so that none waits for another to run dry.
+    /// Moves packets until told to stop: a batch at a time, what is sparse before what is bulk.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
-        let queues = shared.tun.queues();
-        // Without a queue of its own a worker receives only, and writes to the first.
-        let own = queues.get(self.index).copied();
-        let Some(queue) = own.or_else(|| queues.first().copied()) else {
-            return;
+        let tun = shared.tun.queues(self.index).into_iter();
+        let tun = tun.map(|queue| (Reader::Tun(queue), queue.readable()));
+        let udp = shared.udp.ports(self.index).iter();
+        let udp = udp.map(|port| (Reader::Udp(port, Receiver::new()), port.readable()));
+        let stop = Arc::clone(&self.stop);
+        let mut sources = match Sources::new(&stop, tun.chain(udp)) {
+            Ok(sources) => sources,
+            Err(error) => {
+                let told = format!("a data-path thread cannot start: {error}");
+                drop(shared.broken.try_send(told));
+                return;
+            }
         };
-        let tun = own.map(|own| Source::new(Reader::Tun(own), own.readable()));
-        let ports = shared.udp.ports(self.index).iter();
-        let udp = ports.map(|port| {
-            let reader = Reader::Udp(port, Receiver::new());
-            Source::new(reader, port.readable())
-        });
-        let mut sources: Vec<Source<'_, Reader<'_>>> = tun.into_iter().chain(udp).collect();
         let mut batch = Batch::new(BATCH, SLOT);
         loop {
             self.mark.park();
-            if !wait(&self.stop, &mut sources) {
-                return;
+            let waits = !self.hints.is_empty();
+            match sources.wait(waits.then_some(HINTS_WAIT_MS)) {
+                Waited::Ready => {}
+                Waited::Nothing => self.tell(),
+                Waited::Stop => return,
             }
-            for source in sources.iter_mut().filter(|source| source.is_ready) {
-                match self.pass(&mut source.reader, queue, &mut batch) {
-                    Ok(more) => source.is_ready = more,
+            let mut round = sources.round();
+            while let Some(position) = sources.next(&mut round) {
+                let Some(reader) = sources.reader(position) else {
+                    continue;
+                };
+                let turn = match self.pass(reader, &mut batch) {
+                    Ok(true) => Turn::More,
+                    Ok(false) => Turn::Emptied,
                     Err(error) => {
-                        self.note(&source.reader, &error);
-                        source.rest();
+                        self.note(reader, &error);
+                        Turn::Failed
                     }
-                }
+                };
+                sources.done(position, turn);
                 batch.clear();
             }
         }
     }
 
     /// Takes one batch all the way. Whether more may be waiting.
-    fn pass(
-        &mut self,
-        reader: &mut Reader<'_>,
-        queue: &dyn TunQueue,
-        batch: &mut Batch,
-    ) -> io::Result<bool> {
+    fn pass(&mut self, reader: &mut Reader<'_>, batch: &mut Batch) -> io::Result<bool> {
         let more = match reader {
             Reader::Tun(own) => own.receive(batch),
             Reader::Udp(port, receiver) => receiver.receive(port, batch),
@@ -111,7 +125,7 @@ impl Worker {
                 Reader::Tun(_) => datapath.outbound(batch, now, &mut self.outbox),
                 Reader::Udp(..) => datapath.inbound(batch, now, &mut self.outbox),
             }
-            self.flush(queue);
+            self.flush();
         }
         more
     }
@@ -129,17 +143,14 @@ impl Worker {
         }
     }
 
-    /// Runs the timers until told to stop, with the sockets and the queue of the first worker.
+    /// Runs the timers until told to stop, with the sockets and the queues of the first worker.
     pub(super) fn run_timers(mut self) {
         let shared = Arc::clone(&self.shared);
-        let queues = shared.tun.queues();
-        let Some(queue) = queues.first().copied() else {
-            return;
-        };
         while self.sleep() {
             self.mark.begin();
             shared.datapath.tick(Clock::now(), &mut self.outbox);
-            self.flush(queue);
+            self.flush();
+            self.tell();
         }
     }
 
@@ -164,19 +175,31 @@ impl Worker {
         }
     }
 
+    /// Tells the slow path what happened in the last batches.
+    fn tell(&mut self) {
+        self.batches = 0;
+        for event in self.hints.drain(..) {
+            if self.shared.events.try_send(event).is_err() {
+                tracing::trace!("a hint of the data path is lost");
+            }
+        }
+    }
+
     /// Sends what the batch has brought, and gives the table back.
-    fn flush(&mut self, queue: &dyn TunQueue) {
+    fn flush(&mut self) {
         self.sender
             .send(&self.shared.udp, self.index, self.outbox.runs());
-        let refused = queue.deliver(&self.outbox);
+        let refused = self.shared.tun.deliver(self.index, &self.outbox);
         if refused > 0 {
             self.shared
                 .undelivered
                 .fetch_add(refused, Ordering::Relaxed);
         }
-        for event in self.outbox.take_events() {
-            if self.shared.events.try_send(event).is_err() {
-                tracing::trace!("a hint of the data path is lost");
+        if !self.hints.is_empty() || !self.outbox.events().is_empty() {
+            self.hints.extend(self.outbox.take_events());
+            self.batches = self.batches.saturating_add(1);
+            if self.batches >= HINTS_BATCHES {
+                self.tell();
             }
         }
         for too_big in self.sender.take_too_big() {
