@@ -198,7 +198,7 @@ impl<'a, T> Sources<'a, T> {
                 continue;
             }
             source.state = match self.epoll.add(source.readable, interest(position)) {
-                Ok(()) => State::Empty,
+                Ok(()) | Err(Errno::EEXIST) => State::Empty,
                 Err(_) => State::Resting(now.saturating_add(Duration::from_millis(REST_MS.into()))),
             };
         }
