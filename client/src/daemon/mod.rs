@@ -239,7 +239,7 @@ impl Daemon {
             (Input::Call(call), _) => self.answer(call).await,
             (Input::Interfaces, _) => self.announce(),
             (Input::Broken(error), joined) => {
-                tracing::warn!(%error, "the TUN interface is broken; making it again");
+                tracing::warn!(%error, "the data path is broken; making it again, and the TUN interface");
                 self.host.stop();
                 if let Some(joined) = joined {
                     joined.host_due = Some(now.mono);

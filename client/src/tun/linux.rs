@@ -343,7 +343,7 @@ fn packets(packet: &Joined<'_>) -> usize {
 enum Whole {
     Taken,
     Refused,
-    /// The kernel does not take it in this form.
+    /// The kernel does not take it in this form, or not now.
     NotUnderstood,
 }
 
@@ -387,6 +387,8 @@ impl Queue {
                 }
                 Whole::NotUnderstood
             }
+            // No room for so much at once; there may be for less.
+            (Err(Errno::ENOMEM), Some(_)) => Whole::NotUnderstood,
             (Err(_), _) => Whole::Refused,
         }
     }

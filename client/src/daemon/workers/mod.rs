@@ -46,7 +46,7 @@ pub struct Shared {
     pub udp: Arc<Udp>,
     /// Hints to the engine; what does not fit is lost.
     pub events: mpsc::Sender<DataPathEvent>,
-    /// Told when the TUN device breaks.
+    /// Told when the TUN device breaks or a thread dies.
     pub broken: mpsc::Sender<String>,
     /// Packets that the host did not take.
     pub undelivered: Arc<AtomicU64>,
@@ -87,12 +87,30 @@ impl Workers {
         body: impl FnOnce(Worker) + Send + 'static,
     ) -> Result<()> {
         let worker = Worker::new(index, Arc::clone(shared), Arc::clone(&self.stop));
+        let watch = DeathWatch(shared.broken.clone());
         let thread = std::thread::Builder::new()
             .name(format!("gatereeve-{name}"))
-            .spawn(move || body(worker))
+            .spawn(move || {
+                let _watch = watch;
+                body(worker);
+            })
             .context("cannot start a data-path thread")?;
         self.threads.push(thread);
         Ok(())
+    }
+}
+
+/// Tells when its thread dies: what the kernel sends to its queues and sockets would go nowhere. All threads are
+/// then begun anew.
+struct DeathWatch(mpsc::Sender<String>);
+
+impl Drop for DeathWatch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let told = "a data-path thread has panicked".to_owned();
+            // Full means that the same will be done for another reason.
+            drop(self.0.try_send(told));
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 use std::time::Duration;
 
-use gatereeve_client_core::datapath::TableSpec;
+use gatereeve_client_core::api::TunOffloads;
+use gatereeve_client_core::datapath::{Batch, Outbox, TableSpec};
 use gatereeve_client_core::wg::NoiseTunnels;
 use gatereeve_runtime::clock::Clock;
 
 use super::*;
 use crate::daemon::enforced::EnforcedWatch;
+use crate::tun::TunQueue;
 use crate::tun::channel::ChannelTun;
 use crate::udp::UdpOptions;
 
@@ -92,4 +94,66 @@ fn a_table_is_enforced_while_workers_run_and_after_they_have_ended() {
     assert_eq!(publish(2), Some(2));
     drop(running.workers);
     assert_eq!(publish(3), Some(3));
+}
+
+/// A device whose reading panics.
+#[derive(Debug)]
+struct Faulty(ChannelTun);
+
+impl Tun for Faulty {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn queues(&self, worker: usize) -> Vec<&dyn TunQueue> {
+        if worker == 0 { vec![self] } else { Vec::new() }
+    }
+
+    fn deliver(&self, worker: usize, outbox: &Outbox) -> u64 {
+        self.0.deliver(worker, outbox)
+    }
+
+    fn offloads(&self) -> TunOffloads {
+        self.0.offloads()
+    }
+}
+
+impl TunQueue for Faulty {
+    fn receive(&self, _batch: &mut Batch) -> std::io::Result<bool> {
+        panic!("a fault that the test makes")
+    }
+
+    fn readable(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.readable()
+    }
+}
+
+#[test]
+fn a_thread_that_dies_is_told_of_and_holds_no_table_back() {
+    let datapath = Arc::new(DataPath::new([7; 32], Box::new(NoiseTunnels), Clock::now()));
+    let tun = Arc::new(Faulty(ChannelTun::new("test").unwrap()));
+    let (broken, mut told) = mpsc::channel(1);
+    let workers = Workers::start(Shared {
+        datapath: Arc::clone(&datapath),
+        tun: Arc::clone(&tun) as Arc<dyn Tun>,
+        udp: Arc::new(Udp::bind(&["127.0.0.1:0".parse().unwrap()], two_workers()).unwrap()),
+        events: mpsc::channel(8).0,
+        broken,
+        undelivered: Arc::default(),
+    })
+    .unwrap();
+    assert!(told.try_recv().is_err(), "all live");
+    assert!(tun.0.push(&packet()));
+    assert!(told.blocking_recv().unwrap().contains("panicked"));
+    let spec = TableSpec {
+        serial: 1,
+        ..TableSpec::default()
+    };
+    datapath.publish(spec, Clock::now());
+    let deadline = Clock::mono().saturating_add(Duration::from_secs(30));
+    while datapath.enforced() < 1 && Clock::mono() < deadline {
+        std::thread::yield_now();
+    }
+    assert_eq!(datapath.enforced(), 1);
+    drop(workers);
 }
