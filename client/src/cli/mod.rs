@@ -5,6 +5,7 @@
 
 mod client;
 mod join;
+mod manual;
 pub mod output;
 pub mod target;
 
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use gatereeve_client_core::api::{LocalReply, LocalRequest};
+use gatereeve_manual::Shell;
 use gatereeve_shared::text::printable;
 
 use crate::posture::{CollectRequest, collect};
@@ -110,6 +112,19 @@ pub enum Command {
         /// The address; a port behind it is ignored.
         #[arg(value_name = "ADDRESS[:PORT]", value_parser = target::parse_address)]
         address: IpAddr,
+    },
+    /// Print what makes a shell complete this command line.
+    #[command(after_help = manual::COMPLETIONS)]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write the man pages: what packages are built with.
+    #[command(hide = true)]
+    Man {
+        /// The directory for them.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
     },
     /// Collect posture and print it as JSON: the daemon's helper process.
     #[command(hide = true)]
@@ -226,6 +241,8 @@ fn run(cli: Cli, printer: &mut Printer) -> Result<u8, Failure> {
             };
             return printer.json(&collect(&host, &request)).map(|()| 0);
         }
+        Command::Completions { shell } => return manual::print_completions(shell, printer),
+        Command::Man { out } => return manual::write_pages(&out),
         Command::Join(arguments) => return join::run(&cli.socket, &arguments, printer),
         Command::Leave => LocalRequest::Leave,
         Command::Up => LocalRequest::Up,

@@ -52,6 +52,14 @@ impl Printer {
         print(&text)
     }
 
+    /// Prints `text` as it is, whatever the flags say.
+    ///
+    /// # Errors
+    /// When standard output does not take it.
+    pub fn text(&mut self, text: &str) -> Result<(), Failure> {
+        print(text)
+    }
+
     /// Prints progress.
     pub fn progress(&mut self, text: &str) {
         // Progress that cannot be shown is no reason to stop.

@@ -13,6 +13,7 @@ use super::output::Printer;
 use crate::config::Config;
 use crate::state_dir::StateDir;
 use crate::state_dir::lock::StateLock;
+use crate::state_dir::owner::become_owner;
 use crate::state_dir::settings::{DEFAULT_V4, Settings, check_advertised, default_v6};
 
 const EXAMPLES: &str = "\
@@ -98,6 +99,7 @@ pub(super) fn run(
         (args.advertise, false)
     };
 
+    become_owner(dir.root())?;
     dir.create()
         .with_context(|| format!("cannot make {shown}"))?;
     let lock = StateLock::take(&dir.lock()).map_err(anyhow::Error::from)?;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use gatereeve_manual::Shell;
 use gatereeve_runtime::exit::ExitStatus;
 
 use crate::config::{Config, Overrides};
@@ -16,6 +17,7 @@ mod device;
 pub mod failure;
 mod init;
 mod invite;
+mod manual;
 pub mod output;
 mod policy;
 mod posture;
@@ -105,6 +107,19 @@ enum Verb {
     Backup(backup::BackupArgs),
     /// Make a state directory from a backup
     Restore(restore::RestoreArgs),
+    /// Print what makes a shell complete this command line
+    #[command(after_help = manual::COMPLETIONS)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the man pages: what packages are built with
+    #[command(hide = true)]
+    Man {
+        /// The directory for them
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
 }
 
 /// Runs one command line; what it prints goes to `streams`.
@@ -137,6 +152,8 @@ fn run(cli: Cli, printer: &mut Printer<'_>) -> Result<ExitStatus, Failure> {
         Verb::Audit(verb) => audit::run(verb, &config, printer),
         Verb::Backup(args) => backup::run(&args, &config, printer),
         Verb::Restore(args) => restore::run(&args, &config, printer),
+        Verb::Completions { shell } => manual::print_completions(shell, printer),
+        Verb::Man { out } => manual::write_pages(&out),
     }
 }
 

@@ -16,6 +16,7 @@ use super::output::Printer;
 use crate::backup;
 use crate::config::Config;
 use crate::state_dir::StateDir;
+use crate::state_dir::owner::become_owner;
 
 const EXAMPLES: &str = "\
 Example:
@@ -60,6 +61,7 @@ pub(super) fn run(
         uid: uid.as_raw(),
         user: user.map_or_else(|| uid.to_string(), |user| user.name),
     };
+    become_owner(dir.root())?;
     let restored = backup::restore(&dir, &mut file, actor, Clock::unix()).map_err(|error| {
         let status = if is_taken {
             ExitStatus::CONFLICT

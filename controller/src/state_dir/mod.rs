@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub mod checkpoints;
 pub mod lock;
+pub mod owner;
 pub mod settings;
 pub mod space;
 
