@@ -78,10 +78,14 @@ END
   ((took < 60000)) || fail 'it took a minute or more'
   ((most <= 4)) || fail "a machine took $most commands"
 
+  local resident
+  for name in web laptop; do
+    resident=$(on "$name" sh -c 'sed -n "s/^VmRSS: *//p" "/proc/$1/status"' - "$(pids_of "$name" gatereeve | head -n 1)")
+    note "$name: daemon of ${resident}"
+  done
   # What the client put into its host goes with the package.
   must 'a rule of ours is there' sh -c "nsenter -t ${first[laptop]} -n ip rule | grep -q 5247"
-  on laptop pkill -TERM -x gatereeve
-  wait_for 'the end of the daemon' 10 on laptop sh -c '! pgrep -x gatereeve'
+  end_program laptop gatereeve TERM
   must 'the package goes' on laptop apt-get purge -y gatereeve
   same 'rules left' "$(nsenter -t "${first[laptop]}" -n sh -c 'ip rule; ip -6 rule' | grep 52 || true)" ''
   same 'interfaces left' "$(nsenter -t "${first[laptop]}" -n ip -o link | awk -F': ' '{sub("@.*", "", $2); print $2}' | sort | tr '\n' ' ')" 'eth0 lo '
@@ -102,8 +106,7 @@ case_quick_start_crash_then_purge() {
   start_unit lone gatereeve.service
   wait_for 'the daemon' 10 on lone gatereeve status
   must 'joins' on lone gatereeve join - <"$work/invite"
-  on lone pkill -KILL -x gatereeve
-  wait_for 'its end' 10 on lone sh -c '! pgrep -x gatereeve'
+  end_program lone gatereeve KILL
   must 'the rules stay after a crash' sh -c "nsenter -t ${first[lone]} -n ip rule | grep -q 5247"
   must 'the package goes' on lone apt-get purge -y gatereeve
   same 'rules left' "$(nsenter -t "${first[lone]}" -n sh -c 'ip rule; ip -6 rule' | grep 52 || true)" ''

@@ -48,8 +48,26 @@ machine() { # name, address; its root is the fresh one of this name
 }
 
 on() { # name, command
-  nsenter --target "${first[$1]}" --net --uts --mount --pid --root --wd=/ -- "${@:2}"
+  nsenter --target "${first[$1]}" --net --uts --mount --pid --root --wd -- "${@:2}"
 }
+
+# The processes of a program there. The base has no pkill.
+pids_of() { # machine, program
+  on "$1" sh -c 'for at in /proc/[0-9]*; do
+    if [ "$(cat "$at/comm" 2>/dev/null)" = "$1" ]; then echo "${at#/proc/}"; fi
+  done' - "$2"
+}
+
+end_program() { # machine, program, signal
+  local pids
+  pids=$(pids_of "$1" "$2")
+  [[ -n $pids ]] || fail "$2 does not run on $1"
+  # shellcheck disable=SC2086 # numbers
+  on "$1" kill "-$3" $pids
+  wait_for "the end of $2 on $1" 15 has_ended "$1" "$2"
+}
+
+has_ended() { [[ -z $(pids_of "$1" "$2") ]]; }
 
 # What systemd would do: runs the unit's ExecStart as its user, with its capabilities and directories.
 start_unit() { # machine, unit
