@@ -34,9 +34,10 @@ source_archive() {
 
 # Says what a static build lacks here; fails if it lacks nothing.
 static_lacks() {
-  local triple
+  local triple installed
   triple=$(uname -m)-unknown-linux-musl
-  if ! rustup target list --installed 2>/dev/null | grep -qx "$triple"; then
+  installed=$(rustup target list --installed 2>/dev/null || true)
+  if ! grep -qx "$triple" <<<"$installed"; then
     echo "rustup target add $triple"
   elif ! command -v musl-gcc >/dev/null; then
     echo 'musl-gcc is missing: apt-get install musl-tools'
