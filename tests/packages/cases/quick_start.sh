@@ -80,8 +80,8 @@ END
 
   local resident
   for name in web laptop; do
-    resident=$(on "$name" sh -c 'sed -n "s/^VmRSS: *//p" "/proc/$1/status"' - "$(pids_of "$name" gatereeve | head -n 1)")
-    note "$name: daemon of ${resident}"
+    resident=$(on "$name" sh -c 'sed -n "s/^VmRSS:[^0-9]*//p" "/proc/$1/status"' - "$(pids_of "$name" gatereeve | head -n 1)")
+    note "$name: the daemon has $resident in memory"
   done
   # What the client put into its host goes with the package.
   must 'a rule of ours is there' sh -c "nsenter -t ${first[laptop]} -n ip rule | grep -q 5247"

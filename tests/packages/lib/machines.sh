@@ -12,7 +12,7 @@ stop_machines() {
 
 # Starts `sleep` as the first process of new namespaces, and sets `pid` to it as seen from here.
 hold() { # extra arguments of unshare, then --, then the command
-  setpriv --pdeathsig KILL unshare --net --fork --kill-child=KILL "$@" &
+  setpriv --pdeathsig KILL unshare --net --fork --kill-child=KILL "$@" 2>>"$work/unshare.log" &
   local parent=$! tries=0
   until pid=$(pgrep -P "$parent"); do
     tries=$((tries + 1))
@@ -62,8 +62,8 @@ end_program() { # machine, program, signal
   local pids
   pids=$(pids_of "$1" "$2")
   [[ -n $pids ]] || fail "$2 does not run on $1"
-  # shellcheck disable=SC2086 # numbers
-  on "$1" kill "-$3" $pids
+  # The shell's own kill: the base has no other.
+  on "$1" sh -c "kill -$3 $(echo "$pids" | tr '\n' ' ')"
   wait_for "the end of $2 on $1" 15 has_ended "$1" "$2"
 }
 
