@@ -5,16 +5,24 @@
 //! * [`tls`], [`quic`], [`framed`]: the control connection: raw public keys, limits, frames with deadlines.
 //! * [`local_socket`]: HTTP and JSON over a Unix socket, with peer credentials.
 //! * [`shutdown`], [`telemetry`], [`exit`]: how a process ends, what it logs, what it tells its caller.
+//! * [`notify`], [`process`]: what the service manager is told, and what the process gives up.
+//! * [`state_format`]: the number of a state directory's format. [`diagnostics`], [`redact`]: looking
+//!   into a daemon, and what of that may leave the machine.
 
 #![warn(missing_docs)]
 
 pub mod atomic_file;
 pub mod clock;
+pub mod diagnostics;
 pub mod exit;
 pub mod framed;
 pub mod keyfile;
 pub mod local_socket;
+pub mod notify;
+pub mod process;
 pub mod quic;
+pub mod redact;
 pub mod shutdown;
+pub mod state_format;
 pub mod telemetry;
 pub mod tls;
