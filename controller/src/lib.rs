@@ -8,6 +8,7 @@
 //! * [`state_dir`]: keys, settings, checkpoints, and the lock that makes us the only writer.
 //! * [`server`]: the actor that owns the core's `Controller`.
 //! * [`quic`]: control sessions. [`admin`]: the admin socket.
+//! * [`upgrade`]: from the state of an older version to this one's, for real and on a copy.
 //! * [`audit`]: verifying the journal. [`backup`]: taking the state elsewhere.
 //! * [`cli`]: the command line, which also runs in-process for tests ([`main_with`]).
 
@@ -23,5 +24,6 @@ pub mod quic;
 pub mod server;
 pub mod state_dir;
 pub mod store;
+pub mod upgrade;
 
 pub use cli::main_with;

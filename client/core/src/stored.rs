@@ -21,6 +21,8 @@ use crate::keys::KeyRing;
 
 /// What the file begins with; the last byte is the version of what follows.
 const MAGIC: &[u8; 8] = b"gtrvcli\x01";
+/// What the files of every version begin with.
+const FAMILY: &[u8; 7] = b"gtrvcli";
 /// Bytes of the digest behind [`MAGIC`].
 const DIGEST: usize = 32;
 /// The largest file that is looked at.
@@ -72,9 +74,12 @@ pub(crate) struct HeldMap {
 /// Why a state file is not used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum StoredError {
-    /// Not a state file, or one of a version not known here.
+    /// Not a state file.
     #[error("it is no state file of this version")]
     Format,
+    /// A newer version wrote it. It may be whole, and it holds keys: leave it as it is.
+    #[error("it was written by a newer version of the client")]
+    Newer,
     /// Its digest does not match.
     #[error("it is damaged")]
     Damaged,
@@ -99,7 +104,14 @@ impl Stored {
     /// # Errors
     /// [`StoredError`]; begin with [`Stored::default`] then, having set the file aside.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, StoredError> {
-        let rest = bytes.strip_prefix(MAGIC).ok_or(StoredError::Format)?;
+        let Some(rest) = bytes.strip_prefix(MAGIC) else {
+            let [.., ours] = MAGIC;
+            let version = bytes.strip_prefix(FAMILY).and_then(<[u8]>::first);
+            return Err(match version {
+                Some(version) if version > ours => StoredError::Newer,
+                Some(_) | None => StoredError::Format,
+            });
+        };
         let (digest, body) = rest.split_at_checked(DIGEST).ok_or(StoredError::Damaged)?;
         if Sha256::digest(body).as_slice() != digest {
             return Err(StoredError::Damaged);

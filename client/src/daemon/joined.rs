@@ -95,7 +95,7 @@ impl Joined {
     fn new(network: NetworkFile, state: &StateDir, config_dir: std::path::PathBuf) -> Result<Self> {
         let now = Clock::now();
         let identity = Arc::new(state.identity()?);
-        let (stored, state_problem) = state.stored();
+        let (stored, state_problem) = state.stored()?;
         let config = EngineConfig {
             software: env!("CARGO_PKG_VERSION").to_owned(),
             identity: Arc::clone(&identity),

@@ -27,6 +27,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use gatereeve_client_core::datapath::DataPathEvent;
 use gatereeve_runtime::clock::Clock;
+use gatereeve_runtime::notify::{self, Heart, Notifier};
+use gatereeve_runtime::process;
 use gatereeve_runtime::shutdown::Shutdown;
 use gatereeve_runtime::telemetry;
 
@@ -59,6 +61,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// [`Failure`] when it cannot start: settings, state directory, socket or port.
 pub fn run(arguments: &DaemonArgs, socket: PathBuf) -> Result<(), Failure> {
     telemetry::init(arguments.log_json);
+    if let Err(errno) = process::keep_memory_private() {
+        tracing::warn!(%errno, "core dumps could not be switched off: keys could get into one");
+    }
     let config = Config::load(arguments, socket).map_err(|error| Failure {
         status: 2,
         message: format!("{error:#}"),
@@ -95,6 +100,8 @@ struct Daemon {
     calls: mpsc::Receiver<Call>,
     events: mpsc::Receiver<DataPathEvent>,
     broken: mpsc::Receiver<String>,
+    /// Asked whether this task lives.
+    heart: Heart,
     /// Pings at a time: each takes a thread, and anybody on the host may ask for one.
     pings: Arc<Semaphore>,
 }
@@ -107,6 +114,8 @@ const PINGS: usize = 16;
 enum Input {
     Stop,
     Timeout,
+    /// The service manager's watchdog asks.
+    Asked,
     Enforced(u64),
     Control(Box<ControlEvent>),
     Event(DataPathEvent),
@@ -144,6 +153,9 @@ impl Daemon {
             }
         };
         let calls = local_api::listen(&config, &shutdown)?;
+        // The service manager hears that we are ready with this task's first answer.
+        let (heart, watch) = notify::pulse(Notifier::from_environment());
+        shutdown.spawn(watch.run(shutdown.token.clone()));
         let mut daemon = Self {
             config,
             shutdown,
@@ -157,6 +169,7 @@ impl Daemon {
             calls,
             events,
             broken,
+            heart,
             pings: Arc::new(Semaphore::new(PINGS)),
         };
         match network {
@@ -223,6 +236,7 @@ impl Daemon {
         tokio::select! {
             biased;
             () = self.shutdown.token.cancelled() => Input::Stop,
+            () = self.heart.asked() => Input::Asked,
             input = joined => input,
             Some(broken) = self.broken.recv() => Input::Broken(broken),
             Some(call) = self.calls.recv() => Input::Call(call),
@@ -237,6 +251,7 @@ impl Daemon {
         let joined = self.joined.as_mut();
         match (input, joined) {
             (Input::Call(call), _) => self.answer(call).await,
+            (Input::Asked, _) => self.heart.answer(self.status_line()),
             (Input::Interfaces, _) => self.announce(),
             (Input::Broken(error), joined) => {
                 tracing::warn!(%error, "the data path is broken; making it again, and the TUN interface");
@@ -260,6 +275,18 @@ impl Daemon {
                 | Input::Collected(_),
                 _,
             ) => {}
+        }
+    }
+
+    /// How it goes, for the service manager: no names and no addresses.
+    fn status_line(&self) -> String {
+        match &self.joined {
+            None => "not joined".to_owned(),
+            Some(joined) if !joined.network.up => "down, as told".to_owned(),
+            Some(joined) => {
+                let status = joined.engine.status(Clock::now());
+                format!("{:?}, {} peers", status.connection, status.peers)
+            }
         }
     }
 

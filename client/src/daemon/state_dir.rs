@@ -9,13 +9,20 @@ use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use gatereeve_client_core::stored::Stored;
+use gatereeve_client_core::stored::{Stored, StoredError};
+use gatereeve_runtime::state_format::StateFormat;
 use gatereeve_runtime::{atomic_file, keyfile};
 use gatereeve_shared::identity::fingerprint::Fingerprint;
 use gatereeve_shared::identity::identity_key::{IdentityKey, IdentityPublicKey};
 
 /// Files hold keys and the map of a network.
 const FILE_MODE: u32 = 0o600;
+
+/// The format that this version writes.
+const FORMAT: StateFormat = StateFormat {
+    program: "gatereeve",
+    current: 1,
+};
 
 /// Which network the device is in, and whether it is to take part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +68,8 @@ impl StateDir {
     /// # Errors
     /// When it cannot be made or written, or another daemon holds it; that one is named.
     pub fn open(path: &Path) -> Result<Self> {
+        // Before anything is written: what a newer version made stays as it is.
+        let format = FORMAT.read(path)?;
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -101,6 +110,13 @@ impl StateDir {
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .with_context(|| format!("cannot write {}", lock_path.display()))?;
+        // Format 1 is format 0 with the file that says so: nothing is to be rewritten, and an older version
+        // passes the file over. A step that rewrites anything has to keep what was there first.
+        if format < FORMAT.current {
+            FORMAT
+                .write(path, FORMAT.current)
+                .with_context(|| format!("cannot write to {}", path.display()))?;
+        }
         Ok(Self {
             path: path.to_owned(),
             _lock: lock,
@@ -154,15 +170,27 @@ impl StateDir {
     /// The engine's memory, and a warning where there was one that cannot be used: it is set aside, and
     /// the device gets all of it from the controller again.
     #[must_use]
-    pub fn stored(&self) -> (Stored, Option<String>) {
+    ///
+    /// # Errors
+    /// When a newer version wrote it: it may be whole, so it is left as it is.
+    pub fn stored(&self) -> Result<(Stored, Option<String>)> {
         let path = self.stored_path();
         let problem = match std::fs::read(&path) {
             Ok(bytes) => match Stored::from_bytes(&bytes) {
-                Ok(stored) => return (stored, None),
+                Ok(stored) => return Ok((stored, None)),
+                Err(error @ StoredError::Newer) => {
+                    return Err(error).with_context(|| {
+                        format!(
+                            "{} cannot be used, and was left as it is: run that version again, or move the \
+                             file away to begin with what the controller sends",
+                            path.display()
+                        )
+                    });
+                }
                 Err(error) => error.to_string(),
             },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return (Stored::default(), None);
+                return Ok((Stored::default(), None));
             }
             Err(error) => error.to_string(),
         };
@@ -172,7 +200,7 @@ impl StateDir {
         if moved.is_ok() {
             warning = format!("{warning}; it is kept as {}", aside.display());
         }
-        (Stored::default(), Some(warning))
+        Ok((Stored::default(), Some(warning)))
     }
 
     /// Forgets the network, and the keys with it.
@@ -248,11 +276,18 @@ mod tests {
     fn a_damaged_state_is_set_aside_and_said() {
         let directory = tempfile::tempdir().unwrap();
         let state = StateDir::open(directory.path()).unwrap();
-        assert!(state.stored().1.is_none());
+        assert!(state.stored().unwrap().1.is_none());
         save_stored(&state.stored_path(), &Stored::default()).unwrap();
-        assert!(state.stored().1.is_none());
+        assert!(state.stored().unwrap().1.is_none());
         std::fs::write(state.stored_path(), b"nonsense").unwrap();
-        assert!(state.stored().1.unwrap().contains("state.unusable"));
+        assert!(
+            state
+                .stored()
+                .unwrap()
+                .1
+                .unwrap()
+                .contains("state.unusable")
+        );
         assert!(directory.path().join("state.unusable").exists());
         std::fs::write(directory.path().join("network"), b"{}").unwrap();
         assert!(state.network().is_err());

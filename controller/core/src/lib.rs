@@ -9,6 +9,7 @@
 //! * [`command`], [`output`]: what comes from administrators, and what the shell is to do.
 //! * [`change`], [`audit`], [`state`]: records, their chain, and the tables that they fold to.
 //! * [`policy`], [`posture`], [`pdp`]: the policy file, facts against checks, and the one "yes".
+//! * [`rehearse`]: what a state comes to, without a running controller.
 //! * [`controller`], [`ipam`] and the private modules: sessions, enrollment, maps and leases.
 
 #![forbid(unsafe_code)]
@@ -25,5 +26,6 @@ pub mod output;
 pub mod pdp;
 pub mod policy;
 pub mod posture;
+pub mod rehearse;
 mod session;
 pub mod state;

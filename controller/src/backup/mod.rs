@@ -2,6 +2,9 @@
 //!
 //! A backup holds the keys, the settings, the signed heads and the journal up to its last whole
 //! batch; the tables are folded from it again. It is as secret as the network key that is in it.
+//!
+//! Which state format it is of stands in an extended header (pax) of its first entry, which readers that
+//! do not know it pass over: release 0.1.0 restores a backup of format 1. One without is of format 0.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,7 +14,7 @@ use anyhow::{Context as _, bail, ensure};
 use gatereeve_controller_core::audit::entry::{Actor, AuditEntry};
 use gatereeve_controller_core::audit::record::Record;
 use gatereeve_controller_core::change::Change;
-use gatereeve_runtime::{atomic_file, keyfile};
+use gatereeve_runtime::{atomic_file, keyfile, state_format};
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::identity::fingerprint::Fingerprint;
 use gatereeve_shared::time::UnixMillis;
@@ -24,6 +27,7 @@ use crate::state_dir::StateDir;
 use crate::state_dir::checkpoints;
 use crate::state_dir::lock::StateLock;
 use crate::state_dir::settings::Settings;
+use crate::upgrade::{self, FORMAT};
 
 #[cfg(test)]
 mod tests;
@@ -32,15 +36,24 @@ mod tests;
 const FILES: [&str; 4] = ["network.key", "tls.key", "config", "checkpoints"];
 /// Most bytes of one of them.
 const FILE_LIMIT: u64 = 256 * 1024 * 1024;
+/// The extended header's key.
+const FORMAT_KEY: &str = "GATEREEVE.state-format";
 /// Most segments of a journal.
 const SEGMENTS: usize = 100_000;
 
 /// Writes a backup of `dir` to `to`, and returns the head that it holds.
 ///
 /// # Errors
-/// A file cannot be read, the journal is damaged, or `to` cannot be written.
+/// The state is of a newer format, a file cannot be read, the journal is damaged, or `to` cannot be
+/// written.
 pub fn write(dir: &StateDir, to: &mut dyn Write) -> anyhow::Result<Generation> {
+    let format = FORMAT.read(dir.root())?;
     let mut tar = tar::Builder::new(to);
+    if format > 0 {
+        let format = format.to_string();
+        tar.append_pax_extensions([(FORMAT_KEY, format.as_bytes())])
+            .context("cannot write the backup")?;
+    }
     // The heads are read before the journal, so that every one of them is in it.
     for name in FILES {
         let path = dir.root().join(name);
@@ -136,7 +149,8 @@ pub fn restore(
     dir.create()
         .with_context(|| format!("cannot make {}", dir.root().display()))?;
     let lock = StateLock::take(&dir.lock())?;
-    let restored = unpack(dir, from).and_then(|settings| {
+    let restored = unpack(dir, from).and_then(|Unpacked { settings, format }| {
+        upgrade::bring_up(dir, format)?;
         let restored = raise(dir, &settings, actor, now)?;
         // Written last: with it the state counts as made.
         settings.save(&dir.settings())?;
@@ -147,6 +161,21 @@ pub fn restore(
     }
     drop(lock);
     restored
+}
+
+/// Unpacks a backup into `dir`, which was made for it, with nothing added, and says of which state
+/// format it is.
+///
+/// # Errors
+/// The backup is damaged, or of a newer format.
+pub fn unpack_as_it_is(dir: &StateDir, from: &mut dyn Read) -> anyhow::Result<u32> {
+    let Unpacked { settings, format } = unpack(dir, from)?;
+    atomic_file::sync_directory(&dir.journal())?;
+    if format > 0 {
+        FORMAT.write(dir.root(), format)?;
+    }
+    settings.save(&dir.settings())?;
+    Ok(format)
 }
 
 /// Only a directory with nothing in it: a restore never mixes two histories.
@@ -164,13 +193,24 @@ fn check_empty(dir: &StateDir) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn unpack(dir: &StateDir, from: &mut dyn Read) -> anyhow::Result<Settings> {
+/// What `unpack` could not put into files yet.
+struct Unpacked {
+    settings: Settings,
+    format: u32,
+}
+
+fn unpack(dir: &StateDir, from: &mut dyn Read) -> anyhow::Result<Unpacked> {
     let damaged = "the file is no backup of a controller, or it is damaged";
     let mut archive = tar::Archive::new(from);
     let mut settings = None;
+    let mut format = 0;
     let mut segments = 0usize;
     for entry in archive.entries().context(damaged)? {
         let mut entry = entry.context(damaged)?;
+        if let Some(found) = format_of(&mut entry).context(damaged)? {
+            FORMAT.check(Path::new("the backup"), found)?;
+            format = found;
+        }
         let path = entry.path().context(damaged)?.into_owned();
         ensure!(
             entry.header().entry_type() == tar::EntryType::Regular,
@@ -214,7 +254,23 @@ fn unpack(dir: &StateDir, from: &mut dyn Read) -> anyhow::Result<Settings> {
             _ => bail!("{damaged}: it holds {}", path.display()),
         }
     }
-    settings.with_context(|| format!("{damaged}: it has no settings"))
+    let settings = settings.with_context(|| format!("{damaged}: it has no settings"))?;
+    Ok(Unpacked { settings, format })
+}
+
+/// The state format that an entry's extended header says, if it has one that does.
+fn format_of(entry: &mut tar::Entry<'_, &mut dyn Read>) -> anyhow::Result<Option<u32>> {
+    let Some(extensions) = entry.pax_extensions()? else {
+        return Ok(None);
+    };
+    for extension in extensions {
+        let extension = extension?;
+        if extension.key_bytes() == FORMAT_KEY.as_bytes() {
+            let number = extension.value().context("the format is no number")?;
+            return Ok(Some(number.parse().context("the format is no number")?));
+        }
+    }
+    Ok(None)
 }
 
 fn is_segment(name: &str) -> bool {
@@ -288,6 +344,7 @@ fn remove(dir: &StateDir, existed: bool) {
         dir.checkpoints(),
         dir.settings(),
         dir.lock(),
+        dir.root().join(state_format::FILE),
     ] {
         drop(std::fs::remove_file(path));
     }

@@ -15,6 +15,7 @@ use crate::state_dir::StateDir;
 use crate::state_dir::lock::StateLock;
 use crate::state_dir::owner::become_owner;
 use crate::state_dir::settings::{DEFAULT_V4, Settings, check_advertised, default_v6};
+use crate::upgrade::FORMAT;
 
 const EXAMPLES: &str = "\
 Example:
@@ -116,6 +117,9 @@ pub(super) fn run(
         advertise,
         prefixes: OverlayPrefixes { v4, v6 },
     };
+    FORMAT
+        .write(dir.root(), FORMAT.current)
+        .with_context(|| format!("cannot write to {shown}"))?;
     // Written last: with it the state counts as made.
     settings.save(&dir.settings())?;
     drop(lock);
@@ -171,7 +175,7 @@ fn check_free(dir: &StateDir) -> Result<(), Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return conflict(format!("cannot use {shown}: {error}")),
     };
-    let ours = ["network.key", "tls.key", "lock", "journal"];
+    let ours = ["network.key", "tls.key", "lock", "journal", "format"];
     for entry in entries {
         let name = entry.map_err(anyhow::Error::from)?.file_name();
         if !ours.iter().any(|known| name == *known) {

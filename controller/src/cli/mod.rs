@@ -25,6 +25,7 @@ mod render;
 mod restore;
 mod serve;
 mod status;
+mod upgrade;
 
 use failure::Failure;
 
@@ -107,6 +108,9 @@ enum Verb {
     Backup(backup::BackupArgs),
     /// Make a state directory from a backup
     Restore(restore::RestoreArgs),
+    /// What this version would make of the state
+    #[command(subcommand)]
+    Upgrade(upgrade::UpgradeVerb),
     /// Print what makes a shell complete this command line
     #[command(after_help = manual::COMPLETIONS)]
     Completions {
@@ -152,6 +156,7 @@ fn run(cli: Cli, printer: &mut Printer<'_>) -> Result<ExitStatus, Failure> {
         Verb::Audit(verb) => audit::run(verb, &config, printer),
         Verb::Backup(args) => backup::run(&args, &config, printer),
         Verb::Restore(args) => restore::run(&args, &config, printer),
+        Verb::Upgrade(verb) => upgrade::run(verb, &config, printer),
         Verb::Completions { shell } => manual::print_completions(shell, printer),
         Verb::Man { out } => manual::write_pages(&out),
     }

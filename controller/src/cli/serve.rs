@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use clap::Args;
 use gatereeve_runtime::exit::ExitStatus;
+use gatereeve_runtime::notify::Notifier;
+use gatereeve_runtime::process;
 use gatereeve_runtime::shutdown::Shutdown;
 use gatereeve_runtime::telemetry;
 
@@ -35,6 +37,9 @@ pub(super) fn run(
     printer: &mut Printer<'_>,
 ) -> Result<ExitStatus, Failure> {
     telemetry::init(config.log_json);
+    if let Err(errno) = process::keep_memory_private() {
+        tracing::warn!(%errno, "core dumps could not be switched off: keys could get into one");
+    }
     let options = ServeOptions {
         state_dir: StateDir::new(config.state_dir),
         socket: config.socket,
@@ -44,6 +49,7 @@ pub(super) fn run(
         } else {
             args.listen
         },
+        notifier: Notifier::from_environment(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -29,6 +29,10 @@ pub const MAX_RECORD: usize = 16 * 1024 * 1024;
 pub const MAX_BODY: usize = 32 * 1024 * 1024;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"GRVJNL01";
+/// What the segments of every version begin with; two digits follow.
+const SEGMENT_FAMILY: &[u8; 6] = b"GRVJNL";
+/// The version of the segments that are written and read here.
+pub const SEGMENT_VERSION: u8 = 1;
 /// What every batch begins with.
 pub const BATCH_MAGIC: &[u8; 4] = b"GRVB";
 
@@ -73,6 +77,26 @@ impl SegmentHeader {
             },
         })
     }
+}
+
+/// The version that a segment says it is of, damaged or not.
+#[must_use]
+pub fn segment_version(bytes: &[u8]) -> Option<u8> {
+    let digits = bytes.strip_prefix(SEGMENT_FAMILY)?.get(..2)?;
+    std::str::from_utf8(digits)
+        .ok()
+        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?
+        .parse()
+        .ok()
+}
+
+/// Whether the header would hold if it said that it is of our version.
+#[must_use]
+pub fn is_ours_but_for_version(bytes: &[u8]) -> bool {
+    let rest = bytes.get(SEGMENT_MAGIC.len()..SEGMENT_HEADER);
+    rest.is_some_and(|rest| {
+        SegmentHeader::decode(&[SEGMENT_MAGIC.as_slice(), rest].concat()).is_some()
+    })
 }
 
 /// The header of a batch.

@@ -142,6 +142,7 @@ impl Walk {
         let bytes = std::fs::read(path).map_err(|error| JournalError::io("read", path, error))?;
         let length = |from: usize| bytes.len().saturating_sub(from) as u64;
         let is_acknowledged = self.head.generation.n < self.floor.known();
+        scan::check_version(path, &bytes)?;
         let Some(header) = SegmentHeader::decode(&bytes) else {
             // The header is synced before the first batch is written, so a file that has no room
             // for a batch was never used.

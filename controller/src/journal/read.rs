@@ -94,6 +94,7 @@ impl Follower {
     /// Starts on a segment; false where its header is not written yet.
     fn enter(&mut self, file: SegmentFile) -> Result<bool, JournalError> {
         let bytes = read_from(&file.path, 0, SEGMENT_HEADER as u64)?;
+        scan::check_version(&file.path, &bytes)?;
         if bytes.len() < SEGMENT_HEADER {
             return Ok(false);
         }

@@ -38,6 +38,19 @@ pub enum JournalError {
         /// What is wrong there.
         reason: String,
     },
+    /// A segment was written by a newer version.
+    #[error(
+        "{path} is of version {found} of the journal's format, and this program knows {known}: a newer version \
+         wrote it, and nothing was changed. Run that version again, or restore a backup that this version made"
+    )]
+    Newer {
+        /// The segment.
+        path: PathBuf,
+        /// Its version.
+        found: u8,
+        /// The version known here.
+        known: u8,
+    },
     /// The journal ends before what is known to have been acknowledged.
     #[error(
         "the journal in {dir} ends at record {head}, but record {known} was acknowledged \
@@ -63,6 +76,26 @@ impl JournalError {
             path: path.to_owned(),
             source,
         }
+    }
+}
+
+/// Refuses a segment that says it is of a version newer than ours: what is in it is not damage.
+///
+/// # Errors
+/// [`JournalError::Newer`].
+pub fn check_version(path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
+    match format::segment_version(bytes) {
+        // With our number in its place the header would hold: then the number is what is damaged.
+        Some(found)
+            if found > format::SEGMENT_VERSION && !format::is_ours_but_for_version(bytes) =>
+        {
+            Err(JournalError::Newer {
+                path: path.to_owned(),
+                found,
+                known: format::SEGMENT_VERSION,
+            })
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -13,6 +13,7 @@ use gatereeve_controller_core::command::{CommandError, Reply, Request};
 use gatereeve_controller_core::controller::Controller;
 use gatereeve_controller_core::output::{RequestId, SessionId};
 use gatereeve_runtime::clock::Clock;
+use gatereeve_runtime::notify::Heart;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +54,8 @@ pub struct Inputs {
     pub appended: mpsc::Receiver<Appended>,
     /// Cancelled when the controller is to stop.
     pub stop: CancellationToken,
+    /// Asked whether the actor lives.
+    pub heart: Heart,
 }
 
 /// The actor.
@@ -119,11 +122,29 @@ impl Server {
             biased;
             Some(appended) = inputs.appended.recv() => self.appended(appended),
             () = inputs.stop.cancelled() => return false,
+            // Before what may be a flood: a busy actor is no dead one.
+            () = inputs.heart.asked() => inputs.heart.answer(self.status_line()),
             Some(request) = inputs.admin.recv() => self.command(request),
             Some(event) = inputs.events.recv() => self.event(event),
             () = tokio::time::sleep(sleep) => {}
         }
         true
+    }
+
+    /// How it goes, for the service manager: numbers alone.
+    fn status_line(&self) -> String {
+        let state = self.controller.state();
+        let trouble = if self.journal_trouble.is_some() {
+            "; the last change was refused, see the status"
+        } else {
+            ""
+        };
+        format!(
+            "serving {} devices, {} sessions, generation {}{trouble}",
+            state.devices().len(),
+            self.sessions.len(),
+            state.generation()
+        )
     }
 
     fn sleep_for(&self) -> Duration {

@@ -20,6 +20,7 @@ use crate::state_dir::checkpoints::{self, CheckpointFile};
 use crate::state_dir::lock::StateLock;
 use crate::state_dir::settings::Settings;
 use crate::store::{Loaded, Store};
+use crate::upgrade::{FORMAT, migrate};
 
 /// All that a controller needs to go on.
 #[derive(Debug)]
@@ -83,7 +84,10 @@ pub fn recover(dir: &StateDir, now: UnixMillis) -> anyhow::Result<Recovered> {
         "there is no controller state in {}; make it with `gatereeve-controller init --state-dir {0}`",
         dir.root().display()
     );
+    // Before the lock, which is a write: what a newer version made stays as it is.
+    FORMAT.read(dir.root())?;
     let lock = StateLock::take(&dir.lock())?;
+    let migrated = migrate(dir, &lock)?;
     let network_key = keyfile::load_seed(&dir.network_key())?;
     let tls_key = keyfile::load_seed(&dir.tls_key())?;
     let settings = Settings::load(&dir.settings())?;
@@ -111,6 +115,14 @@ pub fn recover(dir: &StateDir, now: UnixMillis) -> anyhow::Result<Recovered> {
         );
     }
     let mut notes = Vec::new();
+    if let Some(migrated) = migrated {
+        notes.push(format!(
+            "the state was brought from format {} to {}; what it was before is in {}, which holds the network's key",
+            migrated.from,
+            migrated.to,
+            migrated.backup.display()
+        ));
+    }
     if let Some((aside, why)) = set_aside {
         notes.push(format!(
             "the tables were damaged ({why}) and were rebuilt from the journal; the damaged ones are in {}",

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use gatereeve_controller_core::controller::{Controller, ControllerConfig};
 use gatereeve_runtime::clock::Clock;
 use gatereeve_runtime::local_socket;
+use gatereeve_runtime::notify::{self, Notifier};
 use gatereeve_runtime::quic as transport;
 use gatereeve_runtime::shutdown::Shutdown;
 use gatereeve_shared::identity::fingerprint::Fingerprint;
@@ -33,7 +34,7 @@ const EVENT_QUEUE: usize = 4096;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// What `serve` is told.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ServeOptions {
     /// The state.
     pub state_dir: StateDir,
@@ -43,6 +44,8 @@ pub struct ServeOptions {
     pub admin_group: Option<String>,
     /// Where devices connect; at least one.
     pub listen: Vec<SocketAddr>,
+    /// Who is told how it goes.
+    pub notifier: Notifier,
 }
 
 /// Serves until `shutdown`; calls `ready` with a line for people once devices and admins are answered.
@@ -80,6 +83,9 @@ pub async fn serve(
     }
     let handler = admin::handler(access, admin_requests);
     shutdown.spawn(local_socket::serve(listener, shutdown.clone(), handler));
+    // The service manager hears that we are ready with the actor's first answer.
+    let (heart, watch) = notify::pulse(options.notifier);
+    shutdown.spawn(watch.run(shutdown.token.clone()));
     ready(&line);
     let stop = shutdown.token.clone();
     server
@@ -88,6 +94,7 @@ pub async fn serve(
             events,
             appended,
             stop,
+            heart,
         })
         .await;
     if !shutdown.finish(GRACE).await {

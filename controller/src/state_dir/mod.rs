@@ -8,6 +8,8 @@
 //! | `journal/` | every durable change ([`crate::journal`]) |
 //! | `checkpoints` | signed heads of the journal |
 //! | `tables/` | sled: the fold of the journal, rebuilt when lost |
+//! | `format` | the number of the format of all of it; missing means 0, which release 0.1.0 wrote |
+//! | `backups/` | what was there before each migration ([`crate::upgrade`]) |
 //! | `lock` | held, with its process ID, by the one process that may write |
 
 use std::io;
@@ -71,6 +73,12 @@ impl StateDir {
     #[must_use]
     pub fn tables(&self) -> PathBuf {
         self.0.join("tables")
+    }
+
+    /// The folder of the backups that are made by themselves.
+    #[must_use]
+    pub fn backups(&self) -> PathBuf {
+        self.0.join("backups")
     }
 
     /// The lock file.

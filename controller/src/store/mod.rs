@@ -47,6 +47,17 @@ pub enum StoreError {
         /// Why not.
         why: String,
     },
+    /// A newer version wrote it.
+    #[error(
+        "the tables in {path} were written by a newer version: {why}. Nothing was changed. Run that version \
+         again; or, to go back to this one, move the folder away: it is rebuilt from the journal"
+    )]
+    Newer {
+        /// The store's folder.
+        path: PathBuf,
+        /// What is not known here.
+        why: String,
+    },
     /// A write or read of an open store failed.
     #[error("the tables cannot be used: {0}")]
     Failed(String),
@@ -86,6 +97,12 @@ impl Store {
                     why,
                 });
             }
+            Err(OpenError::Newer(why)) => {
+                return Err(StoreError::Newer {
+                    path: path.to_owned(),
+                    why,
+                });
+            }
             Err(OpenError::Corrupt(why)) => why,
         };
         let aside = path.with_file_name(format!("tables.damaged-{}", now.0));
@@ -101,7 +118,9 @@ impl Store {
                 set_aside: Some((aside, why)),
                 ..loaded
             }),
-            Err(OpenError::Refused(why) | OpenError::Corrupt(why)) => Err(refused(why)),
+            Err(OpenError::Refused(why) | OpenError::Corrupt(why) | OpenError::Newer(why)) => {
+                Err(refused(why))
+            }
         }
     }
 
@@ -136,7 +155,13 @@ impl Store {
         let state = if rows.is_empty() {
             State::empty()
         } else {
-            State::from_tables(rows).map_err(|error| OpenError::Corrupt(error.to_string()))?
+            State::from_tables(rows).map_err(|error| {
+                if error.is_newer {
+                    OpenError::Newer(error.to_string())
+                } else {
+                    OpenError::Corrupt(error.to_string())
+                }
+            })?
         };
         let soft = catch_unwind(AssertUnwindSafe(|| self.rows(SOFT)))
             .unwrap_or_else(|_| Err("sled panicked on reading them".to_owned()))
@@ -280,6 +305,8 @@ enum OpenError {
     Refused(String),
     /// Set it aside.
     Corrupt(String),
+    /// Whole, and of a version that is not known here.
+    Newer(String),
 }
 
 impl OpenError {

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use gatereeve_controller::cli::output::Streams;
 use gatereeve_controller::server::serve::{ServeOptions, serve};
 use gatereeve_controller::state_dir::StateDir;
+use gatereeve_runtime::notify::Notifier;
 use gatereeve_runtime::shutdown::Shutdown;
 use serde_json::Value;
 
@@ -106,6 +107,7 @@ impl Place {
             socket: self.socket(),
             admin_group: None,
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            notifier: Notifier::new(None, None, None),
         };
         let shutdown = Shutdown::new();
         let stop = shutdown.clone();

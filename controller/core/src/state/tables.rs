@@ -27,6 +27,8 @@ pub struct TableError {
     pub key: Vec<u8>,
     /// What is wrong.
     pub why: String,
+    /// Whether the row is of a version that is not known here yet.
+    pub is_newer: bool,
 }
 
 /// One row's key.
@@ -105,6 +107,7 @@ impl State {
             return Err(TableError {
                 key: b"h".to_vec(),
                 why: "it is missing".into(),
+                is_newer: false,
             });
         }
         state.index();
@@ -127,6 +130,7 @@ impl State {
         let broken = |why: &str| TableError {
             key: key.to_vec(),
             why: why.into(),
+            is_newer: false,
         };
         let (table, id) = key.split_first().ok_or_else(|| broken("no table"))?;
         let device = || {
@@ -169,12 +173,16 @@ pub(super) fn read<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T, T
     let broken = |why: String| TableError {
         key: key.to_vec(),
         why,
+        is_newer: false,
     };
     match bytes.split_first() {
         Some((&VERSION, body)) => {
             codec::decode::<T, RECORD>(body).map_err(|error| broken(error.to_string()))
         }
-        Some((version, _)) => Err(broken(format!("version {version} is not known here"))),
+        Some((version, _)) => Err(TableError {
+            is_newer: *version > VERSION,
+            ..broken(format!("version {version} is not known here"))
+        }),
         None => Err(broken("it is empty".into())),
     }
 }
@@ -194,7 +202,9 @@ mod tests {
         assert!(read(&[(b"h", &[&head[..], &[0]].concat())]).is_err());
         let mut newer = head.clone();
         newer[0] = 2;
-        assert!(read(&[(b"h", &newer)]).is_err());
+        assert!(read(&[(b"h", &newer)]).unwrap_err().is_newer);
+        newer[0] = 0;
+        assert!(!read(&[(b"h", &newer)]).unwrap_err().is_newer);
         for key in [&b"x"[..], b"", b"d", b"dx", b"p12"] {
             assert!(read(&[(b"h", &head), (key, &head)]).is_err(), "{key:?}");
         }
