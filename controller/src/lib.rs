@@ -10,6 +10,7 @@
 //! * [`quic`]: control sessions. [`admin`]: the admin socket.
 //! * [`upgrade`]: from the state of an older version to this one's, for real and on a copy.
 //! * [`audit`]: verifying the journal. [`backup`]: taking the state elsewhere.
+//! * [`doctor`]: whether all is well.
 //! * [`cli`]: the command line, which also runs in-process for tests ([`main_with`]).
 
 #![warn(missing_docs)]
@@ -19,6 +20,7 @@ pub mod audit;
 pub mod backup;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod journal;
 pub mod quic;
 pub mod server;

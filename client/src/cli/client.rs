@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use gatereeve_client_core::api::{LocalError, LocalReply, LocalRequest};
 use gatereeve_runtime::local_socket::{CallError, call_within};
 
@@ -23,6 +26,24 @@ pub(super) fn ask(socket: &Path, request: &LocalRequest) -> Result<LocalReply, F
         .map_err(|error| Failure::failed(&error.into()))?;
     runtime
         .block_on(call_within(socket, URL, request, DEADLINE))
+        .map_err(|error| failure(&error))
+}
+
+/// The daemon's answer at another path than that of requests.
+///
+/// # Errors
+/// See [`ask`].
+pub(super) fn post<T: DeserializeOwned>(
+    socket: &Path,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(&error.into()))?;
+    runtime
+        .block_on(call_within(socket, path, body, DEADLINE))
         .map_err(|error| failure(&error))
 }
 

@@ -3,8 +3,10 @@
 //! Answers go to standard output, as a table or with `--json` as one object; progress and errors go to
 //! standard error. Nothing prompts.
 
+pub mod bug_report;
 mod client;
 mod join;
+mod log_level;
 mod manual;
 pub mod output;
 pub mod target;
@@ -113,6 +115,25 @@ pub enum Command {
         #[arg(value_name = "ADDRESS[:PORT]", value_parser = target::parse_address)]
         address: IpAddr,
     },
+    /// Show or switch what the daemon logs.
+    #[command(
+        after_help = "Examples:\n  gatereeve log-level\n  gatereeve log-level debug\n  \
+        gatereeve log-level info,gatereeve_client::control=trace\n  gatereeve log-level configured\n\n\
+        It holds until the next switch or restart. Only root and the daemon's own user may."
+    )]
+    LogLevel {
+        /// A level (error, warn, info, debug, trace, off), directives, or `configured`.
+        #[arg(value_name = "LEVEL|FILTER")]
+        filter: Option<String>,
+    },
+    /// Collect what helps to find a bug, without secrets, names and addresses.
+    #[command(
+        after_help = "Examples:\n  gatereeve bug-report\n  gatereeve bug-report report.txt\n  \
+        gatereeve bug-report - | less\n\n\
+        In it: versions, machine and limits, the status in numbers, the last warnings, the configuration \
+        without comments, names and sizes of the state's files. Read it before you send it."
+    )]
+    BugReport(bug_report::BugReportArgs),
     /// Print what makes a shell complete this command line.
     #[command(after_help = manual::COMPLETIONS)]
     Completions {
@@ -241,6 +262,8 @@ fn run(cli: Cli, printer: &mut Printer) -> Result<u8, Failure> {
             };
             return printer.json(&collect(&host, &request)).map(|()| 0);
         }
+        Command::LogLevel { filter } => return log_level::run(&cli.socket, filter, printer),
+        Command::BugReport(arguments) => return bug_report::run(&cli.socket, &arguments, printer),
         Command::Completions { shell } => return manual::print_completions(shell, printer),
         Command::Man { out } => return manual::write_pages(&out),
         Command::Join(arguments) => return join::run(&cli.socket, &arguments, printer),

@@ -42,6 +42,21 @@ impl Printer {
         print(&table(reply))
     }
 
+    /// Prints an object for machines, or a text for people.
+    ///
+    /// # Errors
+    /// When standard output does not take it.
+    pub fn show(
+        &mut self,
+        value: &impl serde::Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        if self.json {
+            return self.json(value);
+        }
+        print(&text())
+    }
+
     /// Prints `value` as JSON, whatever the flags say.
     ///
     /// # Errors

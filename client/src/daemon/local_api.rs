@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use tokio::sync::{mpsc, oneshot};
 
 use gatereeve_client_core::api::{LocalError, LocalReply, LocalRequest};
+use gatereeve_runtime::diagnostics;
 use gatereeve_runtime::local_socket::{self, Caller};
 use gatereeve_runtime::shutdown::Shutdown;
 
@@ -47,7 +48,12 @@ pub(super) fn listen(config: &Config, shutdown: &Shutdown) -> Result<mpsc::Recei
     });
     let serve = local_socket::serve(listener, shutdown.clone(), move |caller, url, body| {
         let (calls, rights) = (calls.clone(), Arc::clone(&rights));
-        async move { respond(&answer(&calls, &rights, caller, &url, &body).await) }
+        async move {
+            if let Some(answered) = diagnostics::answer(&caller, &url, &body) {
+                return answered;
+            }
+            respond(&answer(&calls, &rights, caller, &url, &body).await)
+        }
     });
     shutdown.spawn(serve);
     Ok(inbox)

@@ -10,8 +10,9 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use gatereeve_client_core::stored::{Stored, StoredError};
+use gatereeve_runtime::atomic_file;
+use gatereeve_runtime::keyfile::{self, KeySource};
 use gatereeve_runtime::state_format::StateFormat;
-use gatereeve_runtime::{atomic_file, keyfile};
 use gatereeve_shared::identity::fingerprint::Fingerprint;
 use gatereeve_shared::identity::identity_key::{IdentityKey, IdentityPublicKey};
 
@@ -75,6 +76,7 @@ impl StateDir {
             .mode(0o700)
             .create(path)
             .with_context(|| format!("cannot make the state directory {}", path.display()))?;
+        keyfile::check_directory(path)?;
         let lock_path = path.join("lock");
         let file = OpenOptions::new()
             .read(true)
@@ -128,7 +130,13 @@ impl StateDir {
     /// # Errors
     /// When the key file cannot be read or made, or others may read it.
     pub fn identity(&self) -> Result<IdentityKey> {
-        keyfile::load_or_create_seed(&self.path.join("identity.key"))
+        let path = self.path.join("identity.key");
+        let source = KeySource {
+            path: &path,
+            credential: "gatereeve.identity-key",
+        };
+        source
+            .load_or_create()
             .context("cannot use the device's identity key")
     }
 

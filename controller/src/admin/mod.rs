@@ -1,7 +1,7 @@
 //! The admin socket: who may use it, and the way of a request to the actor.
 //!
 //! One URL, [`COMMAND`]: a [`Request`] in, a [`Reply`] out, or a [`CommandError`] with a status that
-//! tells its kind. Who asks is what the kernel says of the socket's other end.
+//! tells its kind. Beside it are the two of [`diagnostics`], about the log. Who asks is what the kernel says of the socket's other end.
 
 use std::ffi::CString;
 use std::future::Future;
@@ -10,6 +10,7 @@ use std::pin::Pin;
 use anyhow::Context as _;
 use gatereeve_controller_core::audit::entry::Actor;
 use gatereeve_controller_core::command::{CommandError, ErrorCode, Reply, Request};
+use gatereeve_runtime::diagnostics;
 use gatereeve_runtime::local_socket::Caller;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist, getuid};
 use tokio::sync::{mpsc, oneshot};
@@ -103,6 +104,9 @@ pub fn handler(
         Box::pin(async move {
             if !permitted {
                 warn!(uid = caller.uid, pid = caller.pid, "admin request refused");
+            }
+            if let Some(answered) = diagnostics::answer(&caller, &path, &body) {
+                return answered;
             }
             encode(&answer(caller, permitted, &path, &body, &requests).await)
         })

@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail, ensure};
 use gatereeve_controller_core::audit::entry::{Actor, AuditEntry};
 use gatereeve_controller_core::audit::record::Record;
 use gatereeve_controller_core::change::Change;
-use gatereeve_runtime::{atomic_file, keyfile, state_format};
+use gatereeve_runtime::{atomic_file, state_format};
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::identity::fingerprint::Fingerprint;
 use gatereeve_shared::time::UnixMillis;
@@ -23,11 +23,13 @@ use crate::audit::{Verified, verify};
 use crate::journal::Head;
 use crate::journal::open::{Floor, open};
 use crate::journal::read::Follower;
-use crate::state_dir::StateDir;
 use crate::state_dir::checkpoints;
 use crate::state_dir::lock::StateLock;
 use crate::state_dir::settings::Settings;
+use crate::state_dir::{StateDir, network_source, tls_source};
 use crate::upgrade::{self, FORMAT};
+
+pub mod record;
 
 #[cfg(test)]
 mod tests;
@@ -62,9 +64,11 @@ pub fn write(dir: &StateDir, to: &mut dyn Write) -> anyhow::Result<Generation> {
             Err(error) if name == "checkpoints" && error.kind() == io::ErrorKind::NotFound => {
                 continue;
             }
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
+            // A key that the service manager keeps is in the backup all the same: it is for the day on which
+            // that machine is gone.
+            Err(error) => handed_over(name, &path)?
+                .ok_or(error)
+                .with_context(|| format!("cannot read {}", path.display()))?,
         };
         let bytes = if name == "checkpoints" {
             whole_lines(&bytes)
@@ -94,6 +98,16 @@ pub fn write(dir: &StateDir, to: &mut dyn Write) -> anyhow::Result<Generation> {
         .context("cannot finish the backup")?
         .flush()?;
     Ok(follower.head().generation)
+}
+
+/// A key as the service manager has handed it over to this process.
+fn handed_over(name: &str, path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+    let source = match name {
+        "network.key" => network_source(path),
+        "tls.key" => tls_source(path),
+        _ => return Ok(None),
+    };
+    Ok(source.credential()?.map(|seed| seed.to_vec()))
 }
 
 fn whole_lines(bytes: &[u8]) -> &[u8] {
@@ -298,8 +312,8 @@ fn raise(
     now: UnixMillis,
 ) -> anyhow::Result<Restored> {
     atomic_file::sync_directory(&dir.journal())?;
-    let network_key = keyfile::load_seed(&dir.network_key())?;
-    keyfile::load_seed(&dir.tls_key())?;
+    let network_key = dir.load_network_key()?;
+    dir.load_tls_key()?;
     let signed = checkpoints::load(&dir.checkpoints(), &network_key.public())?;
     let Verified { head: was, .. } = verify(&dir.journal(), &signed)?;
     let mut until = None;

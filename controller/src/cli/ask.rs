@@ -6,6 +6,8 @@ use clap::Args;
 use gatereeve_controller_core::command::{Command, Committed, Reply, Request};
 use gatereeve_runtime::exit::ExitStatus;
 use gatereeve_runtime::local_socket;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::failure::Failure;
 use super::output::Printer;
@@ -50,6 +52,24 @@ fn wait_time(text: &str) -> Result<Duration, String> {
         return Err("at most 10m".to_owned());
     }
     Ok(time)
+}
+
+/// Posts to another path of the admin socket than that of commands, and returns the answer.
+pub(super) fn post<T: DeserializeOwned>(
+    config: &Config,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(ExitStatus::FAILED, error.to_string()))?;
+    Ok(runtime.block_on(local_socket::call_within(
+        &config.socket,
+        path,
+        body,
+        PATIENCE,
+    ))?)
 }
 
 /// Sends a command and returns the answer.

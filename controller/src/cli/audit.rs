@@ -9,7 +9,6 @@ use clap::{Args, Subcommand};
 use gatereeve_controller_core::audit::chain::EncodedRecord;
 use gatereeve_controller_core::audit::record::Record;
 use gatereeve_runtime::exit::ExitStatus;
-use gatereeve_runtime::keyfile;
 use gatereeve_shared::identity::checkpoint::Checkpoint;
 use serde::Serialize;
 
@@ -168,7 +167,8 @@ fn run_verify(
     dir: &StateDir,
     printer: &mut Printer<'_>,
 ) -> Result<ExitStatus, Failure> {
-    let network = keyfile::load_seed(&dir.network_key())
+    let network = dir
+        .load_network_key()
         .map_err(anyhow::Error::from)?
         .public();
     // Before the journal: a head is signed only after its record is in there.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
+use gatereeve_runtime::clock::Clock;
 use gatereeve_runtime::exit::ExitStatus;
 use gatereeve_shared::generation::Generation;
 use serde::Serialize;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::output::Printer;
 use crate::backup;
+use crate::backup::record::LastBackup;
 use crate::config::Config;
 use crate::state_dir::StateDir;
 
@@ -88,6 +90,16 @@ pub(super) fn run(
             return Err(error.into());
         }
     };
+    let last = LastBackup {
+        at: Clock::unix(),
+        generation,
+    };
+    if let Err(error) = last.save(&dir) {
+        printer.note(&format!(
+            "warning: {} was not written ({error}), so `doctor` will not know of this backup",
+            dir.last_backup().display()
+        ));
+    }
     let answer = BackedUp {
         kind: "backed_up",
         file: shown.to_string(),

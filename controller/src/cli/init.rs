@@ -3,7 +3,6 @@
 use anyhow::Context as _;
 use clap::Args;
 use gatereeve_runtime::exit::ExitStatus;
-use gatereeve_runtime::keyfile;
 use gatereeve_shared::identity::fingerprint::Fingerprint;
 use gatereeve_shared::wire::map::OverlayPrefixes;
 use serde::Serialize;
@@ -104,9 +103,7 @@ pub(super) fn run(
     dir.create()
         .with_context(|| format!("cannot make {shown}"))?;
     let lock = StateLock::take(&dir.lock()).map_err(anyhow::Error::from)?;
-    let network_key =
-        keyfile::load_or_create_seed(&dir.network_key()).map_err(anyhow::Error::from)?;
-    keyfile::load_or_create_seed(&dir.tls_key()).map_err(anyhow::Error::from)?;
+    let network_key = dir.make_keys().map_err(anyhow::Error::from)?;
     let fingerprint = Fingerprint::of(&network_key.public());
     let v6 = match chosen_v6 {
         Some(v6) => v6,

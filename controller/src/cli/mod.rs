@@ -13,10 +13,13 @@ use output::{Printer, Streams};
 mod ask;
 mod audit;
 mod backup;
+mod bug_report;
 mod device;
+mod doctor;
 pub mod failure;
 mod init;
 mod invite;
+mod log_level;
 mod manual;
 pub mod output;
 mod policy;
@@ -111,6 +114,12 @@ enum Verb {
     /// What this version would make of the state
     #[command(subcommand)]
     Upgrade(upgrade::UpgradeVerb),
+    /// Whether all is well, and what to do where it is not
+    Doctor(doctor::DoctorArgs),
+    /// Show or switch what a running controller logs
+    LogLevel(log_level::LogLevelArgs),
+    /// Collect what helps to find a bug, without secrets, names and addresses
+    BugReport(bug_report::BugReportArgs),
     /// Print what makes a shell complete this command line
     #[command(after_help = manual::COMPLETIONS)]
     Completions {
@@ -140,23 +149,29 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>, streams: &mut Streams
 }
 
 fn run(cli: Cli, printer: &mut Printer<'_>) -> Result<ExitStatus, Failure> {
-    let config = Config::load(Overrides {
+    let overrides = Overrides {
         config: cli.global.config,
         state_dir: cli.global.state_dir,
         socket: cli.global.socket,
-    })?;
+    };
+    let file = overrides.config.clone();
+    let config = Config::load(overrides);
     match cli.verb {
-        Verb::Init(args) => init::run(args, &config, printer),
-        Verb::Serve(args) => serve::run(args, config, printer),
-        Verb::Status => status::run(&config, printer),
-        Verb::Invite(verb) => invite::run(verb, &config, printer),
-        Verb::Device(verb) => device::run(verb, &config, printer),
-        Verb::Policy(verb) => policy::run(verb, &config, printer),
-        Verb::Posture(verb) => posture::run(verb, &config, printer),
-        Verb::Audit(verb) => audit::run(verb, &config, printer),
-        Verb::Backup(args) => backup::run(&args, &config, printer),
-        Verb::Restore(args) => restore::run(&args, &config, printer),
-        Verb::Upgrade(verb) => upgrade::run(verb, &config, printer),
+        // These two have something to say about a configuration that is not understood.
+        Verb::Doctor(_) => doctor::run(&config, printer),
+        Verb::BugReport(args) => bug_report::run(args, file, &config, printer),
+        Verb::Init(args) => init::run(args, &config?, printer),
+        Verb::Serve(args) => serve::run(args, config?, printer),
+        Verb::Status => status::run(&config?, printer),
+        Verb::Invite(verb) => invite::run(verb, &config?, printer),
+        Verb::Device(verb) => device::run(verb, &config?, printer),
+        Verb::Policy(verb) => policy::run(verb, &config?, printer),
+        Verb::Posture(verb) => posture::run(verb, &config?, printer),
+        Verb::Audit(verb) => audit::run(verb, &config?, printer),
+        Verb::Backup(args) => backup::run(&args, &config?, printer),
+        Verb::Restore(args) => restore::run(&args, &config?, printer),
+        Verb::Upgrade(verb) => upgrade::run(verb, &config?, printer),
+        Verb::LogLevel(args) => log_level::run(args, &config?, printer),
         Verb::Completions { shell } => manual::print_completions(shell, printer),
         Verb::Man { out } => manual::write_pages(&out),
     }

@@ -86,10 +86,11 @@ pub fn recover(dir: &StateDir, now: UnixMillis) -> anyhow::Result<Recovered> {
     );
     // Before the lock, which is a write: what a newer version made stays as it is.
     FORMAT.read(dir.root())?;
+    keyfile::check_directory(dir.root())?;
     let lock = StateLock::take(&dir.lock())?;
     let migrated = migrate(dir, &lock)?;
-    let network_key = keyfile::load_seed(&dir.network_key())?;
-    let tls_key = keyfile::load_seed(&dir.tls_key())?;
+    let network_key = dir.load_network_key()?;
+    let tls_key = dir.load_tls_key()?;
     let settings = Settings::load(&dir.settings())?;
     let signed = checkpoints::load(&dir.checkpoints(), &network_key.public())?;
     let Loaded {

@@ -10,17 +10,37 @@
 //! | `tables/` | sled: the fold of the journal, rebuilt when lost |
 //! | `format` | the number of the format of all of it; missing means 0, which release 0.1.0 wrote |
 //! | `backups/` | what was there before each migration ([`crate::upgrade`]) |
+//! | `last-backup` | when the command `backup` was last done |
 //! | `lock` | held, with its process ID, by the one process that may write |
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use gatereeve_runtime::keyfile::{KeyFileError, KeySource};
+use gatereeve_shared::identity::identity_key::IdentityKey;
+
 pub mod checkpoints;
 pub mod lock;
 pub mod owner;
 pub mod settings;
 pub mod space;
+
+/// Where the network's key is.
+pub(crate) fn network_source(path: &Path) -> KeySource<'_> {
+    KeySource {
+        path,
+        credential: "gatereeve-controller.network-key",
+    }
+}
+
+/// Where the TLS key is.
+pub(crate) fn tls_source(path: &Path) -> KeySource<'_> {
+    KeySource {
+        path,
+        credential: "gatereeve-controller.tls-key",
+    }
+}
 
 /// A state directory. Nothing is checked or made by constructing one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +71,35 @@ impl StateDir {
         self.0.join("tls.key")
     }
 
+    /// The network's private key, from its file or from the service manager.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub fn load_network_key(&self) -> Result<IdentityKey, KeyFileError> {
+        let path = self.network_key();
+        network_source(&path).load()
+    }
+
+    /// The key of this controller's TLS, likewise.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub fn load_tls_key(&self) -> Result<IdentityKey, KeyFileError> {
+        let path = self.tls_key();
+        tls_source(&path).load()
+    }
+
+    /// Both, made where they are missing.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub fn make_keys(&self) -> Result<IdentityKey, KeyFileError> {
+        let (network, tls) = (self.network_key(), self.tls_key());
+        let key = network_source(&network).load_or_create()?;
+        tls_source(&tls).load_or_create()?;
+        Ok(key)
+    }
+
     /// The network's settings.
     #[must_use]
     pub fn settings(&self) -> PathBuf {
@@ -79,6 +128,12 @@ impl StateDir {
     #[must_use]
     pub fn backups(&self) -> PathBuf {
         self.0.join("backups")
+    }
+
+    /// When the last backup was made ([`crate::backup::record`]).
+    #[must_use]
+    pub fn last_backup(&self) -> PathBuf {
+        self.0.join("last-backup")
     }
 
     /// The lock file.

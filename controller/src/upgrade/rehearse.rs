@@ -9,7 +9,6 @@ use anyhow::{Context as _, ensure};
 use gatereeve_controller_core::command::TestView;
 use gatereeve_controller_core::rehearse::{Compiled, differences};
 use gatereeve_controller_core::state::State;
-use gatereeve_runtime::keyfile;
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::ids::DeviceName;
 use gatereeve_shared::time::UnixMillis;
@@ -177,7 +176,7 @@ fn copy_to(source: &Source, copy: &StateDir, work: &Path) -> anyhow::Result<u32>
 
 /// The fold of the journal, without the tables and without changing anything.
 fn fold(dir: &StateDir) -> anyhow::Result<State> {
-    let network = keyfile::load_seed(&dir.network_key())?.public();
+    let network = dir.load_network_key()?.public();
     let signed = checkpoints::load(&dir.checkpoints(), &network)?;
     let mut fold = Fold::new(State::empty(), &signed);
     Follower::new(&dir.journal()).read(&mut |record| fold.take(&record))?;

@@ -4,5 +4,6 @@
 mod cli;
 #[cfg(test)]
 mod daemon;
+mod operations;
 #[cfg(test)]
 mod support;

@@ -102,12 +102,26 @@ impl Place {
 
     /// Starts the daemon, or returns why it does not start.
     pub(crate) fn start(&self) -> Result<Daemon, String> {
+        self.start_at(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// The same, at this address.
+    pub(crate) fn start_at(&self, listen: SocketAddr) -> Result<Daemon, String> {
+        self.start_with(listen, Notifier::new(None, None, None))
+    }
+
+    /// The same, with a service manager that is told how it goes.
+    pub(crate) fn start_with(
+        &self,
+        listen: SocketAddr,
+        notifier: Notifier,
+    ) -> Result<Daemon, String> {
         let options = ServeOptions {
             state_dir: StateDir::new(self.state()),
             socket: self.socket(),
             admin_group: None,
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
-            notifier: Notifier::new(None, None, None),
+            listen: vec![listen],
+            notifier,
         };
         let shutdown = Shutdown::new();
         let stop = shutdown.clone();

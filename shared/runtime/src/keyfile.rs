@@ -1,4 +1,9 @@
-//! Private keys in files that only their owner can read.
+//! Private keys in files that only their owner can read, or handed over by the service manager.
+//!
+//! systemd decrypts what `systemd-creds encrypt` has sealed (to the TPM, where there is one) and puts it
+//! into `$CREDENTIALS_DIRECTORY`, which only the service sees. A seed that is found there under its name
+//! is used, and the file of the state directory may be gone. A key is never taken from the command line
+//! or from the environment itself.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -51,6 +56,22 @@ pub enum KeyFileError {
         /// Whose it must be.
         expected: u32,
     },
+    /// A directory of secrets is open to others.
+    #[error("{} is open to others (mode {mode:04o}); it holds secrets: run chmod 700 on it", path.display())]
+    DirectoryTooOpen {
+        /// The directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// There are two keys where one belongs.
+    #[error("{} and the credential {} are different keys; find out which one is right, and move the other away", path.display(), credential.display())]
+    TwoKeys {
+        /// The file in the state directory.
+        path: PathBuf,
+        /// What the service manager handed over.
+        credential: PathBuf,
+    },
     /// It is no key.
     #[error("{} is damaged: a key file has {SEED_LEN} bytes, this one has {len}; restore it from a backup", path.display())]
     Length {
@@ -62,6 +83,130 @@ pub enum KeyFileError {
     /// The operating system gives no randomness.
     #[error("the operating system gives no random bytes: {0}")]
     Random(getrandom::Error),
+}
+
+/// What the service manager has set for this process, if anything.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// A key that may come from a file or from the service manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeySource<'a> {
+    /// The file in the state directory.
+    pub path: &'a Path,
+    /// The credential's name.
+    pub credential: &'a str,
+}
+
+impl KeySource<'_> {
+    /// The key, wherever it is.
+    ///
+    /// # Errors
+    /// [`KeyFileError`]; also where both places have one and they differ.
+    pub fn load(&self) -> Result<IdentityKey, KeyFileError> {
+        self.load_with(credentials().as_deref())
+    }
+
+    /// The same; made and written to the file where neither place has one.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub fn load_or_create(&self) -> Result<IdentityKey, KeyFileError> {
+        match self.load() {
+            Err(error) if error.is_missing() => load_or_create_seed(self.path),
+            loaded => loaded,
+        }
+    }
+
+    /// The seed as the service manager has handed it over, if it has.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub fn credential(&self) -> Result<Option<Zeroizing<Vec<u8>>>, KeyFileError> {
+        match credentials() {
+            Some(directory) => read_credential(&directory.join(self.credential)),
+            None => Ok(None),
+        }
+    }
+
+    fn load_with(&self, directory: Option<&Path>) -> Result<IdentityKey, KeyFileError> {
+        let Some(credential) = directory.map(|directory| directory.join(self.credential)) else {
+            return load_seed(self.path);
+        };
+        let Some(seed) = read_credential(&credential)? else {
+            return load_seed(self.path);
+        };
+        let key = key_of(&credential, &seed)?;
+        match load_seed(self.path) {
+            Ok(file) if file.public() != key.public() => Err(KeyFileError::TwoKeys {
+                path: self.path.to_owned(),
+                credential,
+            }),
+            Err(error) if !error.is_missing() => Err(error),
+            Ok(_) | Err(_) => Ok(key),
+        }
+    }
+}
+
+impl KeyFileError {
+    fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+fn credentials() -> Option<PathBuf> {
+    std::env::var_os(CREDENTIALS)
+        .filter(|directory| !directory.is_empty())
+        .map(PathBuf::from)
+}
+
+/// What the service manager has put there. The directory is its own and nobody else's, and the file
+/// may belong to root with an entry for our user in its list of rights, so its mode says less than
+/// elsewhere: it must not be for everybody.
+fn read_credential(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, KeyFileError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(io_error(path)(source)),
+    };
+    let meta = file.metadata().map_err(io_error(path))?;
+    let mode = meta.mode() & 0o7777;
+    if mode & 0o007 != 0 {
+        return Err(KeyFileError::TooOpen {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    let mut seed = Zeroizing::new(Vec::with_capacity(SEED_LEN.saturating_add(2)));
+    file.take(SEED_LEN as u64 + 1)
+        .read_to_end(&mut seed)
+        .map_err(io_error(path))?;
+    Ok(Some(seed))
+}
+
+fn key_of(path: &Path, seed: &[u8]) -> Result<IdentityKey, KeyFileError> {
+    match <&[u8; SEED_LEN]>::try_from(seed) {
+        Ok(seed) => Ok(IdentityKey::from_seed(seed)),
+        Err(_) => Err(KeyFileError::Length {
+            path: path.to_owned(),
+            len: u64::try_from(seed.len()).unwrap_or(u64::MAX),
+        }),
+    }
+}
+
+/// Refuses a directory that others may enter or read: secrets are in it.
+///
+/// # Errors
+/// [`KeyFileError::DirectoryTooOpen`], and what the file system says.
+pub fn check_directory(path: &Path) -> Result<(), KeyFileError> {
+    let meta = std::fs::metadata(path).map_err(io_error(path))?;
+    let mode = meta.mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(KeyFileError::DirectoryTooOpen {
+        path: path.to_owned(),
+        mode,
+    })
 }
 
 /// The key in the file at `path`; made, and written with mode 0600, where there is none.
@@ -89,13 +234,7 @@ pub fn load_or_create_seed(path: &Path) -> Result<IdentityKey, KeyFileError> {
 /// [`KeyFileError`].
 pub fn load_seed(path: &Path) -> Result<IdentityKey, KeyFileError> {
     let bytes = read_private(path, SEED_LEN)?;
-    match <&[u8; SEED_LEN]>::try_from(bytes.as_slice()) {
-        Ok(seed) => Ok(IdentityKey::from_seed(seed)),
-        Err(_) => Err(KeyFileError::Length {
-            path: path.to_owned(),
-            len: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-        }),
-    }
+    key_of(path, &bytes)
 }
 
 /// The content of a file that nobody else may read or write, zeroed when dropped. Links are not followed.
@@ -133,7 +272,7 @@ pub fn read_private(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Key
 fn check(path: &Path, file: &File) -> Result<u64, KeyFileError> {
     let meta = file.metadata().map_err(io_error(path))?;
     let path = path.to_owned();
-    let (mode, expected) = (meta.mode() & 0o7777, geteuid().as_raw());
+    let (mode, expected) = (meta.mode() & 0o7777, rightful_owner(&path));
     if !meta.is_file() {
         Err(KeyFileError::NotAFile { path })
     } else if meta.uid() != expected {
@@ -147,6 +286,17 @@ fn check(path: &Path, file: &File) -> Result<u64, KeyFileError> {
         Err(KeyFileError::TooOpen { path, mode })
     } else {
         Ok(meta.len())
+    }
+}
+
+/// Whose the file must be: this process's user. Root also works on the state of another user, whose
+/// directory it is then.
+fn rightful_owner(path: &Path) -> u32 {
+    let own = geteuid();
+    let directory = path.parent().map(std::fs::metadata);
+    match directory {
+        Some(Ok(directory)) if own.is_root() => directory.uid(),
+        _ => own.as_raw(),
     }
 }
 
@@ -215,6 +365,74 @@ mod tests {
     }
 
     #[test]
+    fn a_credential_goes_before_the_file_and_never_against_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("network.key");
+        let given = directory.path().join("credentials");
+        fs::create_dir(&given).unwrap();
+        let source = KeySource {
+            path: &path,
+            credential: "network-key",
+        };
+        assert!(source.load_with(Some(&given)).unwrap_err().is_missing());
+        let credential = given.join("network-key");
+        let put = |bytes: &[u8], mode| {
+            drop(fs::remove_file(&credential));
+            fs::write(&credential, bytes).unwrap();
+            fs::set_permissions(&credential, Permissions::from_mode(mode)).unwrap();
+        };
+        let key = |seed: u8| IdentityKey::from_seed(&[seed; 32]).public();
+        for mode in [0o400, 0o440, 0o600] {
+            put(&[7; 32], mode);
+            assert_eq!(source.load_with(Some(&given)).unwrap().public(), key(7));
+        }
+        put(&[7; 32], 0o444);
+        assert!(matches!(
+            source.load_with(Some(&given)),
+            Err(KeyFileError::TooOpen { .. })
+        ));
+        for wrong in [&b""[..], &[7; 31], &[7; 33], &[7; 4096]] {
+            put(wrong, 0o400);
+            assert!(matches!(
+                source.load_with(Some(&given)),
+                Err(KeyFileError::Length { .. })
+            ));
+        }
+        put(&[7; 32], 0o400);
+        atomic_file::write(&path, &[7; 32], 0o600).unwrap();
+        assert_eq!(source.load_with(Some(&given)).unwrap().public(), key(7));
+        atomic_file::write(&path, &[8; 32], 0o600).unwrap();
+        assert!(matches!(
+            source.load_with(Some(&given)),
+            Err(KeyFileError::TwoKeys { .. })
+        ));
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(
+            source.load_with(Some(&given)),
+            Err(KeyFileError::TooOpen { .. })
+        ));
+        // Without a service manager it is the file alone.
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(source.load_with(None).unwrap().public(), key(8));
+    }
+
+    #[test]
+    fn a_directory_open_to_others_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        check_directory(directory.path()).unwrap();
+        for mode in [0o750, 0o701, 0o755, 0o770] {
+            fs::set_permissions(directory.path(), Permissions::from_mode(mode)).unwrap();
+            assert!(matches!(
+                check_directory(directory.path()),
+                Err(KeyFileError::DirectoryTooOpen { mode: found, .. }) if found == mode
+            ));
+        }
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o700)).unwrap();
+        check_directory(directory.path()).unwrap();
+        assert!(check_directory(&directory.path().join("none")).is_err());
+    }
+
+    #[test]
     fn a_foreign_file_is_refused() {
         if !geteuid().is_root() {
             return; // only root can give a file away
@@ -226,6 +444,14 @@ mod tests {
         assert!(matches!(
             load_seed(&path),
             Err(KeyFileError::ForeignOwner { owner: 12_345, .. })
+        ));
+        // In a directory of that user it is in its place, for root.
+        std::os::unix::fs::chown(directory.path(), Some(12_345), None).unwrap();
+        load_seed(&path).unwrap();
+        std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+        assert!(matches!(
+            load_seed(&path),
+            Err(KeyFileError::ForeignOwner { owner: 0, .. })
         ));
     }
 }

@@ -6,8 +6,8 @@
 //! * [`local_socket`]: HTTP and JSON over a Unix socket, with peer credentials.
 //! * [`shutdown`], [`telemetry`], [`exit`]: how a process ends, what it logs, what it tells its caller.
 //! * [`notify`], [`process`]: what the service manager is told, and what the process gives up.
-//! * [`state_format`]: the number of a state directory's format. [`diagnostics`], [`redact`]: looking
-//!   into a daemon, and what of that may leave the machine.
+//! * [`state_format`]: the number of a state directory's format. [`diagnostics`], [`redact`],
+//!   [`report`]: looking into a daemon, and what of that may leave the machine.
 
 #![warn(missing_docs)]
 
@@ -22,6 +22,7 @@ pub mod notify;
 pub mod process;
 pub mod quic;
 pub mod redact;
+pub mod report;
 pub mod shutdown;
 pub mod state_format;
 pub mod telemetry;
