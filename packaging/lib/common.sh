@@ -64,11 +64,9 @@ cargo_release() {
   fi
 }
 
-build_programs() { # [program]; both without it
+build_programs() {
   if [[ -n $bin_dir ]]; then return; fi
-  local program crates=()
-  for program in "${@:-${programs[@]}}"; do crates+=(-p "$(crate_of "$program")"); done
-  cargo_release --bins "${crates[@]}"
+  cargo_release --bins -p gatereeve-client -p gatereeve-controller
   bin_dir=$target/release
 }
 
