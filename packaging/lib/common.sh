@@ -1,5 +1,5 @@
 # What all parts of packaging/build share. It sets `repo` before, and `bin_dir` and `version` after.
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2034
 
 target=${CARGO_TARGET_DIR:-$repo/target}
 out=$target/packages
