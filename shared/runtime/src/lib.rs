@@ -11,6 +11,7 @@
 
 #![warn(missing_docs)]
 
+pub mod alarm;
 pub mod atomic_file;
 pub mod clock;
 pub mod diagnostics;

@@ -1,6 +1,7 @@
 //! A server and its callers over a real socket.
 
 use super::*;
+use crate::clock::Clock;
 use crate::shutdown::Shutdown;
 use std::fs;
 use std::io;
@@ -114,6 +115,72 @@ async fn silent_connections_do_not_keep_others_out_and_one_too_many_is_closed() 
     while ask(&served.path).await.is_err() {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_connections_and_slow_ones_leave_room_for_a_call_soon() {
+    let served = served();
+    let mut slow = Vec::new();
+    for _ in 0..1000 {
+        // Those that are one too many are closed at once; writing to them may fail.
+        if let Ok(mut stream) = UnixStream::connect(&served.path).await {
+            drop(stream.write_all(b"POST /v1 HTTP/1.1\r\nhost: ").await);
+            slow.push(stream);
+        }
+    }
+    // Header by header no one gets further than the deadline, however much trickles in.
+    let began = Clock::mono();
+    let one = slow.first_mut().unwrap();
+    while one.write_all(b"x").await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(Clock::until(began.saturating_add(HEADER_DEADLINE * 2)) > Duration::ZERO);
+    }
+    let freed = Clock::mono();
+    while ask(&served.path).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(Clock::until(freed.saturating_add(Duration::from_secs(1))) > Duration::ZERO);
+}
+
+#[tokio::test]
+async fn garbage_is_answered_or_closed_and_serving_goes_on() {
+    let served = served();
+    let good = "POST /v1 HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1\r\n\r\n1";
+    // A linear congruential generator: the same bytes at every run.
+    let mut state: u64 = 0x5247;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 40).unwrap()
+    };
+    for round in 0..3000 {
+        let mut bytes = good.as_bytes().to_vec();
+        if round % 3 == 0 {
+            bytes = (0..next() % 300)
+                .map(|_| u8::try_from(next() % 256).unwrap())
+                .collect();
+        } else {
+            for _ in 0..=next() % 4 {
+                let at = next() % bytes.len();
+                bytes[at] = u8::try_from(next() % 256).unwrap();
+            }
+        }
+        let mut stream = UnixStream::connect(&served.path).await.unwrap();
+        // It may have been closed in the middle.
+        drop(stream.write_all(&bytes).await);
+        drop(stream.shutdown().await);
+        let mut reply = Vec::new();
+        drop(stream.read_to_end(&mut reply).await);
+        assert!(
+            reply.is_empty() || reply.starts_with(b"HTTP/1."),
+            "{round}: {reply:?}"
+        );
+        if round % 500 == 0 {
+            assert!(ask(&served.path).await.is_ok(), "{round}");
+        }
+    }
+    assert!(ask(&served.path).await.is_ok());
 }
 
 #[tokio::test]

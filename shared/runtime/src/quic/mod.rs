@@ -21,6 +21,8 @@ use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::time::Instant;
 
+use crate::alarm::Alarm;
+use crate::clock::Clock;
 use crate::tls::{self, ServerKey};
 
 /// A connection over which nothing has come for this long is gone.
@@ -28,7 +30,9 @@ pub const IDLE: Duration = Duration::from_secs(30);
 /// How often a client makes an otherwise silent connection speak.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How long a client hears nothing, answers to its keep-alive included, before [`silence`] tells.
-pub const SILENCE: Duration = Duration::from_secs(13);
+pub const SILENCE: Duration = Duration::from_secs(12);
+/// Looks of [`silence`] in its limit: the last tells at most a look too late.
+const LOOKS: u32 = 4;
 /// Bytes that a peer may have in flight to us on one stream of a server.
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// Bytes that a peer may have in flight to us on one connection.
@@ -187,8 +191,16 @@ pub fn canonical(addr: SocketAddr) -> SocketAddr {
 pub async fn silence(connection: &Connection, limit: Duration) {
     let heard = |connection: &Connection| connection.stats().udp_rx.datagrams;
     let (mut count, mut since) = (heard(connection), Instant::now());
+    // One wake-up a look: tokio's own timers take several.
+    let mut alarm = Alarm::new().ok();
     while since.elapsed() < limit {
-        tokio::time::sleep(limit / 8).await;
+        match &mut alarm {
+            Some(alarm) => {
+                let next = Clock::mono().saturating_add(limit / LOOKS);
+                alarm.wait(next).await;
+            }
+            None => tokio::time::sleep(limit / LOOKS).await,
+        }
         let now = heard(connection);
         if now != count {
             (count, since) = (now, Instant::now());
