@@ -16,8 +16,8 @@ use crate::output::Output;
 const GAP: Duration = Duration::from_secs(60);
 /// Longest wait for the controller after a gap.
 const HOLD: Duration = Duration::from_secs(5);
-/// Time between two permissions.
-const BEAT: Duration = Duration::from_secs(1);
+/// Time between two permissions. Each wakes the device: no more often than the span needs.
+const BEAT: Duration = Duration::from_secs(2);
 /// How long a permission lasts.
 const SPAN: Duration = Duration::from_secs(5);
 

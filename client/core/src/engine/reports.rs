@@ -6,7 +6,7 @@ use gatereeve_shared::wire::client::{ClientMessage, EndpointUpdate};
 use std::net::SocketAddr;
 
 use super::{Engine, Timer};
-use crate::control::link::Phase;
+use crate::control::link::{Link, Phase};
 use crate::datapath::DataPathEvent;
 use crate::output::{ObservedFact, Output};
 use crate::posture::report;
@@ -77,8 +77,15 @@ impl Engine {
             endpoints: interfaces.into_iter().take(limits::ENDPOINTS * 4).collect(),
         };
         let after = self.own_endpoints();
-        if before != after && self.link.attached().is_some() {
-            self.say(ClientMessage::Endpoints(after));
+        if before != after {
+            // Where there was no way to the controller there may be one now: not at the end of a delay.
+            if self.up && !after.endpoints.is_empty() && matches!(self.link, Link::Idle) {
+                self.backoff.reset();
+                self.connect(now);
+            }
+            if self.link.attached().is_some() {
+                self.say(ClientMessage::Endpoints(after));
+            }
         }
         self.settle(now);
     }

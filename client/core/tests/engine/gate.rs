@@ -132,3 +132,20 @@ fn a_start_without_a_controller_comes_up_on_the_stored_map() {
     world.lost();
     assert!(opened(&world).is_some());
 }
+
+#[test]
+fn another_address_of_the_host_ends_the_wait_for_the_next_attempt() {
+    let mut world = World::synced(vec![peer(2, at(3600))]);
+    let here = |n: u8| vec![([192, 0, 2, n], 7).into()];
+    let connects = |world: &World| world.has(|output| matches!(output, Output::Connect { .. }));
+    world.call(|engine, now| engine.handle_endpoints(7, here(1), now));
+    assert!(!connects(&world), "connected already");
+    world.lost();
+    assert!(!connects(&world), "not before the delay is over");
+    world.call(|engine, now| engine.handle_endpoints(7, here(1), now));
+    assert!(!connects(&world), "nothing has changed");
+    world.call(|engine, now| engine.handle_endpoints(7, Vec::new(), now));
+    assert!(!connects(&world), "no address is no way");
+    world.call(|engine, now| engine.handle_endpoints(7, here(2), now));
+    assert!(connects(&world));
+}
