@@ -22,6 +22,7 @@ struct RawConfig {
     listen: Option<Listen>,
     tun: Option<String>,
     operator: Option<String>,
+    operator_group: Option<String>,
     offload: Option<bool>,
 }
 
@@ -48,6 +49,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// User who may make changes, besides root and the user that the daemon runs as.
     pub operator: Option<u32>,
+    /// Group whose members may make changes too.
+    pub operator_group: Option<u32>,
     /// Whether the kernel is to cut and join packets, where it can.
     pub offload: bool,
 }
@@ -78,6 +81,12 @@ impl Config {
             .operator
             .map(|name| uid_of(&name).with_context(|| format!("{}: operator", path.display())))
             .transpose()?;
+        let operator_group = raw
+            .operator_group
+            .map(|name| {
+                gid_of(&name).with_context(|| format!("{}: operator_group", path.display()))
+            })
+            .transpose()?;
         Ok(Self {
             state_dir: arguments.state_dir.clone(),
             config_dir: arguments.config_dir.clone(),
@@ -85,9 +94,25 @@ impl Config {
             tun,
             listen,
             operator,
+            operator_group,
             offload: raw.offload.unwrap_or(true),
         })
     }
+}
+
+/// The TUN interface of the daemon with this configuration, for who works without it.
+///
+/// # Errors
+/// Names what is wrong with the file or the name.
+pub fn tun_of(flag: Option<&str>, config_dir: &Path) -> Result<String> {
+    let tun = match flag {
+        Some(tun) => tun.to_owned(),
+        None => read(&config_dir.join("client.toml"))?
+            .tun
+            .unwrap_or_else(|| DEFAULT_TUN.into()),
+    };
+    check_interface_name(&tun)?;
+    Ok(tun)
 }
 
 fn read(path: &Path) -> Result<RawConfig> {
@@ -144,6 +169,14 @@ fn uid_of(name: &str) -> Result<u32> {
         .with_context(|| format!("there is no user {name:?} on this host"))
 }
 
+fn gid_of(name: &str) -> Result<u32> {
+    let group = nix::unistd::Group::from_name(name)
+        .with_context(|| format!("cannot look up the group {name:?}"))?;
+    group
+        .map(|group| group.gid.as_raw())
+        .with_context(|| format!("there is no group {name:?} on this host"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,10 +221,11 @@ mod tests {
 
     #[test]
     fn flags_go_over_the_file() {
-        let file = "listen = 7000\ntun = \"gr1\"\noperator = \"root\"\n";
+        let file = "listen = 7000\ntun = \"gr1\"\noperator = \"root\"\noperator_group = \"root\"\n";
         let config = load(Some(file), None, None).unwrap();
         assert_eq!((config.tun.as_str(), config.operator), ("gr1", Some(0)));
         assert_eq!(config.listen, any(7000));
+        assert_eq!(config.operator_group, Some(0));
         let config = load(Some(file), Some("gr2"), Some("192.0.2.7:9")).unwrap();
         assert_eq!(config.tun, "gr2");
         assert_eq!(
@@ -213,6 +247,7 @@ mod tests {
         assert!(said("offload = \"maybe\"").contains("client.toml is not valid"));
         assert!(said("listen = 70000").contains("client.toml is not valid"));
         assert!(said("operator = \"nobody-of-that-name\"").contains("no user"));
+        assert!(said("operator_group = \"no-group-of-that-name\"").contains("no group"));
         assert!(said("tun = \"a/b\"").contains("no interface name"));
         assert!(load(None, Some("sixteen-letters-x"), None).is_err());
         assert!(load(None, None, Some("gatereeve")).is_err());

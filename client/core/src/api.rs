@@ -54,6 +54,8 @@ pub enum LocalRequest {
     Up,
     /// Stop taking part; stays down over restarts. A change.
     Down,
+    /// Compare the host's routes and rules with what they should be, and put right what differs. A change.
+    Repair,
 }
 
 /// How to join.
@@ -127,7 +129,9 @@ pub enum LocalReply {
         /// Whether it is this device itself.
         is_self: bool,
     },
-    /// To every change.
+    /// To [`LocalRequest::Repair`].
+    Repair(RepairView),
+    /// To every other change.
     Done {
         /// What was done, in words.
         message: String,
@@ -171,6 +175,8 @@ pub struct StatusView {
     pub interface: String,
     /// What the kernel takes off the data path; `None` while the device does not take part.
     pub offloads: Option<OffloadView>,
+    /// What our routing table keeps unreachable whenever there is no tunnel; `None` where there is none of it.
+    pub blackhole: Option<BlackholeView>,
     /// The map held.
     pub generation: Option<Generation>,
     /// The generation that the data path enforces.
@@ -185,6 +191,45 @@ pub struct StatusView {
     pub drops: BTreeMap<String, u64>,
     /// What needs attention.
     pub warnings: Vec<String>,
+}
+
+/// Prefixes that are unreachable but for the tunnel: also while no daemon runs, until `down` or `leave`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlackholeView {
+    /// The routing table that says so.
+    pub table: u32,
+    /// The overlay's prefixes.
+    pub prefixes: Vec<String>,
+}
+
+/// What of ours is on the host, and what was done about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairView {
+    /// Whether a daemon answers at the socket.
+    pub daemon: bool,
+    /// What is there, after the changes.
+    pub places: Vec<PlaceView>,
+    /// What this command changed.
+    pub changes: Vec<String>,
+    /// What it means, and what may be done about it.
+    pub notes: Vec<String>,
+}
+
+/// Rules and routes of one daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaceView {
+    /// The routing table.
+    pub table: u32,
+    /// The first of the rules' priorities.
+    pub priority: u32,
+    /// The TUN interface that the table leads into; `None` where no daemon keeps one.
+    pub interface: Option<String>,
+    /// Prefixes that are unreachable without a tunnel.
+    pub blackhole: Vec<String>,
+    /// The rules, as `ip rule` would write them.
+    pub rules: Vec<String>,
+    /// The routes, as `ip route` would write them.
+    pub routes: Vec<String>,
 }
 
 /// Which work the kernel takes off the data path, and over how many threads the rest is spread.

@@ -10,7 +10,7 @@ use gatereeve_client_core::api::{LocalError, LocalReply, LocalRequest};
 use gatereeve_runtime::local_socket::{CallError, call_within};
 
 use super::Failure;
-use crate::daemon::URL;
+use crate::daemon::address;
 
 /// Longer than the daemon takes for anything.
 const DEADLINE: Duration = Duration::from_secs(130);
@@ -20,12 +20,25 @@ const DEADLINE: Duration = Duration::from_secs(130);
 /// # Errors
 /// [`Failure`] with the daemon's own words, or with what to do when it cannot be reached.
 pub(super) fn ask(socket: &Path, request: &LocalRequest) -> Result<LocalReply, Failure> {
+    ask_within(socket, request, DEADLINE)
+}
+
+/// [`ask`] with another deadline.
+///
+/// # Errors
+/// As there.
+pub(super) fn ask_within(
+    socket: &Path,
+    request: &LocalRequest,
+    deadline: Duration,
+) -> Result<LocalReply, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(&error.into()))?;
+    let (url, body) = address(request).map_err(|error| Failure::failed(&error))?;
     runtime
-        .block_on(call_within(socket, URL, request, DEADLINE))
+        .block_on(call_within(socket, &url, &body, deadline))
         .map_err(|error| failure(&error))
 }
 

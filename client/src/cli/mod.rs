@@ -9,6 +9,7 @@ mod join;
 mod log_level;
 mod manual;
 pub mod output;
+mod repair;
 pub mod target;
 
 use std::ffi::OsString;
@@ -66,7 +67,7 @@ pub struct Cli {
 pub enum Command {
     /// Run the service in the foreground.
     #[command(after_help = "Example: gatereeve daemon --listen 51840\n\n\
-        Settings may stand in CONFIG_DIR/client.toml (listen, tun, operator); the environment \
+        Settings may stand in CONFIG_DIR/client.toml (listen, tun, operator, operator_group); the environment \
         (GATEREEVE_*) goes over the file, flags over both.")]
     Daemon(DaemonArgs),
     /// Become a device of a network.
@@ -115,6 +116,9 @@ pub enum Command {
         #[arg(value_name = "ADDRESS[:PORT]", value_parser = target::parse_address)]
         address: IpAddr,
     },
+    /// Show what of ours is on this host (rules, routes, what is unreachable on purpose), mend it or remove it.
+    #[command(after_help = repair::EXAMPLES)]
+    Repair(RepairArgs),
     /// Show or switch what the daemon logs.
     #[command(
         after_help = "Examples:\n  gatereeve log-level\n  gatereeve log-level debug\n  \
@@ -196,6 +200,42 @@ pub struct DaemonArgs {
     pub log_json: bool,
 }
 
+/// What to do about what is on the host.
+#[derive(Clone, Debug, Args)]
+pub struct RepairArgs {
+    /// Put right what differs from what it should be; changes nothing that is as it should be.
+    #[arg(long, conflicts_with = "remove")]
+    pub apply: bool,
+    /// Remove every rule and route of ours, what is unreachable on purpose included.
+    #[arg(long)]
+    pub remove: bool,
+    /// Those of every daemon on this host, not of the interface `--tun` alone; for purging.
+    #[arg(long, requires = "remove")]
+    pub all: bool,
+    /// Although a daemon runs, such as one that hangs; one that does not puts them back.
+    #[arg(long, requires = "remove")]
+    pub force: bool,
+    /// The daemon's state directory: tells whether the device is to take part.
+    #[arg(
+        long,
+        env = "GATEREEVE_STATE_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/gatereeve"
+    )]
+    pub state_dir: PathBuf,
+    /// The daemon's `client.toml` is here.
+    #[arg(
+        long,
+        env = "GATEREEVE_CONFIG_DIR",
+        value_name = "DIR",
+        default_value = "/etc/gatereeve"
+    )]
+    pub config_dir: PathBuf,
+    /// The daemon's TUN interface [default: the one in client.toml, or gatereeve0].
+    #[arg(long, env = "GATEREEVE_TUN", value_name = "NAME")]
+    pub tun: Option<String>,
+}
+
 /// How to join.
 #[derive(Clone, Debug, Args)]
 pub struct JoinArgs {
@@ -267,6 +307,7 @@ fn run(cli: Cli, printer: &mut Printer) -> Result<u8, Failure> {
         Command::Completions { shell } => return manual::print_completions(shell, printer),
         Command::Man { out } => return manual::write_pages(&out),
         Command::Join(arguments) => return join::run(&cli.socket, &arguments, printer),
+        Command::Repair(arguments) => return repair::run(&cli.socket, &arguments, printer),
         Command::Leave => LocalRequest::Leave,
         Command::Up => LocalRequest::Up,
         Command::Down => LocalRequest::Down,
@@ -281,7 +322,13 @@ fn run(cli: Cli, printer: &mut Printer) -> Result<u8, Failure> {
         Command::Posture => LocalRequest::Posture,
         Command::Whois { address } => LocalRequest::Whois { address },
     };
-    let reply = client::ask(&cli.socket, &request)?;
+    let reply = match client::ask(&cli.socket, &request) {
+        Err(failure) if failure.status == 6 && request == LocalRequest::Status => {
+            repair::show_without_daemon(printer)?;
+            return Err(failure);
+        }
+        answered => answered?,
+    };
     printer.reply(&reply)?;
     Ok(status_of(&reply))
 }
@@ -295,6 +342,7 @@ fn status_of(reply: &LocalReply) -> u8 {
         | LocalReply::Why(_)
         | LocalReply::Posture { .. }
         | LocalReply::Whois { .. }
+        | LocalReply::Repair(_)
         | LocalReply::Done { .. } => 0,
     }
 }

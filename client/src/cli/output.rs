@@ -6,8 +6,8 @@ use std::io::Write as _;
 use comfy_table::{ContentArrangement, Table, presets};
 
 use gatereeve_client_core::api::{
-    Connection, LocalFact, LocalReply, OffloadView, PathView, PeerView, RuleStatus, StatusView,
-    WhyView,
+    BlackholeView, Connection, LocalFact, LocalReply, OffloadView, PathView, PeerView, RuleStatus,
+    StatusView, WhyView,
 };
 use gatereeve_shared::policy::port::PortSpec;
 use gatereeve_shared::posture::fact::FactValue;
@@ -146,6 +146,7 @@ pub fn table(reply: &LocalReply) -> String {
             }
             pairs(rows)
         }
+        LocalReply::Repair(view) => super::repair::text(view),
         LocalReply::Done { message, standing } => match standing {
             Some(standing) => format!("{} ({})", printable(message), standing_word(*standing)),
             None => printable(message),
@@ -211,6 +212,7 @@ fn status_table(status: &StatusView) -> String {
     optional("interface", Some(status.interface.clone()));
     optional("UDP port", Some(status.listen_port.to_string()));
     optional("offloads", status.offloads.as_ref().map(offloads_text));
+    optional("unreachable", status.blackhole.as_ref().map(blackhole_text));
     optional("WireGuard key", status.wg_key.clone());
     let generation = status.generation.map(|held| match status.enforced {
         Some(enforced) if enforced == held => format!("{held}, enforced"),
@@ -239,6 +241,14 @@ fn status_table(status: &StatusView) -> String {
         push_line(&mut text, &format!("warning: {warning}"));
     }
     text
+}
+
+fn blackhole_text(view: &BlackholeView) -> String {
+    format!(
+        "{} (table {}), but for the tunnel, until `gatereeve down`",
+        view.prefixes.join(", "),
+        view.table
+    )
 }
 
 /// Offloads in one line.
@@ -464,7 +474,7 @@ fn push_outcome(text: &mut String, outcome: &CheckOutcome) {
 }
 
 /// Appends one line, whatever the text carries.
-fn push_line(text: &mut String, line: &str) {
+pub(super) fn push_line(text: &mut String, line: &str) {
     // Writing to a String does not fail.
     let _ = writeln!(text, "{}", printable(line));
 }

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use clap::CommandFactory as _;
 
 use gatereeve_client_core::api::{
-    Connection, OffloadView, PathView, PeerView, RuleStatus, StatusView, TunOffloads, UdpOffloads,
-    WhyView,
+    BlackholeView, Connection, OffloadView, PathView, PeerView, RuleStatus, StatusView,
+    TunOffloads, UdpOffloads, WhyView,
 };
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::ids::DeviceId;
@@ -41,6 +41,9 @@ fn every_command_of_the_interface_parses() {
         "why web:udp:53",
         "posture",
         "whois 100.64.0.7:5",
+        "repair",
+        "repair --apply --state-dir /s",
+        "repair --remove --all --force --tun gatereeve1 --json",
     ] {
         assert!(parse(line).is_ok(), "{line}");
     }
@@ -58,6 +61,9 @@ fn wrong_usage_is_status_2() {
         "whois web",
         "join",
         "status extra",
+        "repair --apply --remove",
+        "repair --all",
+        "repair --force",
     ] {
         assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
     }
@@ -89,6 +95,10 @@ fn status() -> StatusView {
             udp: UdpOffloads::default(),
             workers: 1,
             missing: vec!["tun uso: too old".into()],
+        }),
+        blackhole: Some(BlackholeView {
+            table: 5247,
+            prefixes: vec!["100.64.0.0/10".into()],
         }),
         generation: Some(Generation {
             incarnation: 0,

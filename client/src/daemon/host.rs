@@ -1,20 +1,23 @@
 //! The host's side of taking part: TUN interface, addresses, routes and the data-path threads, made and
 //! taken away together.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Result;
 use tokio::sync::mpsc;
 
-use gatereeve_client_core::api::OffloadView;
+use gatereeve_client_core::api::{BlackholeView, OffloadView};
 use gatereeve_client_core::datapath::{DataPath, DataPathEvent};
 use gatereeve_client_core::output::HostConfig;
 
 use super::workers::{Shared, Workers};
 use crate::routes::guard::Guard;
+use crate::routes::interfaces::NetworkView;
 use crate::routes::linux::HostNetwork;
-use crate::routes::{HostPlan, Place};
+use crate::routes::overlap::Overlap;
+use crate::routes::{HostPlan, Place, survey};
 use crate::tun::linux::LinuxTun;
 use crate::tun::{self, Tun};
 use crate::udp::Udp;
@@ -39,6 +42,12 @@ pub struct Host {
     events: mpsc::Sender<DataPathEvent>,
     broken: mpsc::Sender<String>,
     undelivered: Arc<AtomicU64>,
+    overlap: Overlap,
+    /// What stands is to be compared with the kernel's word, even if nothing else is wanted.
+    is_suspect: bool,
+    /// Times that something of ours had gone, and what was put back last.
+    put_back: (u64, Vec<String>),
+    blackhole: Option<BlackholeView>,
     standing: Option<Standing>,
 }
 
@@ -63,43 +72,103 @@ impl Host {
             events,
             broken,
             undelivered: Arc::default(),
+            overlap: Overlap::default(),
+            is_suspect: false,
+            put_back: (0, Vec::new()),
+            blackhole: None,
             standing: None,
         })
     }
 
-    /// Makes the host what `wanted` says. Without addresses there is no interface, and the routes that
-    /// fail closed stay: those of an earlier run before the first map, or of a device that was revoked.
+    /// Takes what of the host's own lies within the overlay; whether [`Self::apply`] has something to do.
+    pub fn set_overlap(&mut self, overlap: Overlap) -> bool {
+        let is_new = self.overlap != overlap;
+        self.overlap = overlap;
+        is_new && self.standing.is_some()
+    }
+
+    /// Something of ours may have gone; whether [`Self::apply`] has something to do.
+    pub fn suspect(&mut self) -> bool {
+        self.is_suspect = self.standing.is_some();
+        self.is_suspect
+    }
+
+    /// Makes the host what `wanted` says, and says in words what was changed. Without addresses there is no
+    /// interface, and the routes that fail closed stay: those of an earlier run before the first map, or of a
+    /// device that was revoked.
     ///
     /// # Errors
     /// What could not be done; calling again tries again.
-    pub async fn apply(&mut self, wanted: &HostConfig, datapath: &Arc<DataPath>) -> Result<()> {
+    pub async fn apply(
+        &mut self,
+        wanted: &HostConfig,
+        datapath: &Arc<DataPath>,
+    ) -> Result<Vec<String>> {
         if !wanted.up {
             return self.take_down().await;
         }
         let (Some(addresses), Some(prefixes)) = (wanted.addresses, wanted.prefixes) else {
             self.stop();
-            return Ok(());
+            return Ok(Vec::new());
         };
-        let plan = HostPlan {
+        let mut plan = HostPlan {
             tun: self.tun.clone(),
             mtu: u32::from(wanted.mtu),
             addresses,
             prefixes,
+            overlap: self.overlap.clone(),
         };
-        if let Some(standing) = &mut self.standing {
-            if standing.plan != plan {
-                self.network.apply(&plan).await?;
-                tune(&self.network, &standing.tun, &plan).await;
+        let changes = if let Some(standing) = &mut self.standing {
+            let old = &standing.plan;
+            if (old.addresses, old.prefixes) != (plan.addresses, plan.prefixes) {
                 // The old table goes first: its name is taken for as long as it lives.
                 standing.guard = Err("being replaced".into());
                 standing.guard = guard(&plan);
-                standing.plan = plan;
             }
-            return Ok(());
-        }
+            // A neighbour must not reach an overlay address past the tunnel: without the guard, no network of
+            // the host's is let be.
+            if standing.guard.is_err() {
+                plan.overlap = Overlap::default();
+            }
+            let is_same = standing.plan == plan;
+            if is_same && !self.is_suspect {
+                return Ok(Vec::new());
+            }
+            let changes = self.network.apply(&plan).await?;
+            tune(&self.network, &standing.tun, &plan).await;
+            standing.plan = plan.clone();
+            if is_same && !changes.is_empty() {
+                tracing::warn!(
+                    ?changes,
+                    "something on this host has removed routes or rules of ours"
+                );
+                self.put_back = (self.put_back.0 + 1, changes.clone());
+            }
+            changes
+        } else {
+            self.set_up(&mut plan, datapath).await?
+        };
+        self.is_suspect = false;
+        self.blackhole = Some(BlackholeView {
+            table: Place::of(&self.tun).table,
+            prefixes: survey::blackhole(&plan),
+        });
+        Ok(changes)
+    }
+
+    /// Makes the interface and all that belongs to it.
+    async fn set_up(
+        &mut self,
+        plan: &mut HostPlan,
+        datapath: &Arc<DataPath>,
+    ) -> Result<Vec<String>> {
         let tun = Arc::new(LinuxTun::open(&self.tun, self.udp.workers(), self.offload)?);
-        self.network.apply(&plan).await?;
-        tune(&self.network, &tun, &plan).await;
+        let guard = guard(plan);
+        if guard.is_err() {
+            plan.overlap = Overlap::default();
+        }
+        let changes = self.network.apply(plan).await?;
+        tune(&self.network, &tun, plan).await;
         let workers = Workers::start(Shared {
             datapath: Arc::clone(datapath),
             tun: Arc::clone(&tun) as Arc<dyn Tun>,
@@ -110,12 +179,12 @@ impl Host {
         })?;
         tracing::info!(interface = tun.name(), "taking part");
         self.standing = Some(Standing {
-            guard: guard(&plan),
+            guard,
             workers,
             tun,
-            plan,
+            plan: plan.clone(),
         });
-        Ok(())
+        Ok(changes)
     }
 
     /// Stops the data path and takes the interface away; the routes that fail closed stay.
@@ -130,19 +199,51 @@ impl Host {
     ///
     /// # Errors
     /// When the kernel refuses; what is left is named.
-    pub async fn take_down(&mut self) -> Result<()> {
+    pub async fn take_down(&mut self) -> Result<Vec<String>> {
         self.stop();
+        self.blackhole = None;
         self.network.remove().await
     }
 
-    /// What the host lacks of the protection it should have.
+    /// What is unreachable without the tunnel.
     #[must_use]
-    pub fn warning(&self) -> Option<String> {
-        let problem = self.standing.as_ref()?.guard.as_ref().err()?;
-        Some(format!(
-            "packets for this device's overlay addresses that arrive outside the tunnel are not dropped ({problem}); \
-             they get no answer, but a datagram may reach an application"
-        ))
+    pub fn blackhole(&self) -> Option<BlackholeView> {
+        self.blackhole.clone()
+    }
+
+    /// Whether the interface has its addresses, as far as `view` tells.
+    #[must_use]
+    pub fn has_addresses(&self, view: &NetworkView) -> bool {
+        self.standing.as_ref().is_none_or(|standing| {
+            let has = |address: IpAddr| {
+                view.addresses
+                    .iter()
+                    .any(|held| held.interface == self.tun && held.address == address)
+            };
+            has(standing.plan.addresses.v4.into())
+        })
+    }
+
+    /// What the host lacks of the protection it should have, and who took of it.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let Some(standing) = &self.standing else {
+            return Vec::new();
+        };
+        let mut warnings = Vec::new();
+        if let Err(problem) = &standing.guard {
+            warnings.push(format!(
+                "packets for this device's overlay addresses that arrive outside the tunnel are not dropped ({problem});                  they get no answer, but a datagram may reach an application; networks of this host within the overlay's                  range go into the tunnel too"
+            ));
+        }
+        let (times, last) = &self.put_back;
+        if *times > 0 {
+            warnings.push(format!(
+                "something on this host has removed routes or rules of ours {times} times; they were put back ({}).                  systemd-networkd does so unless networkd.conf says ManageForeignRoutes=no and ManageForeignRoutingPolicyRules=no",
+                last.join(", ")
+            ));
+        }
+        warnings
     }
 
     /// Packets lost between the data path and the host, by reason.

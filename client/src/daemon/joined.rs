@@ -1,7 +1,8 @@
 //! All that exists while the device is in a network: the engine, its data path, its link to the
 //! controller; and the one place where the engine's outputs are carried out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use anyhow::{Context as _, Result};
 use tokio::sync::{mpsc, oneshot};
 
 use gatereeve_client_core::api::WhyView;
-use gatereeve_client_core::datapath::DataPath;
+use gatereeve_client_core::datapath::{DataPath, TableSpec};
 use gatereeve_client_core::engine::{Engine, EngineConfig};
 use gatereeve_client_core::output::{HostConfig, Output};
 use gatereeve_client_core::wg::NoiseTunnels;
@@ -32,6 +33,9 @@ const CONTROL_EVENTS: usize = 256;
 /// Questions of `why` that wait for their answer at most.
 const QUESTIONS: usize = 128;
 
+/// Addresses of peers that are remembered at most.
+const MOST_KNOWN: usize = 64 * 1024;
+
 /// How long the end of a connection may take.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -48,6 +52,10 @@ pub(super) struct Joined {
     pub(super) host_due: Option<Mono>,
     /// Why it was not.
     pub(super) host_problem: Option<String>,
+    /// Addresses that peers have or had since the start: the overlay's, whatever the host's networks are.
+    pub(super) known: BTreeSet<IpAddr>,
+    /// Whether there are more of them than were looked at.
+    pub(super) has_new_peers: bool,
     /// Why posture was not collected.
     pub(super) posture_problem: Option<String>,
     /// Why the enrollment was refused.
@@ -87,7 +95,9 @@ impl Daemon {
         }
         let removed = self.host.take_down().await;
         self.state.forget()?;
-        removed.context("the host's routes were not all removed")
+        removed
+            .map(drop)
+            .context("the host's routes were not all removed")
     }
 }
 
@@ -113,6 +123,8 @@ impl Joined {
             host_wanted: None,
             host_due: None,
             host_problem: None,
+            known: BTreeSet::new(),
+            has_new_peers: false,
             posture_problem: None,
             refusal: None,
             state_problem,
@@ -177,6 +189,7 @@ impl Joined {
         match output {
             Output::Publish(spec) => {
                 let serial = spec.serial;
+                self.remember(&spec);
                 self.datapath.publish(spec, Clock::now());
                 // Idle workers hold nothing up: most tables are enforced by now.
                 if self.datapath.enforced() >= serial {
@@ -216,6 +229,17 @@ impl Joined {
             }
             Output::Enrolled(EnrollReply::Refused(refusal)) => self.refusal = Some(refusal.message),
         }
+    }
+
+    fn remember(&mut self, spec: &TableSpec) {
+        let before = self.known.len();
+        for peer in &spec.peers {
+            if self.known.len() < MOST_KNOWN {
+                self.known.insert(peer.addresses.v4.into());
+                self.known.insert(peer.addresses.v6.into());
+            }
+        }
+        self.has_new_peers |= self.known.len() > before;
     }
 
     fn connect(&mut self, attempt: u32) {
@@ -270,13 +294,16 @@ impl Joined {
     }
 
     /// Makes the host what the engine wants; where that fails, again a little later.
-    pub(super) async fn apply_host(&mut self, host: &mut Host, now: Now) {
+    pub(super) async fn apply_host(&mut self, host: &mut Host, now: Now) -> Vec<String> {
         self.host_due = None;
         let Some(wanted) = self.host_wanted else {
-            return;
+            return Vec::new();
         };
         match host.apply(&wanted, &self.datapath).await {
-            Ok(()) => self.host_problem = None,
+            Ok(changes) => {
+                self.host_problem = None;
+                return changes;
+            }
             Err(error) => {
                 let problem = format!("{error:#}");
                 tracing::warn!(error = %problem, "the host's network is not as it should be");
@@ -284,6 +311,7 @@ impl Joined {
                 self.host_due = Some(now.mono.saturating_add(HOST_RETRY));
             }
         }
+        Vec::new()
     }
 
     /// Asks the engine; the answer comes through the receiver. `None` when too many questions wait.

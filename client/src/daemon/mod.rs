@@ -26,17 +26,21 @@ use anyhow::{Context as _, Result};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use gatereeve_client_core::datapath::DataPathEvent;
+use gatereeve_runtime::alarm::Alarm;
 use gatereeve_runtime::clock::Clock;
 use gatereeve_runtime::notify::{self, Heart, Notifier};
 use gatereeve_runtime::process;
 use gatereeve_runtime::shutdown::Shutdown;
 use gatereeve_runtime::telemetry;
+use gatereeve_shared::time::Mono;
+use gatereeve_shared::wire::map::OverlayPrefixes;
 
 use crate::cli::{DaemonArgs, Failure};
 use crate::config::Config;
 use crate::control::ControlEvent;
 use crate::routes::FWMARK;
-use crate::routes::interfaces::{self, InterfaceAddress};
+use crate::routes::interfaces::{self, NetworkView};
+use crate::routes::overlap;
 use crate::udp::{Udp, UdpOptions};
 
 use host::Host;
@@ -44,14 +48,16 @@ use joined::Joined;
 use local_api::Call;
 use state_dir::StateDir;
 
-pub use local_api::URL;
+pub use local_api::{OPERATIONS, address};
 
 /// Hints of the data path that may wait; more are lost.
 const EVENTS: usize = 1024;
-/// Longest sleep: a machine that wakes from suspend is noticed within this time.
-const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// Longest sleep. Shorter than the gap that the engine takes for a suspend, so that it hears of each at once.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// Time before a change to the host that failed is tried again.
 const HOST_RETRY: Duration = Duration::from_secs(2);
+/// Least time between two looks at what of ours has gone: whoever fights over it shall not have all the CPU.
+const DISTURBANCE: Duration = Duration::from_secs(1);
 /// How long requests at hand may take when the daemon stops.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -78,7 +84,11 @@ pub fn run(arguments: &DaemonArgs, socket: PathBuf) -> Result<(), Failure> {
             let shutdown = Shutdown::new();
             shutdown.on_signals().context("cannot watch for signals")?;
             let daemon = Daemon::start(config, shutdown).await?;
-            Box::pin(daemon.run()).await
+            // On a worker's own thread: what wakes the worker need not wake this one as well.
+            #[expect(clippy::disallowed_methods, reason = "waited for at once")]
+            tokio::spawn(daemon.run())
+                .await
+                .context("the daemon's task has failed")?
         })
         .map_err(|error| Failure::failed(&error))
 }
@@ -96,8 +106,15 @@ struct Daemon {
     refused: Option<String>,
     /// What went wrong at the start and does not keep the daemon from running.
     warnings: Vec<String>,
-    interfaces: Option<watch::Receiver<Vec<InterfaceAddress>>>,
+    interfaces: Option<watch::Receiver<NetworkView>>,
+    /// Told to the watch over the interfaces.
+    overlay: watch::Sender<Option<OverlayPrefixes>>,
+    /// Where the host's own networks overlap the overlay.
+    overlaps: Vec<String>,
+    /// How often something of ours had gone from the host when that was looked at last, and when.
+    disturbed: (u64, Mono),
     calls: mpsc::Receiver<Call>,
+    alarm: Alarm,
     events: mpsc::Receiver<DataPathEvent>,
     broken: mpsc::Receiver<String>,
     /// Asked whether this task lives.
@@ -145,10 +162,13 @@ impl Daemon {
         )?;
         let network = state.network()?;
         let mut warnings = Vec::new();
-        let interfaces = match interfaces::watch().await {
+        let (overlay, prefixes) = watch::channel(None);
+        let interfaces = match interfaces::watch(prefixes).await {
             Ok(receiver) => Some(receiver),
             Err(error) => {
-                warnings.push(format!("{error:#}; peers learn no address of this host"));
+                warnings.push(format!(
+                    "{error:#}; peers learn no address of this host, and changes of its routes go unnoticed"
+                ));
                 None
             }
         };
@@ -166,7 +186,11 @@ impl Daemon {
             refused: None,
             warnings,
             interfaces,
+            overlay,
+            overlaps: Vec::new(),
+            disturbed: (0, Mono(0)),
             calls,
+            alarm: Alarm::new().context("cannot make a timer")?,
             events,
             broken,
             heart,
@@ -203,21 +227,31 @@ impl Daemon {
             self.settle().await;
         }
         tracing::info!("the daemon stops");
-        let removed = self.host.take_down().await;
+        // Overlay traffic must not leave in clear until the next start: what fails closed stays, until `down`.
+        let takes_part = self.joined.as_ref().is_some_and(|j| j.network.up);
+        let removed = if takes_part {
+            self.host.stop();
+            Ok(Vec::new())
+        } else {
+            self.host.take_down().await
+        };
         if let Some(joined) = self.joined.take() {
             joined.finish().await;
         }
         self.shutdown.finish(GRACE).await;
-        removed.context("the host's routes were not all removed")
+        removed
+            .map(drop)
+            .context("the host's routes were not all removed")
     }
 
     /// Waits for the next thing to happen.
     async fn next(&mut self) -> Input {
-        let sleep = self
+        let latest = Clock::mono().saturating_add(LONGEST_SLEEP);
+        let due = self
             .joined
             .as_ref()
             .and_then(Joined::due)
-            .map_or(LONGEST_SLEEP, |due| Clock::until(due).min(LONGEST_SLEEP));
+            .map_or(latest, |due| due.min(latest));
         let changed = async {
             let changed = match &mut self.interfaces {
                 Some(interfaces) => interfaces.changed().await.is_ok(),
@@ -242,7 +276,7 @@ impl Daemon {
             Some(call) = self.calls.recv() => Input::Call(call),
             () = changed => Input::Interfaces,
             Some(event) = self.events.recv() => Input::Event(event),
-            () = tokio::time::sleep(sleep) => Input::Timeout,
+            () = self.alarm.wait(due) => Input::Timeout,
         }
     }
 
@@ -252,7 +286,10 @@ impl Daemon {
         match (input, joined) {
             (Input::Call(call), _) => self.answer(call).await,
             (Input::Asked, _) => self.heart.answer(self.status_line()),
-            (Input::Interfaces, _) => self.announce(),
+            (Input::Interfaces, _) => {
+                self.announce();
+                self.look_at_host();
+            }
             (Input::Broken(error), joined) => {
                 tracing::warn!(%error, "the data path is broken; making it again, and the TUN interface");
                 self.host.stop();
@@ -303,8 +340,20 @@ impl Daemon {
             return;
         };
         let now = Clock::now();
+        if std::mem::take(&mut joined.has_new_peers) {
+            self.look_at_host();
+        }
+        let Some(joined) = &mut self.joined else {
+            return;
+        };
         if joined.host_due.is_some_and(|due| due <= now.mono) {
             joined.apply_host(&mut self.host, now).await;
+            let prefixes = joined.prefixes();
+            self.overlay.send_if_modified(|held| {
+                let changed = *held != prefixes;
+                *held = prefixes;
+                changed
+            });
             self.announce();
             self.drain().await;
         }
@@ -327,12 +376,43 @@ impl Daemon {
             return;
         };
         let port = self.udp.port();
-        let found = interfaces.borrow_and_update().clone();
+        let found = interfaces.borrow_and_update().addresses.clone();
         let overlay = joined.prefixes();
         let endpoints = interfaces::endpoints(&found, port, &self.config.tun, overlay.as_ref());
         joined
             .engine
             .handle_endpoints(port, endpoints, Clock::now());
+    }
+
+    /// Compares the host's networks with the overlay's, and sees whether anything of ours has gone.
+    fn look_at_host(&mut self) {
+        let (Some(interfaces), Some(joined)) = (&self.interfaces, &mut self.joined) else {
+            self.overlaps.clear();
+            return;
+        };
+        let Some(prefixes) = joined.prefixes().filter(|_| joined.network.up) else {
+            self.overlaps.clear();
+            return;
+        };
+        let now = Clock::mono();
+        let view = interfaces.borrow();
+        let (overlap, warnings) =
+            overlap::compare(&view, &prefixes, &joined.known, &self.config.tun);
+        for warning in warnings
+            .iter()
+            .filter(|warning| !self.overlaps.contains(warning))
+        {
+            tracing::warn!("{warning}");
+        }
+        self.overlaps = warnings;
+        if self.host.set_overlap(overlap) {
+            joined.host_due = Some(now);
+        }
+        let (seen, last) = self.disturbed;
+        if (view.disturbed != seen || !self.host.has_addresses(&view)) && self.host.suspect() {
+            joined.host_due = Some(now.max(last.saturating_add(DISTURBANCE)));
+            self.disturbed = (view.disturbed, now);
+        }
     }
 
     /// Takes away what an earlier run left, where this device does not take part.

@@ -9,7 +9,8 @@ use anyhow::Context as _;
 use tokio::sync::oneshot;
 
 use gatereeve_client_core::api::{
-    Connection, Join, LocalError, LocalReply, LocalRequest, PathView, PeerView, StatusView, WhyView,
+    Connection, Join, LocalError, LocalReply, LocalRequest, PathView, PeerView, RepairView,
+    StatusView, WhyView,
 };
 use gatereeve_runtime::clock::Clock;
 use gatereeve_shared::ids::{DeviceId, DeviceName};
@@ -22,6 +23,7 @@ use super::joined::Joined;
 use super::local_api::Call;
 use super::ping::{Pings, ping};
 use super::state_dir::NetworkFile;
+use crate::routes::survey::survey;
 
 type Answer = Result<LocalReply, LocalError>;
 
@@ -50,6 +52,7 @@ impl Daemon {
             LocalRequest::Leave => self.leave_on_request().await,
             LocalRequest::Up => self.set_up(true).await,
             LocalRequest::Down => self.set_up(false).await,
+            LocalRequest::Repair => self.repair().await,
         };
         // Who asked may be gone; what was done stays done.
         drop(answer.send(reply));
@@ -79,6 +82,7 @@ impl Daemon {
             listen_port: self.udp.port(),
             interface: self.config.tun.clone(),
             offloads: self.host.offloads(),
+            blackhole: self.host.blackhole(),
             generation: None,
             enforced: None,
             leases_end: None,
@@ -90,7 +94,8 @@ impl Daemon {
         if let Some(joined) = &self.joined {
             joined.fill(&mut status);
         }
-        status.warnings.extend(self.host.warning());
+        status.warnings.extend(self.host.warnings());
+        status.warnings.extend(self.overlaps.iter().cloned());
         for (reason, count) in self.udp.drops().into_iter().chain(self.host.drops()) {
             if count > 0 {
                 status.drops.insert(reason.to_owned(), count);
@@ -234,6 +239,37 @@ impl Daemon {
             .map_err(|failed| error(1, &format!("{failed:#}")))?;
         self.refused = None;
         Ok(done("left the network; its keys are gone from this device"))
+    }
+
+    /// Compares the host with what it should be, and puts right what differs.
+    async fn repair(&mut self) -> Answer {
+        self.host.suspect();
+        let now = Clock::now();
+        let (changes, problem) = match &mut self.joined {
+            Some(joined) => {
+                let changes = joined.apply_host(&mut self.host, now).await;
+                (changes, joined.host_problem.clone())
+            }
+            None => match self.host.take_down().await {
+                Ok(changes) => (changes, None),
+                Err(failed) => (Vec::new(), Some(format!("{failed:#}"))),
+            },
+        };
+        if let Some(problem) = problem {
+            return Err(error(1, &format!("{problem}; the daemon tries again")));
+        }
+        let places = survey().await.map_err(|failed| {
+            error(
+                1,
+                &format!("repaired, but not to be shown again: {failed:#}"),
+            )
+        })?;
+        Ok(LocalReply::Repair(RepairView {
+            daemon: true,
+            places,
+            changes,
+            notes: Vec::new(),
+        }))
     }
 
     async fn set_up(&mut self, up: bool) -> Answer {

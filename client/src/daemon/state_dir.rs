@@ -145,17 +145,7 @@ impl StateDir {
     /// # Errors
     /// When the file is there and cannot be used: joining anew is for a person to decide.
     pub fn network(&self) -> Result<Option<NetworkFile>> {
-        let path = self.path.join("network");
-        match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(|| {
-                format!(
-                    "{} is damaged; `gatereeve leave` and join again, or restore it",
-                    path.display()
-                )
-            }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-        }
+        network_at(&self.path)
     }
 
     /// Keeps which network the device is in.
@@ -230,6 +220,29 @@ impl StateDir {
     }
 }
 
+/// Whether the device whose state is at `path` is in a network and is to take part: for who works without a
+/// daemon. Nothing there means no.
+///
+/// # Errors
+/// When it is there and cannot be read.
+pub fn wants_to_take_part(path: &Path) -> Result<bool> {
+    Ok(network_at(path)?.is_some_and(|network| network.up))
+}
+
+fn network_at(directory: &Path) -> Result<Option<NetworkFile>> {
+    let path = directory.join("network");
+    match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(|| {
+            format!(
+                "{} is damaged; `gatereeve leave` and join again, or restore it",
+                path.display()
+            )
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
 /// Writes the engine's memory.
 ///
 /// # Errors
@@ -274,8 +287,10 @@ mod tests {
         assert!(!network.set_tls_key(&key));
         state.save_network(&network).unwrap();
         assert_eq!(state.network().unwrap(), Some(network));
+        assert!(wants_to_take_part(directory.path()).unwrap());
         assert_eq!(state.identity().unwrap().public(), key);
         state.forget().unwrap();
+        assert!(!wants_to_take_part(directory.path()).unwrap());
         assert_eq!(state.network().unwrap(), None);
         assert_ne!(state.identity().unwrap().public(), key);
     }

@@ -1,16 +1,33 @@
-//! The host's own addresses: where peers on the same network can reach this device.
+//! The host's own addresses, where peers on the same network can reach this device, and those of its
+//! networks and routes that overlap the overlay; followed by netlink, without polling.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
-use rtnetlink::{MulticastGroup, new_multicast_connection};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteType};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tokio::sync::watch;
 
 use gatereeve_shared::limits;
 use gatereeve_shared::wire::map::OverlayPrefixes;
+use ipnet::IpNet;
+
+use super::overlap::overlapped;
+use super::rule::MAIN;
+use super::{Place, route, rule};
+
+/// Changes come in bursts; one look after the burst is enough.
+const BURST: Duration = Duration::from_millis(100);
+/// Routes that overlap the overlay; more are not looked at.
+const MOST_ROUTES: usize = 256;
+/// The table of the host's own addresses.
+const LOCAL: u32 = 255;
 
 /// One address of one interface that is up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +38,32 @@ pub struct InterfaceAddress {
     pub loopback: bool,
     /// The address.
     pub address: IpAddr,
+}
+
+/// A route of the host's that overlaps the overlay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostRoute {
+    /// The interface that it leads through.
+    pub interface: String,
+    /// That interface's index.
+    pub index: u32,
+    /// Where it leads.
+    pub network: IpNet,
+    /// Whether the kernel made it for an address of the interface, so that its hosts are neighbours.
+    pub is_connected: bool,
+    /// The host's own address there.
+    pub source: Option<IpAddr>,
+}
+
+/// The host's network, as far as it matters to us.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkView {
+    /// Addresses of interfaces that are up.
+    pub addresses: Vec<InterfaceAddress>,
+    /// Routes that overlap the overlay, ours aside.
+    pub routes: Vec<HostRoute>,
+    /// Counts the times that a rule or route of ours went away, by whomever.
+    pub disturbed: u64,
 }
 
 /// The address that a netlink message is about.
@@ -78,38 +121,59 @@ pub fn endpoints(
     if real.is_empty() { chosen(true) } else { real }
 }
 
-/// Reads the host's addresses now and at every change, until the receiver is dropped.
+/// Reads the host's network now and at every change that matters, until the receiver is dropped. Routes are
+/// compared with what `overlay` holds.
 ///
 /// # Errors
-/// When the kernel gives no netlink socket or does not list the addresses.
-pub async fn watch() -> Result<watch::Receiver<Vec<InterfaceAddress>>> {
+/// When the kernel gives no netlink socket or does not list what there is.
+pub async fn watch(
+    mut overlay: watch::Receiver<Option<OverlayPrefixes>>,
+) -> Result<watch::Receiver<NetworkView>> {
     let groups = [
         MulticastGroup::Link,
         MulticastGroup::Ipv4Ifaddr,
         MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
+        MulticastGroup::Ipv4Rule,
+        MulticastGroup::Ipv6Rule,
     ];
     let (connection, handle, mut changes) =
         new_multicast_connection(&groups).context("cannot watch the interfaces by netlink")?;
     #[expect(clippy::disallowed_methods, reason = "aborted by the task below")]
     let connection = tokio::spawn(connection);
-    let (sender, receiver) = watch::channel(list(&handle).await?);
+    let prefixes = *overlay.borrow_and_update();
+    let (sender, receiver) = watch::channel(list(&handle, prefixes).await?);
     #[expect(
         clippy::disallowed_methods,
         reason = "ends when the receiver is dropped"
     )]
     tokio::spawn(async move {
+        let mut disturbed = 0;
         loop {
+            let prefixes = *overlay.borrow_and_update();
             tokio::select! {
                 () = sender.closed() => break,
-                change = changes.next() => if change.is_none() { break },
+                change = changes.next() => match change {
+                    Some((message, _)) => {
+                        if !matters(&message.payload, prefixes.as_ref(), &mut disturbed) {
+                            continue;
+                        }
+                    }
+                    None => break,
+                },
+                told = overlay.changed() => if told.is_err() { break },
             }
-            // Changes come in bursts; one look after the burst is enough.
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            while let Ok(Some(_)) =
-                tokio::time::timeout(std::time::Duration::ZERO, changes.next()).await
-            {}
-            match list(&handle).await {
-                Ok(found) => {
+            tokio::time::sleep(BURST).await;
+            while let Ok(Some((message, _))) =
+                tokio::time::timeout(Duration::ZERO, changes.next()).await
+            {
+                matters(&message.payload, prefixes.as_ref(), &mut disturbed);
+            }
+            let prefixes = *overlay.borrow_and_update();
+            match list(&handle, prefixes).await {
+                Ok(mut found) => {
+                    found.disturbed = disturbed;
                     sender.send_if_modified(|held| {
                         let changed = *held != found;
                         *held = found;
@@ -124,53 +188,148 @@ pub async fn watch() -> Result<watch::Receiver<Vec<InterfaceAddress>>> {
     Ok(receiver)
 }
 
-async fn list(handle: &rtnetlink::Handle) -> Result<Vec<InterfaceAddress>> {
+/// Whether it is worth looking again after this notification. Counts those that something of ours is gone.
+/// Routes that have nothing to do with the overlay come in great numbers on some hosts.
+fn matters(
+    payload: &NetlinkPayload<RouteNetlinkMessage>,
+    overlay: Option<&OverlayPrefixes>,
+    disturbed: &mut u64,
+) -> bool {
+    let overlaps = |message: &RouteMessage| {
+        overlay
+            .zip(route::destination_of(message))
+            .is_some_and(|(overlay, network)| overlapped(overlay, network).is_some())
+    };
+    let NetlinkPayload::InnerMessage(message) = payload else {
+        // The kernel had more to say than there was room for: look at everything.
+        return matches!(payload, NetlinkPayload::Overrun(_));
+    };
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's list is open")]
+    let is_gone = match message {
+        RouteNetlinkMessage::DelRule(gone) => rule::is_ours(gone),
+        RouteNetlinkMessage::DelRoute(gone) => route::is_ours(gone),
+        _ => false,
+    };
+    *disturbed += u64::from(is_gone);
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's list is open")]
+    match message {
+        RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
+            is_gone || (!route::is_ours(route) && overlaps(route))
+        }
+        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => is_gone,
+        _ => true,
+    }
+}
+
+async fn list(handle: &Handle, overlay: Option<OverlayPrefixes>) -> Result<NetworkView> {
     let failed = |error| anyhow!("cannot list the interfaces: {error}");
-    let links: Vec<_> = handle
+    let links: Vec<LinkMessage> = handle
         .link()
         .get()
         .execute()
         .try_collect()
         .await
         .map_err(failed)?;
-    let addresses: Vec<_> = handle
+    let messages: Vec<_> = handle
         .address()
         .get()
         .execute()
         .try_collect()
         .await
         .map_err(failed)?;
-    let mut found = Vec::new();
-    for message in &addresses {
-        let Some(link) = links
-            .iter()
-            .find(|link| link.header.index == message.header.index)
-        else {
+    let mut view = NetworkView::default();
+    for message in &messages {
+        let Some((name, flags)) = link_of(&links, message.header.index) else {
             continue;
         };
-        let name = link.attributes.iter().find_map(|attribute| {
-            if let LinkAttribute::IfName(name) = attribute {
-                Some(name)
-            } else {
-                None
-            }
-        });
-        let tentative = message.attributes.iter().any(|attribute| {
+        let unusable = message.attributes.iter().any(|attribute| {
             matches!(attribute, AddressAttribute::Flags(flags)
                 if flags.intersects(AddressFlags::Dadfailed | AddressFlags::Deprecated))
         });
-        if let (Some(name), Some(address)) = (name, address_of(message))
-            && link.header.flags.contains(LinkFlags::Up)
-            && !tentative
+        if let Some(address) = address_of(message)
+            && flags.contains(LinkFlags::Up)
+            && !unusable
         {
-            found.push(InterfaceAddress {
-                interface: name.clone(),
-                loopback: link.header.flags.contains(LinkFlags::Loopback),
+            view.addresses.push(InterfaceAddress {
+                interface: name.to_owned(),
+                loopback: flags.contains(LinkFlags::Loopback),
                 address,
             });
         }
     }
+    if let Some(overlay) = overlay {
+        view.routes = list_routes(handle, &links, &overlay).await?;
+    }
+    Ok(view)
+}
+
+/// The host's routes that overlap the overlay.
+async fn list_routes(
+    handle: &Handle,
+    links: &[LinkMessage],
+    overlay: &OverlayPrefixes,
+) -> Result<Vec<HostRoute>> {
+    let mut found = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut query = RouteMessage::default();
+        query.header.address_family = family;
+        let mut routes = handle.route().get(query).execute();
+        while let Some(message) = routes
+            .try_next()
+            .await
+            .map_err(|error| anyhow!("cannot list the routes: {error}"))?
+        {
+            let overlaps = route::destination_of(&message)
+                .is_some_and(|network| overlapped(overlay, network).is_some());
+            if overlaps && found.len() < MOST_ROUTES {
+                found.extend(host_route(&message, links));
+            }
+        }
+    }
     Ok(found)
+}
+
+/// A route of the host's that packets would take if it were not for us.
+fn host_route(message: &RouteMessage, links: &[LinkMessage]) -> Option<HostRoute> {
+    let table = route::table_of(message);
+    if message.header.kind != RouteType::Unicast
+        || table == LOCAL
+        || (route::is_ours(message) && Place::of_table(table).is_some())
+    {
+        return None;
+    }
+    let (mut index, mut gateway, mut source) = (None, false, None);
+    for attribute in &message.attributes {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's list is open")]
+        match attribute {
+            RouteAttribute::Oif(oif) => index = Some(*oif),
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => gateway = true,
+            RouteAttribute::PrefSource(address) => source = route::address_of(address),
+            _ => {}
+        }
+    }
+    let index = index?;
+    let (name, _) = link_of(links, index)?;
+    Some(HostRoute {
+        interface: name.to_owned(),
+        index,
+        network: route::destination_of(message)?,
+        is_connected: table == MAIN && !gateway && message.header.protocol == RouteProtocol::Kernel,
+        source,
+    })
+}
+
+/// Name and flags of an interface.
+pub(super) fn link_of(links: &[LinkMessage], index: u32) -> Option<(&str, LinkFlags)> {
+    let link = links.iter().find(|link| link.header.index == index)?;
+    let name = link.attributes.iter().find_map(|attribute| {
+        if let LinkAttribute::IfName(name) = attribute {
+            Some(name.as_str())
+        } else {
+            None
+        }
+    });
+    name.map(|name| (name, link.header.flags))
 }
 
 #[cfg(test)]

@@ -1,22 +1,20 @@
 //! Netlink on Linux. Works in the network namespace that the daemon runs in.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, anyhow};
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
-use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
-use rtnetlink::{Handle, IpVersion, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::packet_route::route::RouteMessage;
+use rtnetlink::packet_route::rule::RuleMessage;
+use rtnetlink::{Handle, IpVersion, LinkUnspec};
 
-use super::{FWMARK, HostPlan, Place};
+use super::route::{Route, Via};
+use super::rule::Rule;
+use super::{HostPlan, Place};
 
-/// Metric of the route into the tunnel.
-const TUNNEL_METRIC: u32 = 100;
-/// Metric of the route that is left when the tunnel is gone.
-const FALLBACK_METRIC: u32 = 4_000_000;
 const EEXIST: i32 = 17;
 const ENOENT: i32 = 2;
 const ESRCH: i32 = 3;
@@ -36,17 +34,6 @@ impl Drop for HostNetwork {
     }
 }
 
-/// One of our policy rules.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Rule {
-    priority: u32,
-    from: Option<IpNet>,
-    to: Option<IpNet>,
-    mark: Option<u32>,
-    /// `None` for a rule that answers "unreachable".
-    table: Option<u32>,
-}
-
 impl HostNetwork {
     /// Opens the netlink socket; needs a tokio runtime.
     ///
@@ -64,31 +51,52 @@ impl HostNetwork {
         })
     }
 
-    /// Makes the host's network what `plan` says, whatever an earlier run left.
+    /// Makes the host's network what `plan` says, whatever an earlier run left. What was added and removed, in
+    /// words; nothing where all was as it should be.
     ///
     /// The fallback and the rules come first: from the first moment overlay traffic goes into the tunnel
     /// or nowhere.
     ///
     /// # Errors
     /// When the kernel refuses; what was done so far stays, and [`Self::remove`] takes it away.
-    pub async fn apply(&self, plan: &HostPlan) -> Result<()> {
-        let mut wanted_rules = self.rules_of(plan);
-        let mut prefixes = vec![IpNet::V4(plan.prefixes.v4), IpNet::V6(plan.prefixes.v6)];
-        if !has_ipv6() {
-            wanted_rules.retain(|rule| matches!(rule.family(), IpVersion::V4));
-            prefixes.retain(|prefix| prefix.addr().is_ipv4());
+    pub async fn apply(&self, plan: &HostPlan) -> Result<Vec<String>> {
+        let is_usable = |destination: &IpNet| destination.addr().is_ipv4() || has_ipv6();
+        let mut changes = Vec::new();
+        let mut wanted = Route::lasting(plan);
+        wanted.retain(|route| is_usable(&route.destination));
+        let present = own_routes(&self.handle).await?;
+        for route in &wanted {
+            self.add_route(route, &present, &mut changes).await?;
         }
-        for prefix in prefixes.iter().copied() {
-            self.add_route(prefix, None)
-                .await
-                .with_context(|| format!("cannot add the unreachable route for {prefix}"))?;
+        let mut rules = Rule::wanted(self.place, plan);
+        rules.retain(|rule| rule.to.or(rule.from).as_ref().is_none_or(is_usable));
+        let listed = own_rules(&self.handle).await?;
+        for rule in rules
+            .iter()
+            .filter(|rule| !listed.iter().any(|(present, _)| present == *rule))
+        {
+            if self.add_rule(rule).await? {
+                changes.push(format!("added rule {rule}"));
+            }
         }
-        for rule in &wanted_rules {
-            self.add_rule(rule).await?;
-        }
-        self.remove_rules(&wanted_rules).await?;
+        self.remove_rules(&rules, &mut changes).await?;
 
         let index = self.link_index(&plan.tun).await?;
+        self.set_interface(index, plan).await?;
+        for route in Route::into_tunnel(plan, index) {
+            // Where the host has switched IPv6 off on new interfaces, its overlay traffic stays unreachable.
+            if route.destination.addr().is_ipv6() && !interface_has_ipv6(&plan.tun) {
+                continue;
+            }
+            self.add_route(&route, &present, &mut changes).await?;
+            wanted.push(route);
+        }
+        self.remove_routes(&wanted, &mut changes).await?;
+        Ok(changes)
+    }
+
+    /// Brings the interface up with its addresses.
+    async fn set_interface(&self, index: u32, plan: &HostPlan) -> Result<()> {
         self.stay_silent(index).await;
         let up = LinkUnspec::new_with_index(index).mtu(plan.mtu).up().build();
         settled(self.handle.link().set(up).execute().await, &[])
@@ -97,10 +105,8 @@ impl HostNetwork {
             (IpAddr::V4(plan.addresses.v4), 32),
             (IpAddr::V6(plan.addresses.v6), 128),
         ];
-        // Where the host has switched IPv6 off on new interfaces, its overlay traffic stays unreachable.
-        let usable = |is_ipv6: bool| !is_ipv6 || interface_has_ipv6(&plan.tun);
         for (address, length) in addresses {
-            if !usable(address.is_ipv6()) {
+            if address.is_ipv6() && !interface_has_ipv6(&plan.tun) {
                 tracing::warn!(%address, interface = plan.tun, "IPv6 is switched off on this host; the overlay has IPv4 only");
                 continue;
             }
@@ -108,17 +114,7 @@ impl HostNetwork {
             settled(request.execute().await, &[EEXIST])
                 .with_context(|| format!("cannot give {} the address {address}", plan.tun))?;
         }
-        self.remove_addresses(index, plan).await?;
-        for prefix in prefixes {
-            if !usable(prefix.addr().is_ipv6()) {
-                continue;
-            }
-            self.add_route(prefix, Some(index))
-                .await
-                .with_context(|| format!("cannot route {prefix} into {}", plan.tun))?;
-        }
-        self.remove_routes(&[plan.prefixes.v4.into(), plan.prefixes.v6.into()])
-            .await
+        self.remove_addresses(index, plan).await
     }
 
     /// Sets how many packets a queue of the interface `tun` holds, and the longest packet that the host hands
@@ -140,54 +136,20 @@ impl HostNetwork {
         Ok(())
     }
 
-    /// Takes away every rule and route of ours, the fallback included. Addresses go with the TUN device.
+    /// Takes away every rule and route of ours, the fallback included; what was there, in words. Addresses go
+    /// with the TUN device.
     ///
     /// # Errors
     /// When the kernel refuses, with what is left named.
-    pub async fn remove(&self) -> Result<()> {
-        let rules = self.remove_rules(&[]).await;
-        let routes = self.remove_routes(&[]).await;
-        rules.and(routes)
+    pub async fn remove(&self) -> Result<Vec<String>> {
+        let mut changes = Vec::new();
+        let rules = self.remove_rules(&[], &mut changes).await;
+        let routes = self.remove_routes(&[], &mut changes).await;
+        rules.and(routes).map(|()| changes)
     }
 
-    fn rules_of(&self, plan: &HostPlan) -> Vec<Rule> {
-        let Place { table, priority } = self.place;
-        let families = [
-            (IpNet::V4(plan.prefixes.v4), IpAddr::V4(plan.addresses.v4)),
-            (IpNet::V6(plan.prefixes.v6), IpAddr::V6(plan.addresses.v6)),
-        ];
-        families
-            .into_iter()
-            .flat_map(|(prefix, own)| {
-                let to = Some(prefix.trunc());
-                [
-                    Rule {
-                        priority,
-                        from: None,
-                        to,
-                        mark: Some(FWMARK),
-                        table: Some(MAIN),
-                    },
-                    Rule {
-                        priority: priority + 1,
-                        from: None,
-                        to,
-                        mark: None,
-                        table: Some(table),
-                    },
-                    Rule {
-                        priority: priority + 2,
-                        from: Some(IpNet::from(own)),
-                        to: None,
-                        mark: None,
-                        table: None,
-                    },
-                ]
-            })
-            .collect()
-    }
-
-    async fn add_rule(&self, rule: &Rule) -> Result<()> {
+    /// Whether it was not there.
+    async fn add_rule(&self, rule: &Rule) -> Result<bool> {
         let result = match rule.family() {
             IpVersion::V4 => {
                 let mut request = self.handle.rule().add().v4().priority(rule.priority);
@@ -200,76 +162,71 @@ impl HostNetwork {
                 request.execute().await
             }
         };
-        settled(result, &[EEXIST]).with_context(|| format!("cannot add the rule {rule:?}"))
+        settled(result, &[EEXIST]).with_context(|| format!("cannot add the rule {rule}"))
     }
 
-    /// Removes every rule of our priorities that is not one of `keep`.
-    async fn remove_rules(&self, keep: &[Rule]) -> Result<()> {
-        let ours = self.place.priority..self.place.priority + 3;
-        for version in [IpVersion::V4, IpVersion::V6] {
-            if matches!(version, IpVersion::V6) && !has_ipv6() {
+    /// Removes every rule of our place that is not one of `keep`.
+    async fn remove_rules(&self, keep: &[Rule], changes: &mut Vec<String>) -> Result<()> {
+        for (rule, message) in own_rules(&self.handle).await? {
+            if Place::of_priority(rule.priority) != Some(self.place) || keep.contains(&rule) {
                 continue;
             }
-            let rules = listed(self.handle.rule().get(version).execute()).await?;
-            for message in rules {
-                let Some(rule) = Rule::read(&message).filter(|r| ours.contains(&r.priority)) else {
-                    continue;
-                };
-                if !keep.contains(&rule) {
-                    settled(self.handle.rule().del(message).execute().await, &[ENOENT])
-                        .with_context(|| format!("cannot remove the rule {rule:?}"))?;
-                }
+            let deleted = self.handle.rule().del(message).execute().await;
+            if settled(deleted, &[ENOENT])
+                .with_context(|| format!("cannot remove the rule {rule}"))?
+            {
+                changes.push(format!("removed rule {rule}"));
             }
         }
         Ok(())
     }
 
-    /// Adds a route for `prefix` to our table: through the interface, or `unreachable`.
-    async fn add_route(&self, prefix: IpNet, interface: Option<u32>) -> Result<()> {
-        let mut message = match prefix.trunc() {
-            IpNet::V4(net) => RouteMessageBuilder::<Ipv4Addr>::new()
-                .destination_prefix(net.addr(), net.prefix_len())
-                .build(),
-            IpNet::V6(net) => RouteMessageBuilder::<Ipv6Addr>::new()
-                .destination_prefix(net.addr(), net.prefix_len())
-                .build(),
-        };
-        message.header.table = 0;
-        message
-            .attributes
-            .push(RouteAttribute::Table(self.place.table));
-        match interface {
-            Some(index) => {
-                message.attributes.push(RouteAttribute::Oif(index));
-                message
-                    .attributes
-                    .push(RouteAttribute::Priority(TUNNEL_METRIC));
-                message.header.scope = rtnetlink::packet_route::route::RouteScope::Link;
+    /// Adds a route to our table, unless it is `present`.
+    async fn add_route(
+        &self,
+        route: &Route,
+        present: &[OwnRoute],
+        changes: &mut Vec<String>,
+    ) -> Result<()> {
+        let table = self.place.table;
+        if present
+            .iter()
+            .any(|(at, held, _)| *at == table && held.as_ref() == Some(route))
+        {
+            return Ok(());
+        }
+        let message = route.message(table);
+        let added = settled(self.handle.route().add(message).execute().await, &[EEXIST]);
+        match added {
+            Ok(true) => changes.push(format!("added route {route} to table {table}")),
+            Ok(false) => {}
+            // The interface of a network of the host's may have gone a moment ago: the next look tells.
+            Err(error) if matches!(route.via, Via::Local(..)) => {
+                tracing::info!(%error, %route, "a network of the host is not let be yet");
             }
-            None => {
-                message.header.kind = RouteType::Unreachable;
-                message
-                    .attributes
-                    .push(RouteAttribute::Priority(FALLBACK_METRIC));
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("cannot add the route {route} to table {table}"));
             }
         }
-        settled(self.handle.route().add(message).execute().await, &[EEXIST])
+        Ok(())
     }
 
-    /// Removes every route of our table whose destination is not one of `keep`.
-    async fn remove_routes(&self, keep: &[IpNet]) -> Result<()> {
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut query = RouteMessage::default();
-            query.header.address_family = family;
-            for message in listed(self.handle.route().get(query).execute()).await? {
-                if table_of(&message) != self.place.table
-                    || destination_of(&message).is_some_and(|net| keep.contains(&net))
-                {
-                    continue;
-                }
-                let shown = destination_of(&message);
-                settled(self.handle.route().del(message).execute().await, &[ESRCH])
-                    .with_context(|| format!("cannot remove the route {shown:?}"))?;
+    /// Removes every route of our table that is not one of `keep`.
+    async fn remove_routes(&self, keep: &[Route], changes: &mut Vec<String>) -> Result<()> {
+        for (table, route, message) in own_routes(&self.handle).await? {
+            if table != self.place.table || route.is_some_and(|route| keep.contains(&route)) {
+                continue;
+            }
+            let shown = route.map_or_else(
+                || format!("{:?}", super::route::destination_of(&message)),
+                |route| route.to_string(),
+            );
+            let deleted = self.handle.route().del(message).execute().await;
+            if settled(deleted, &[ESRCH])
+                .with_context(|| format!("cannot remove the route {shown} from table {table}"))?
+            {
+                changes.push(format!("removed route {shown} from table {table}"));
             }
         }
         Ok(())
@@ -339,102 +296,45 @@ fn interface_has_ipv6(name: &str) -> bool {
     has_ipv6() && std::fs::read_to_string(switch).map_or(true, |off| off.trim() != "1")
 }
 
-/// The table `main`.
-const MAIN: u32 = 254;
-
-impl Rule {
-    fn family(&self) -> IpVersion {
-        match self.to.or(self.from) {
-            Some(IpNet::V6(_)) => IpVersion::V6,
-            Some(IpNet::V4(_)) | None => IpVersion::V4,
+/// Every rule of ours on the host, at any place, with the message that names it.
+pub(super) async fn own_rules(handle: &Handle) -> Result<Vec<(Rule, RuleMessage)>> {
+    let mut found = Vec::new();
+    for version in [IpVersion::V4, IpVersion::V6] {
+        if matches!(version, IpVersion::V6) && !has_ipv6() {
+            continue;
         }
+        let rules = listed(handle.rule().get(version).execute()).await?;
+        found.extend(
+            rules
+                .into_iter()
+                .filter_map(|message| Rule::read(&message).map(|rule| (rule, message))),
+        );
     }
-
-    fn fill(&self, message: &mut RuleMessage) {
-        if let Some(net) = self.from {
-            message.header.src_len = net.prefix_len();
-            message.attributes.push(RuleAttribute::Source(net.addr()));
-        }
-        if let Some(net) = self.to {
-            message.header.dst_len = net.prefix_len();
-            message
-                .attributes
-                .push(RuleAttribute::Destination(net.addr()));
-        }
-        if let Some(mark) = self.mark {
-            message.attributes.push(RuleAttribute::FwMark(mark));
-        }
-        message.header.table = 0;
-        match self.table {
-            Some(table) => {
-                message.header.action = RuleAction::ToTable;
-                message.attributes.push(RuleAttribute::Table(table));
-            }
-            None => message.header.action = RuleAction::Unreachable,
-        }
-    }
-
-    /// The rule as the kernel lists it; `None` for one that has no priority.
-    fn read(message: &RuleMessage) -> Option<Self> {
-        let mut rule = Self {
-            priority: 0,
-            from: None,
-            to: None,
-            mark: None,
-            table: (message.header.action == RuleAction::ToTable)
-                .then_some(u32::from(message.header.table)),
-        };
-        let mut table = None;
-        for attribute in &message.attributes {
-            #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's list is open")]
-            match attribute {
-                RuleAttribute::Priority(priority) => rule.priority = *priority,
-                RuleAttribute::Source(address) => {
-                    rule.from = IpNet::new(*address, message.header.src_len).ok();
-                }
-                RuleAttribute::Destination(address) => {
-                    rule.to = IpNet::new(*address, message.header.dst_len).ok();
-                }
-                RuleAttribute::FwMark(mark) => rule.mark = Some(*mark),
-                RuleAttribute::Table(number) => table = Some(*number),
-                _ => {}
-            }
-        }
-        if rule.table.is_some() {
-            rule.table = table.or(rule.table);
-        }
-        (rule.priority != 0).then_some(rule)
-    }
+    Ok(found)
 }
 
-fn table_of(message: &RouteMessage) -> u32 {
-    let attribute = message.attributes.iter().find_map(|attribute| {
-        if let RouteAttribute::Table(table) = attribute {
-            Some(*table)
-        } else {
-            None
-        }
-    });
-    attribute.unwrap_or_else(|| u32::from(message.header.table))
-}
+/// A route of ours with its table; `None` where we would not write it so.
+pub(super) type OwnRoute = (u32, Option<Route>, RouteMessage);
 
-fn destination_of(message: &RouteMessage) -> Option<IpNet> {
-    let length = message.header.destination_prefix_length;
-    message.attributes.iter().find_map(|attribute| {
-        if let RouteAttribute::Destination(destination) = attribute {
-            #[expect(
-                clippy::wildcard_enum_match_arm,
-                reason = "other families are not ours"
-            )]
-            match destination {
-                RouteAddress::Inet(v4) => IpNet::new((*v4).into(), length).ok(),
-                RouteAddress::Inet6(v6) => IpNet::new((*v6).into(), length).ok(),
-                _ => None,
+/// Every route of ours on the host, in any of our tables.
+pub(super) async fn own_routes(handle: &Handle) -> Result<Vec<OwnRoute>> {
+    let mut found = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut query = RouteMessage::default();
+        query.header.address_family = family;
+        let mut routes = std::pin::pin!(handle.route().get(query).execute());
+        // Not collected: a router has a million of others'.
+        while let Some(message) = routes
+            .try_next()
+            .await
+            .map_err(|error| anyhow!("netlink: {error}"))?
+        {
+            if let Some((table, route)) = Route::read(&message) {
+                found.push((table, route, message));
             }
-        } else {
-            None
         }
-    })
+    }
+    Ok(found)
 }
 
 async fn listed<T>(items: impl Stream<Item = Result<T, rtnetlink::Error>>) -> Result<Vec<T>> {
@@ -445,12 +345,12 @@ async fn listed<T>(items: impl Stream<Item = Result<T, rtnetlink::Error>>) -> Re
         .map_err(|error| anyhow!("netlink: {error}"))
 }
 
-/// `Ok` where the kernel did it, or refused with one of `fine`.
-fn settled(result: Result<(), rtnetlink::Error>, fine: &[i32]) -> Result<()> {
+/// Whether the kernel did it, or refused with one of `fine`.
+fn settled(result: Result<(), rtnetlink::Error>, fine: &[i32]) -> Result<bool> {
     match result {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(true),
         Err(rtnetlink::Error::NetlinkError(message)) if fine.contains(&-message.raw_code()) => {
-            Ok(())
+            Ok(false)
         }
         Err(rtnetlink::Error::NetlinkError(message)) => Err(message.to_io().into()),
         Err(error) => Err(anyhow!("netlink: {error}")),

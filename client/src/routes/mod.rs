@@ -9,24 +9,38 @@
 //! | base + 1 | `to PREFIX lookup TABLE` | before `main`, so that no route a LAN hands out (DHCP, RA) takes overlay traffic out of the tunnel |
 //! | base + 2 | `from OWN unreachable` | a packet that carries an overlay address leaves by the tunnel or not at all: a neighbour that sends to it from outside gets no answer |
 //!
-//! The table has a route into the TUN device and, with a worse metric, an `unreachable` one. When the
-//! daemon crashes its TUN device goes away, and the `unreachable` route and the rules stay on purpose:
-//! overlay traffic fails instead of leaving in clear. The next start takes them over, `down` and a clean
-//! stop remove them. [`guard`] drops what arrives for the overlay addresses outside the tunnel. The default route and the table `main` are never touched.
+//! The table has a route into the TUN device and, with a worse metric, an `unreachable` one. Whenever the
+//! daemon does not run, its TUN device is gone, and the `unreachable` route and the rules stay on purpose:
+//! overlay traffic fails instead of leaving in clear. The next start takes them over; `down`, `leave` and
+//! `gatereeve repair --remove` take them away. [`guard`] drops what arrives for the overlay addresses outside
+//! the tunnel. The default route, the tables of others and DNS are never touched.
+//!
+//! What is ours carries [`PROTOCOL`] and lies at a [`Place`]: only what has both is ever changed or removed.
+//! Where a network of the host's own lies within the overlay's range, [`overlap`] tells what becomes of it.
 
 pub mod guard;
 pub mod interfaces;
 pub mod linux;
+pub mod overlap;
+mod route;
+mod rule;
+pub mod survey;
 
 use gatereeve_shared::wire::map::{OverlayAddresses, OverlayPrefixes};
 
 /// Marks the sockets that carry the tunnel's own datagrams.
 pub const FWMARK: u32 = 0x5247;
+/// The protocol number (`ip rule`, `ip route`: `proto 82`) of all our rules and routes.
+pub const PROTOCOL: u8 = 82;
 /// The first table, and the first priority, of the first daemon on a host.
 const BASE: u32 = 5247;
+/// Daemons on one host that do not share a place.
+const PLACES: u32 = 100;
+/// Priorities of one place.
+const PRIORITIES: u32 = 3;
 
 /// Where our rules and routes are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// The routing table.
     pub table: u32,
@@ -40,11 +54,28 @@ impl Place {
     #[must_use]
     pub fn of(tun: &str) -> Self {
         let digits = tun.trim_start_matches(|c: char| !c.is_ascii_digit());
-        let number = digits.parse::<u32>().unwrap_or(0) % 100;
+        Self::numbered(digits.parse::<u32>().unwrap_or(0) % PLACES)
+    }
+
+    fn numbered(number: u32) -> Self {
         Self {
             table: BASE + number,
-            priority: BASE + 3 * number,
+            priority: BASE + PRIORITIES * number,
         }
+    }
+
+    /// The place with this routing table.
+    #[must_use]
+    pub fn of_table(table: u32) -> Option<Self> {
+        let number = table.checked_sub(BASE)?;
+        (number < PLACES).then(|| Self::numbered(number))
+    }
+
+    /// The place that a rule of this priority belongs to.
+    #[must_use]
+    pub fn of_priority(priority: u32) -> Option<Self> {
+        let number = priority.checked_sub(BASE)? / PRIORITIES;
+        (number < PLACES).then(|| Self::numbered(number))
     }
 }
 
@@ -59,6 +90,8 @@ pub struct HostPlan {
     pub addresses: OverlayAddresses,
     /// The overlay.
     pub prefixes: OverlayPrefixes,
+    /// What of the host's own lies within it.
+    pub overlap: overlap::Overlap,
 }
 
 #[cfg(test)]
@@ -73,5 +106,20 @@ mod tests {
         assert_eq!((second.table, second.priority), (5248, 5250));
         assert_eq!(Place::of("overlay"), first);
         assert!(Place::of("gr4294967295").table < 5347);
+    }
+
+    #[test]
+    fn a_place_is_found_by_its_table_and_its_priorities() {
+        for name in ["gatereeve0", "gatereeve7", "gr99"] {
+            let place = Place::of(name);
+            assert_eq!(Place::of_table(place.table), Some(place));
+            for offset in 0..3 {
+                assert_eq!(Place::of_priority(place.priority + offset), Some(place));
+            }
+        }
+        for number in [0, 254, 5246, 5547] {
+            assert_eq!(Place::of_table(number), None);
+            assert_eq!(Place::of_priority(number), None);
+        }
     }
 }
