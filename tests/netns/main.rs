@@ -12,13 +12,21 @@ mod admission;
 mod cuts;
 mod faults;
 mod harness;
+mod host;
 mod interop;
 mod knowledge;
+mod local_api;
 mod narrow;
 mod offload;
+mod overlap;
+mod roaming;
 mod scene;
 
 fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((local_api::CALLER, rest)) = arguments.split_first().map(|(a, b)| (a.as_str(), b)) {
+        return local_api::caller(rest);
+    }
     suite::main(
         cases![
             harness::namespaces_carry_traffic,
@@ -37,6 +45,17 @@ fn main() -> ExitCode {
             faults::a_killed_client_breaks_nothing,
             faults::a_second_daemon_is_refused,
             faults::key_rotation_loses_no_packet,
+            host::everything_is_put_back,
+            host::repair_knows_what_nothing_needs,
+            host::an_upgrade_takes_over_what_it_finds,
+            host::what_others_remove_comes_back,
+            host::no_daemon_listens_on_tcp,
+            local_api::changes_are_for_root_and_the_operator_group,
+            local_api::a_flood_of_one_user_keeps_no_other_out,
+            overlap::a_lan_within_the_overlay_keeps_working,
+            overlap::a_lan_draws_no_overlay_traffic,
+            roaming::open_flows_survive_another_address,
+            roaming::a_link_that_comes_back_is_used_at_once,
             interop::wireguard_go_both_ways,
             offload::contents_survive_offloads,
             narrow::a_narrower_path_loses_no_flow,

@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 
-use gatereeve_client_core::api::{Connection, LocalReply, PeerView, StatusView, WhyView};
+use gatereeve_client_core::api::{
+    Connection, LocalReply, PeerView, RepairView, StatusView, WhyView,
+};
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::wire::map::OverlayAddresses;
 
 use super::{PATIENCE, firewall};
-use crate::cli::DeviceCli;
+use crate::cli::{self, DeviceCli, Finished};
 use crate::clock::wait_for;
 use crate::netns::Namespace;
 use crate::netns::links::UnderlayAddresses;
-use crate::process::{Process, Setting};
+use crate::process::{self, Process, Setting};
 
 /// UDP port of every device's WireGuard socket.
 pub const WIREGUARD_PORT: u16 = 51820;
@@ -168,6 +170,42 @@ impl DeviceHost {
     /// Where it has not joined.
     pub fn v6(&self, port: u16) -> anyhow::Result<SocketAddr> {
         Ok(SocketAddr::new(IpAddr::V6(self.addresses()?.v6), port))
+    }
+
+    /// Runs a command of this device's program on this host, where it sees what the daemon would.
+    ///
+    /// # Errors
+    /// Where it cannot be run.
+    pub fn run_here(&self, arguments: &[&str]) -> anyhow::Result<Finished> {
+        let mut command = Command::new(&self.cli.program);
+        command
+            .args(arguments)
+            .arg("--json")
+            .arg("--socket")
+            .arg(&self.cli.socket)
+            .env("GATEREEVE_STATE_DIR", self.directory.join("state"))
+            .env("GATEREEVE_CONFIG_DIR", self.directory.join("config"))
+            .env("GATEREEVE_TUN", TUN);
+        let setting = Setting {
+            namespace: Some(self.namespace.clone()),
+            ..Setting::default()
+        };
+        process::prepare(&mut command, setting);
+        cli::run(command)
+    }
+
+    /// `repair` with these options.
+    ///
+    /// # Errors
+    /// Where it fails.
+    pub fn repair(&self, options: &[&str]) -> anyhow::Result<RepairView> {
+        let arguments = [&["repair"], options].concat();
+        let reply = self.run_here(&arguments)?.json(&[0])?;
+        if let LocalReply::Repair(view) = reply {
+            Ok(view)
+        } else {
+            Err(anyhow!("repair answered {reply:?}"))
+        }
     }
 
     /// `status`.

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
 use super::device::{TUN, WIREGUARD_PORT};
 use crate::cli;
 use crate::netns::Namespace;
 use crate::process;
+use crate::suite::Skip;
 
 /// Where `nft` is, if anywhere.
 #[must_use]
@@ -26,15 +27,16 @@ pub(super) fn raise(namespace: &Namespace) -> anyhow::Result<()> {
          iifname {{ \"lo\", \"{TUN}\" }} accept\n ct state established,related accept\n \
          meta l4proto ipv6-icmp accept\n udp dport {WIREGUARD_PORT} accept\n }}\n }}\n"
     );
-    run(namespace, &[rules.as_str()])
+    run(namespace, &[rules.as_str()]).map(drop)
 }
 
 pub(super) fn flush(namespace: &Namespace) -> anyhow::Result<()> {
-    run(namespace, &["delete table inet host"])
+    run(namespace, &["delete table inet host"]).map(drop)
 }
 
-fn run(namespace: &Namespace, arguments: &[&str]) -> anyhow::Result<()> {
-    let nft: PathBuf = nft().context("nft is not installed")?;
+/// Runs `nft`; what it printed.
+pub(super) fn run(namespace: &Namespace, arguments: &[&str]) -> anyhow::Result<String> {
+    let nft: PathBuf = nft().ok_or_else(|| Skip("nft is not installed".to_owned()))?;
     let mut command = Command::new(Path::new(&nft));
     command.args(arguments);
     process::prepare(
@@ -48,5 +50,5 @@ fn run(namespace: &Namespace, arguments: &[&str]) -> anyhow::Result<()> {
     if done.status != Some(0) {
         bail!("nft: {}", done.stderr);
     }
-    Ok(())
+    Ok(done.stdout)
 }

@@ -5,6 +5,7 @@
 mod controller;
 pub mod device;
 pub mod firewall;
+pub mod host_state;
 
 use std::path::Path;
 use std::time::Duration;

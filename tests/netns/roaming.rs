@@ -1,0 +1,119 @@
+//! Another address, another network, a moment without any: what is open goes on.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use anyhow::ensure;
+
+use gatereeve_client_core::api::{Connection, PathView};
+use gatereeve_tests::clock::{Stopwatch, wait_for};
+use gatereeve_tests::netns::Namespace;
+use gatereeve_tests::traffic::tcp::{Download, TcpSource};
+use gatereeve_tests::traffic::udp::{UdpReceiver, UdpSender};
+use gatereeve_tests::world::host_state::ip;
+use gatereeve_tests::world::{DeviceHost, PATIENCE};
+
+use crate::scene::{LIMIT, apply, open_pair, pair, wait_open, world};
+
+/// How soon what is open has to go on where the new address is there at once. A busy machine may take longer
+/// for the commands themselves.
+const SOON: Duration = Duration::from_secs(5);
+
+fn run(namespace: &Namespace, line: &str) -> anyhow::Result<()> {
+    ip(namespace, &line.split(' ').collect::<Vec<_>>()).map(drop)
+}
+
+/// Moves a host to the address `10.77.HIGH.9`, and takes all its old ones.
+fn move_to(host: &DeviceHost, high: u8) -> anyhow::Result<Ipv4Addr> {
+    let new = Ipv4Addr::new(10, 77, high, 9);
+    let namespace = &host.namespace;
+    run(namespace, "address flush dev eth0")?;
+    run(namespace, &format!("address add {new}/16 dev eth0"))?;
+    run(
+        namespace,
+        &format!("address add fd77::{high}:9/64 dev eth0"),
+    )?;
+    Ok(new)
+}
+
+fn wait_answers(sender: &UdpSender, what: &str) -> anyhow::Result<Duration> {
+    let (watch, before) = (Stopwatch::start(), sender.answers());
+    wait_for(what, PATIENCE, || {
+        Ok((sender.answers() > before + 50).then_some(()))
+    })?;
+    Ok(watch.elapsed())
+}
+
+/// Whichever end of a flow changes its address, the flow goes on, without a new connection; the peer learns
+/// the new endpoint, and the controller keeps the device.
+pub(crate) fn open_flows_survive_another_address() -> anyhow::Result<()> {
+    let mut world = world()?;
+    let (client, server) = pair(&mut world)?;
+    let _source = TcpSource::start(&server.namespace, 80)?;
+    let _receiver = UdpReceiver::start(&server.namespace, 53, true)?;
+    apply(&world, &open_pair())?;
+    wait_open(&client, &server, 80)?;
+    let pace = Duration::from_millis(2);
+    let sender = UdpSender::start(&client.namespace, server.v4(53)?, 1, pace)?;
+    wait_answers(&sender, "answers")?;
+    let download = Download::start(&client.namespace, server.v4(80)?, LIMIT)?;
+    for (high, moving, other) in [(9, &client, &server), (10, &server, &client)] {
+        let new = move_to(moving, high)?;
+        let took = wait_answers(&sender, "answers after the move")?;
+        ensure!(took < SOON, "{} moved, answers after {took:?}", moving.name);
+        wait_for("the download to go on", PATIENCE, || {
+            ensure!(download.ended().is_none(), "{:?}", download.ended());
+            Ok((download.bytes_during(Duration::from_millis(200)) > 0).then_some(()))
+        })?;
+        wait_for("the peer to know the new address", PATIENCE, || {
+            Ok(other
+                .peers()?
+                .iter()
+                .any(|peer| {
+                    matches!(&peer.path, Some(PathView::Direct { endpoint }) if endpoint.ip() == IpAddr::V4(new) || endpoint.is_ipv6())
+                })
+                .then_some(()))
+        })?;
+        moving.wait_until("the controller keeps it", |status| {
+            status.connection == Connection::Synced
+        })?;
+    }
+    Ok(())
+}
+
+/// A cable that is pulled and put back, with addresses that go and come: back within a moment of the link.
+pub(crate) fn a_link_that_comes_back_is_used_at_once() -> anyhow::Result<()> {
+    let mut world = world()?;
+    let (client, server) = pair(&mut world)?;
+    let _source = TcpSource::start(&server.namespace, 80)?;
+    let _receiver = UdpReceiver::start(&server.namespace, 53, true)?;
+    apply(&world, &open_pair())?;
+    wait_open(&client, &server, 80)?;
+    let pace = Duration::from_millis(2);
+    let sender = UdpSender::start(&client.namespace, server.v4(53)?, 1, pace)?;
+    wait_answers(&sender, "answers")?;
+    for away in [Duration::from_secs(2), Duration::from_secs(25)] {
+        run(&client.namespace, "link set eth0 down")?;
+        run(&client.namespace, "address flush dev eth0")?;
+        let before = sender.answers();
+        std::thread::sleep(away);
+        ensure!(
+            sender.answers() <= before + 50,
+            "control: nothing comes back"
+        );
+        run(&client.namespace, "link set eth0 up")?;
+        let new = move_to(&client, 11)?;
+        let took = wait_answers(&sender, "answers after the link is back")?;
+        ensure!(
+            took < SOON,
+            "away {away:?}, at {new}: answers after {took:?}"
+        );
+        let watch = Stopwatch::start();
+        client.wait_until("it is synced", |status| {
+            status.connection == Connection::Synced
+        })?;
+        let took = watch.elapsed();
+        ensure!(took < SOON, "away {away:?}: synced after {took:?}");
+    }
+    Ok(())
+}
