@@ -24,6 +24,7 @@ struct RawConfig {
     operator: Option<String>,
     operator_group: Option<String>,
     offload: Option<bool>,
+    sandbox: Option<bool>,
 }
 
 /// `listen` as a number or as text.
@@ -53,6 +54,10 @@ pub struct Config {
     pub operator_group: Option<u32>,
     /// Whether the kernel is to cut and join packets, where it can.
     pub offload: bool,
+    /// Where a posture collector listens, if one does.
+    pub posture_socket: PathBuf,
+    /// Whether the daemon confines itself.
+    pub sandbox: bool,
 }
 
 impl Config {
@@ -96,6 +101,8 @@ impl Config {
             operator,
             operator_group,
             offload: raw.offload.unwrap_or(true),
+            posture_socket: arguments.posture_socket.clone(),
+            sandbox: raw.sandbox.unwrap_or(true),
         })
     }
 }
@@ -191,6 +198,7 @@ mod tests {
             config_dir: directory.path().into(),
             tun: tun.map(Into::into),
             listen: listen.map(Into::into),
+            posture_socket: "/posture".into(),
             log_json: false,
         };
         Config::load(&arguments, "/socket".into())
@@ -203,6 +211,7 @@ mod tests {
         assert_eq!(said.listen, any(DEFAULT_PORT));
         assert_eq!(said.tun, DEFAULT_TUN);
         assert!(said.offload);
+        assert!(said.sandbox);
     }
 
     #[test]
@@ -217,6 +226,12 @@ mod tests {
     #[test]
     fn offloads_can_be_switched_off() {
         assert!(!load(Some("offload = false"), None, None).unwrap().offload);
+    }
+
+    #[test]
+    fn the_sandbox_can_be_switched_off() {
+        assert!(load(None, None, None).unwrap().sandbox);
+        assert!(!load(Some("sandbox = false"), None, None).unwrap().sandbox);
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct RawConfig {
     pub listen: Option<Vec<SocketAddr>>,
     /// Logs as JSON.
     pub log_json: Option<bool>,
+    /// Whether the daemon confines itself.
+    pub sandbox: Option<bool>,
 }
 
 /// What flags and environment say.
@@ -55,6 +57,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// See [`RawConfig::log_json`].
     pub log_json: bool,
+    /// See [`RawConfig::sandbox`].
+    pub sandbox: bool,
 }
 
 impl Config {
@@ -84,6 +88,7 @@ impl Config {
             admin_group: raw.admin_group,
             listen,
             log_json: raw.log_json.unwrap_or(false),
+            sandbox: raw.sandbox.unwrap_or(true),
         })
     }
 }
@@ -129,6 +134,7 @@ mod tests {
             admin_group: None,
             listen: Some(vec![LISTEN.parse().unwrap()]),
             log_json: Some(false),
+            sandbox: Some(true),
         };
         assert_eq!(raw, defaults);
     }

@@ -21,6 +21,7 @@ pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod doctor;
+pub mod confine;
 pub mod journal;
 pub mod quic;
 pub mod server;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use tokio::sync::mpsc;
 
-use gatereeve_client::control::{ControlEvent, ControlLink, Target};
+use gatereeve_client::control::{ControlEvent, ControlLink, Names, Target};
 use gatereeve_shared::identity::binding::KeyBinding;
 use gatereeve_shared::identity::identity_key::IdentityKey;
 use gatereeve_shared::identity::wg_key::WgSecret;
@@ -208,6 +208,7 @@ impl Session {
                 network: self.invite.network,
                 identity: Arc::clone(&self.identity),
                 known_tls: None,
+                names: Names::System,
             },
             sender,
         );

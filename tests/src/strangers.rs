@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use tokio::sync::mpsc;
 
-use gatereeve_client::control::{ControlEvent, ControlLink, Target};
+use gatereeve_client::control::{ControlEvent, ControlLink, Names, Target};
 use gatereeve_shared::identity::binding::KeyBinding;
 use gatereeve_shared::identity::identity_key::IdentityKey;
 use gatereeve_shared::identity::wg_key::WgSecret;
@@ -53,6 +53,7 @@ async fn enroll_one(invite: &Invite, number: u16) -> anyhow::Result<()> {
             network: invite.network,
             identity: Arc::clone(&identity),
             known_tls: None,
+            names: Names::System,
         },
         sender,
     );

@@ -191,6 +191,9 @@ pub struct StatusView {
     pub drops: BTreeMap<String, u64>,
     /// What needs attention.
     pub warnings: Vec<String>,
+    /// How the daemon is confined; `None` from one that does not say.
+    #[serde(default)]
+    pub sandbox: Option<String>,
 }
 
 /// Prefixes that are unreachable but for the tunnel: also while no daemon runs, until `down` or `leave`.

@@ -5,6 +5,7 @@
 
 pub mod bug_report;
 mod client;
+mod collect;
 mod join;
 mod log_level;
 mod manual;
@@ -23,7 +24,7 @@ use gatereeve_client_core::api::{LocalReply, LocalRequest};
 use gatereeve_manual::Shell;
 use gatereeve_shared::text::printable;
 
-use crate::posture::{CollectRequest, collect};
+pub use collect::CollectArgs;
 
 use output::Printer;
 
@@ -154,20 +155,9 @@ pub enum Command {
     /// Collect posture and print it as JSON: the daemon's helper process.
     #[command(hide = true)]
     CollectPosture(CollectArgs),
-}
-
-/// What the collector is told by the daemon.
-#[derive(Clone, Debug, Args)]
-pub struct CollectArgs {
-    /// The directory that stands for `/`.
-    #[arg(long, default_value = "/")]
-    pub root: PathBuf,
-    /// Holds `facts.d`.
-    #[arg(long, default_value = "/etc/gatereeve")]
-    pub config_dir: PathBuf,
-    /// An executable whose running is asked for; may be repeated.
-    #[arg(long)]
-    pub watch: Vec<String>,
+    /// Do what the confined daemon cannot: its helper process.
+    #[command(hide = true)]
+    Helper,
 }
 
 /// Where the daemon keeps and finds its things.
@@ -195,6 +185,14 @@ pub struct DaemonArgs {
     /// Where the WireGuard socket listens: a port, or an address and a port [default: 51840].
     #[arg(long, env = "GATEREEVE_LISTEN", value_name = "PORT|ADDR:PORT")]
     pub listen: Option<String>,
+    /// The posture collector's socket; without one there, the daemon's helper collects.
+    #[arg(
+        long,
+        env = "GATEREEVE_POSTURE_SOCKET",
+        value_name = "PATH",
+        default_value = "/run/gatereeve-posture/collect.sock"
+    )]
+    pub posture_socket: PathBuf,
     /// Log as JSON lines.
     #[arg(long, env = "GATEREEVE_LOG_JSON")]
     pub log_json: bool,
@@ -293,14 +291,11 @@ fn run(cli: Cli, printer: &mut Printer) -> Result<u8, Failure> {
         Command::Daemon(arguments) => {
             return crate::daemon::run(&arguments, cli.socket).map(|()| 0);
         }
-        Command::CollectPosture(arguments) => {
-            let host = crate::posture::linux::ThisHost::new(arguments.root.clone());
-            let request = CollectRequest {
-                root: arguments.root,
-                config_dir: arguments.config_dir,
-                watched: arguments.watch,
-            };
-            return printer.json(&collect(&host, &request)).map(|()| 0);
+        Command::CollectPosture(arguments) => return collect::run(arguments, printer),
+        Command::Helper => {
+            return crate::helper::serve()
+                .map(|()| 0)
+                .map_err(|error| Failure::failed(&error));
         }
         Command::LogLevel { filter } => return log_level::run(&cli.socket, filter, printer),
         Command::BugReport(arguments) => return bug_report::run(&cli.socket, &arguments, printer),

@@ -213,6 +213,7 @@ fn status_table(status: &StatusView) -> String {
     optional("UDP port", Some(status.listen_port.to_string()));
     optional("offloads", status.offloads.as_ref().map(offloads_text));
     optional("unreachable", status.blackhole.as_ref().map(blackhole_text));
+    optional("sandbox", status.sandbox.clone());
     optional("WireGuard key", status.wg_key.clone());
     let generation = status.generation.map(|held| match status.enforced {
         Some(enforced) if enforced == held => format!("{held}, enforced"),

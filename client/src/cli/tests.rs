@@ -121,6 +121,7 @@ fn status() -> StatusView {
         }],
         drops: BTreeMap::from([("no_rule".into(), 3)]),
         warnings: vec!["bad\u{1b}[31m\nline".into()],
+        sandbox: None,
     }
 }
 

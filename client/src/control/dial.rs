@@ -8,12 +8,12 @@ use gatereeve_runtime::quic::{self, ConnectError};
 use gatereeve_shared::identity::identity_key::{IdentityKey, IdentityPublicKey};
 use gatereeve_shared::text::printable;
 use quinn::{Connection, Endpoint};
-use tokio::net::lookup_host;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::Timing;
 use super::error::{self, LinkError};
+use super::names::Names;
 
 /// Addresses that are tried; more are no help.
 const ADDRESSES: usize = 16;
@@ -23,15 +23,16 @@ const CONTROLLERS: usize = 8;
 /// The addresses of the controllers, in the order in which to try them.
 pub(super) async fn resolve(
     controllers: &[String],
+    names: &Names,
     timing: &Timing,
 ) -> Result<Vec<SocketAddr>, LinkError> {
     let mut found: Vec<SocketAddr> = Vec::new();
     let mut why = "none is configured".to_owned();
     let looking = async {
         for name in controllers.iter().take(CONTROLLERS) {
-            match lookup_host(name).await {
+            match names.resolve(name).await {
                 Ok(addresses) => {
-                    for address in addresses.map(quic::canonical) {
+                    for address in addresses.into_iter().map(quic::canonical) {
                         if found.len() < ADDRESSES && !found.contains(&address) {
                             found.push(address);
                         }

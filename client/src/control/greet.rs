@@ -36,7 +36,7 @@ pub(super) struct Session {
 
 /// Connects to one of the target's controllers, by the rule above.
 pub(super) async fn establish(target: &Target, timing: &Timing) -> Result<Session, LinkError> {
-    let addresses = resolve(&target.controllers, timing).await?;
+    let addresses = resolve(&target.controllers, &target.names, timing).await?;
     let endpoint =
         quic::client_endpoint((Ipv6Addr::UNSPECIFIED, 0).into()).map_err(LinkError::Socket)?;
     if let Some(known) = target.known_tls {

@@ -8,6 +8,7 @@ mod dial;
 mod error;
 mod greet;
 mod link;
+mod names;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use gatereeve_shared::wire::controller::{ControllerHello, ControllerMessage};
 
 pub use error::LinkError;
 pub use link::{ControlLink, SendError};
+pub use names::Names;
 
 /// Where to connect, as whom, and to whom.
 #[derive(Clone, Debug)]
@@ -34,6 +36,8 @@ pub struct Target {
     /// The TLS key that the network key has vouched for at an earlier time, if any: saves asking
     /// again under a throw-away key. Keep [`ControllerHello::binding`]'s for the next time.
     pub known_tls: Option<IdentityPublicKey>,
+    /// Who looks up the controllers' names.
+    pub names: Names,
 }
 
 /// What a link tells: `Connected` at most once, then messages, then `Disconnected` exactly once and last.

@@ -151,6 +151,7 @@ fn target(controllers: &[SocketAddr], known_tls: Option<u8>) -> Target {
         network: Fingerprint::of(&key(NETWORK).public()),
         identity: Arc::new(key(DEVICE)),
         known_tls: known_tls.map(|seed| key(seed).public()),
+        names: Names::System,
     }
 }
 

@@ -1,6 +1,8 @@
-//! Posture, collected by a process of its own: when the engine asks, and when something watched changes.
+//! Posture: when the engine asks, and when something watched changes. A process of its own collects it; the
+//! firewall alone is read here, where its rules are.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -8,13 +10,13 @@ use tokio::time::MissedTickBehavior;
 
 use gatereeve_client_core::output::ObservedFact;
 use gatereeve_runtime::clock::Clock;
+use gatereeve_shared::posture::fact::names;
+use gatereeve_shared::time::Mono;
 
-use crate::posture::CollectRequest;
-use crate::posture::process::run_collector;
-use crate::posture::watch::ChangeWatch;
+use crate::helper::Helper;
+use crate::posture::watch::{ChangeWatch, Sight};
+use crate::posture::{CollectRequest, CollectedFact, connection, nftables};
 
-/// This program, even when its file was replaced by an upgrade.
-const PROGRAM: &str = "/proc/self/exe";
 /// How long collecting may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Time between looks at what is watched.
@@ -31,6 +33,17 @@ pub struct Collected {
     pub problem: Option<String>,
 }
 
+/// Who collects.
+#[derive(Clone, Debug)]
+pub struct Collectors {
+    /// Where a collector listens, if one does.
+    pub socket: PathBuf,
+    /// Starts one, where none listens.
+    pub helper: Option<Arc<Helper>>,
+    /// Whose processes this one can look at.
+    pub sight: Sight,
+}
+
 /// The task that collects. Dropped, it stops.
 #[derive(Debug)]
 pub struct Collector {
@@ -40,7 +53,11 @@ pub struct Collector {
 impl Collector {
     /// Starts the task; administrator's facts are looked for below `config_dir`.
     #[must_use]
-    pub fn start(config_dir: PathBuf, results: mpsc::Sender<Collected>) -> Self {
+    pub fn start(
+        config_dir: PathBuf,
+        collectors: Collectors,
+        results: mpsc::Sender<Collected>,
+    ) -> Self {
         let (requests, inbox) = mpsc::channel(QUEUE);
         let request = CollectRequest {
             root: PathBuf::from("/"),
@@ -51,7 +68,7 @@ impl Collector {
             clippy::disallowed_methods,
             reason = "ends when the collector is dropped"
         )]
-        tokio::spawn(run(request, inbox, results));
+        tokio::spawn(run(request, collectors, inbox, results));
         Self { requests }
     }
 
@@ -64,10 +81,11 @@ impl Collector {
 
 async fn run(
     mut request: CollectRequest,
+    collectors: Collectors,
     mut inbox: mpsc::Receiver<Vec<String>>,
     results: mpsc::Sender<Collected>,
 ) {
-    let mut watch = ChangeWatch::new(request.clone());
+    let mut watch = ChangeWatch::new(request.clone(), collectors.sight);
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked = false;
@@ -95,40 +113,82 @@ async fn run(
                     }
                     Err(error) => {
                         tracing::error!(%error, "the posture watch has failed");
-                        watch = ChangeWatch::new(request.clone());
+                        watch = ChangeWatch::new(request.clone(), collectors.sight);
                         asked
                     }
                 }
             }
         };
-        if due && results.send(collect(&request).await).await.is_err() {
+        if !due {
+            continue;
+        }
+        let observed = Clock::mono();
+        let collected = match collectors.collect(&request).await {
+            Ok(facts) => {
+                watch.set_found(facts.iter().filter_map(found));
+                Collected {
+                    facts: facts
+                        .into_iter()
+                        .map(|fact| as_observed(fact, observed))
+                        .collect(),
+                    problem: None,
+                }
+            }
+            Err(problem) => {
+                tracing::warn!(error = %problem, "posture was not collected");
+                Collected {
+                    facts: Vec::new(),
+                    problem: Some(problem),
+                }
+            }
+        };
+        if results.send(collected).await.is_err() {
             return;
         }
     }
 }
 
-async fn collect(request: &CollectRequest) -> Collected {
-    let observed = Clock::mono();
-    match run_collector(Path::new(PROGRAM), request, DEADLINE).await {
-        Ok(facts) => Collected {
-            facts: facts
-                .into_iter()
-                .map(|fact| ObservedFact {
-                    id: fact.id,
-                    value: fact.value,
-                    source: fact.source,
-                    observed,
-                })
-                .collect(),
-            problem: None,
-        },
-        Err(error) => {
-            let problem = format!("{:#}", anyhow::Error::from(error));
-            tracing::warn!(error = %problem, "posture was not collected");
-            Collected {
-                facts: Vec::new(),
-                problem: Some(problem),
-            }
-        }
+impl Collectors {
+    /// What there is to know; or why there is nothing, in words.
+    async fn collect(&self, request: &CollectRequest) -> Result<Vec<CollectedFact>, String> {
+        let watched = &request.watched;
+        let words = |error: anyhow::Error| format!("{error:#}");
+        let mut facts = if self.socket.exists() {
+            connection::ask(&self.socket, watched, DEADLINE)
+                .await
+                .map_err(|error| words(error.into()))?
+        } else if let Some(helper) = &self.helper {
+            helper
+                .collect(&request.config_dir, watched)
+                .await
+                .map_err(|error| words(error.into()))?
+        } else {
+            return Err(format!(
+                "no posture collector listens at {}; start gatereeve-posture.socket, or restart the daemon without it",
+                self.socket.display()
+            ));
+        };
+        // The firewall is what the kernel says here, whatever a collector makes of it.
+        facts.retain(|fact| fact.id != names::FIREWALL);
+        let firewall = tokio::task::spawn_blocking(nftables::firewall)
+            .await
+            .map_err(|error| words(error.into()))?;
+        facts.push(firewall);
+        Ok(facts)
     }
+}
+
+fn as_observed(fact: CollectedFact, observed: Mono) -> ObservedFact {
+    ObservedFact {
+        id: fact.id,
+        value: fact.value,
+        source: fact.source,
+        observed,
+    }
+}
+
+/// A watched executable, and the process that runs it.
+fn found(fact: &CollectedFact) -> Option<(String, u32)> {
+    let path = fact.id.strip_prefix(names::PROCESS_PREFIX)?;
+    Some((path.to_owned(), fact.pid?))
 }

@@ -12,6 +12,7 @@ use gatereeve_client_core::api::{BlackholeView, OffloadView};
 use gatereeve_client_core::datapath::{DataPath, DataPathEvent};
 use gatereeve_client_core::output::HostConfig;
 
+use super::ping::Pinger;
 use super::workers::{Shared, Workers};
 use crate::routes::guard::Guard;
 use crate::routes::interfaces::NetworkView;
@@ -176,6 +177,7 @@ impl Host {
             events: self.events.clone(),
             broken: self.broken.clone(),
             undelivered: Arc::clone(&self.undelivered),
+            echo: Arc::default(),
         })?;
         tracing::info!(interface = tun.name(), "taking part");
         self.standing = Some(Standing {
@@ -203,6 +205,12 @@ impl Host {
         self.stop();
         self.blackhole = None;
         self.network.remove().await
+    }
+
+    /// Pings through the data path, while there is one.
+    #[must_use]
+    pub fn pinger(&self) -> Option<Pinger> {
+        Some(self.standing.as_ref()?.workers.pinger())
     }
 
     /// What is unreachable without the tunnel.
@@ -233,13 +241,16 @@ impl Host {
         let mut warnings = Vec::new();
         if let Err(problem) = &standing.guard {
             warnings.push(format!(
-                "packets for this device's overlay addresses that arrive outside the tunnel are not dropped ({problem});                  they get no answer, but a datagram may reach an application; networks of this host within the overlay's                  range go into the tunnel too"
+                "packets for this device's overlay addresses that arrive outside the tunnel are not dropped ({problem}); \
+                 they get no answer, but a datagram may reach an application; networks of this host within the overlay's \
+                 range go into the tunnel too"
             ));
         }
         let (times, last) = &self.put_back;
         if *times > 0 {
             warnings.push(format!(
-                "something on this host has removed routes or rules of ours {times} times; they were put back ({}).                  systemd-networkd does so unless networkd.conf says ManageForeignRoutes=no and ManageForeignRoutingPolicyRules=no",
+                "something on this host has removed routes or rules of ours {times} times; they were put back ({}). \
+                 systemd-networkd does so unless networkd.conf says ManageForeignRoutes=no and ManageForeignRoutingPolicyRules=no",
                 last.join(", ")
             ));
         }

@@ -20,13 +20,13 @@ use gatereeve_shared::time::{Mono, Now};
 use gatereeve_shared::wire::controller::EnrollReply;
 use gatereeve_shared::wire::map::OverlayPrefixes;
 
-use super::collector::{Collected, Collector};
+use super::collector::{Collected, Collector, Collectors};
 use super::enforced::EnforcedWatch;
 use super::host::Host;
 use super::saver::{Job, Saver};
 use super::state_dir::{NetworkFile, StateDir};
 use super::{Daemon, HOST_RETRY, Input};
-use crate::control::{ControlEvent, ControlLink, Target};
+use crate::control::{ControlEvent, ControlLink, Names, Target};
 
 /// Events of the control link that may wait; the link waits beyond.
 const CONTROL_EVENTS: usize = 256;
@@ -69,6 +69,8 @@ pub(super) struct Joined {
     enforced_now: Option<u64>,
     link: Option<(Arc<ControlLink>, mpsc::Receiver<ControlEvent>)>,
     collector: Collector,
+    /// Who looks up the controllers' names.
+    names: Names,
     collected: mpsc::Receiver<Collected>,
     questions: BTreeMap<u64, oneshot::Sender<WhyView>>,
     next_question: u64,
@@ -77,7 +79,8 @@ pub(super) struct Joined {
 impl Daemon {
     /// Begins to take part in `network`, as far as its `up` says.
     pub(super) fn enter(&mut self, network: NetworkFile) -> Result<()> {
-        let mut joined = Joined::new(network, &self.state, self.config.config_dir.clone())?;
+        let config_dir = self.config.config_dir.clone();
+        let mut joined = Joined::new(network, &self.state, config_dir, self.collectors.clone())?;
         let up = joined.network.up;
         joined.engine.handle_up(up, Clock::now());
         self.joined = Some(joined);
@@ -102,7 +105,12 @@ impl Daemon {
 }
 
 impl Joined {
-    fn new(network: NetworkFile, state: &StateDir, config_dir: std::path::PathBuf) -> Result<Self> {
+    fn new(
+        network: NetworkFile,
+        state: &StateDir,
+        config_dir: std::path::PathBuf,
+        collectors: Collectors,
+    ) -> Result<Self> {
         let now = Clock::now();
         let identity = Arc::new(state.identity()?);
         let (stored, state_problem) = state.stored()?;
@@ -132,7 +140,11 @@ impl Joined {
             enforced,
             enforced_now: None,
             link: None,
-            collector: Collector::start(config_dir, collected_sender),
+            names: match &collectors.helper {
+                Some(helper) => Names::Helper(Arc::clone(helper)),
+                None => Names::System,
+            },
+            collector: Collector::start(config_dir, collectors, collected_sender),
             collected,
             questions: BTreeMap::new(),
             next_question: 0,
@@ -253,6 +265,7 @@ impl Joined {
             network: self.network.fingerprint,
             identity: Arc::clone(&self.identity),
             known_tls: self.network.known_tls_key(),
+            names: self.names.clone(),
         };
         let (sender, events) = mpsc::channel(CONTROL_EVENTS);
         self.link = Some((Arc::new(ControlLink::connect(target, sender)), events));

@@ -5,9 +5,11 @@
 //! * [`requests`]: what the local API asks.
 //! * [`workers`], [`enforced`]: the data-path threads, and the watch over what they enforce.
 //! * [`host`]: interface, addresses and routes. [`state_dir`], [`saver`]: what is kept on disk.
+//! * [`confine`]: the sandbox, entered before anything else.
 //! * [`collector`]: posture, by a process of its own. [`ping`]: echo through the tunnel.
 
 pub mod collector;
+pub mod confine;
 pub mod enforced;
 pub mod host;
 pub mod joined;
@@ -30,6 +32,7 @@ use gatereeve_runtime::alarm::Alarm;
 use gatereeve_runtime::clock::Clock;
 use gatereeve_runtime::notify::{self, Heart, Notifier};
 use gatereeve_runtime::process;
+use gatereeve_runtime::sandbox::Confinement;
 use gatereeve_runtime::shutdown::Shutdown;
 use gatereeve_runtime::telemetry;
 use gatereeve_shared::time::Mono;
@@ -38,11 +41,14 @@ use gatereeve_shared::wire::map::OverlayPrefixes;
 use crate::cli::{DaemonArgs, Failure};
 use crate::config::Config;
 use crate::control::ControlEvent;
+use crate::helper::PreparedHelper;
 use crate::routes::FWMARK;
 use crate::routes::interfaces::{self, NetworkView};
 use crate::routes::overlap;
 use crate::udp::{Udp, UdpOptions};
 
+use collector::Collectors;
+use confine::Confined;
 use host::Host;
 use joined::Joined;
 use local_api::Call;
@@ -74,6 +80,7 @@ pub fn run(arguments: &DaemonArgs, socket: PathBuf) -> Result<(), Failure> {
         status: 2,
         message: format!("{error:#}"),
     })?;
+    let confined = confine::confine(&config).map_err(|error| Failure::failed(&error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -83,7 +90,7 @@ pub fn run(arguments: &DaemonArgs, socket: PathBuf) -> Result<(), Failure> {
         .block_on(async {
             let shutdown = Shutdown::new();
             shutdown.on_signals().context("cannot watch for signals")?;
-            let daemon = Daemon::start(config, shutdown).await?;
+            let daemon = Daemon::start(config, confined, shutdown).await?;
             // On a worker's own thread: what wakes the worker need not wake this one as well.
             #[expect(clippy::disallowed_methods, reason = "waited for at once")]
             tokio::spawn(daemon.run())
@@ -106,6 +113,8 @@ struct Daemon {
     refused: Option<String>,
     /// What went wrong at the start and does not keep the daemon from running.
     warnings: Vec<String>,
+    confinement: Confinement,
+    collectors: Collectors,
     interfaces: Option<watch::Receiver<NetworkView>>,
     /// Told to the watch over the interfaces.
     overlay: watch::Sender<Option<OverlayPrefixes>>,
@@ -143,7 +152,13 @@ enum Input {
 }
 
 impl Daemon {
-    async fn start(config: Config, shutdown: Shutdown) -> Result<Self> {
+    async fn start(config: Config, confined: Confined, shutdown: Shutdown) -> Result<Self> {
+        let helper = confined.helper.map(PreparedHelper::start).transpose()?;
+        let collectors = Collectors {
+            socket: config.posture_socket.clone(),
+            helper: helper.map(Arc::new),
+            sight: confined.sight,
+        };
         let state = StateDir::open(&config.state_dir)?;
         let sockets = UdpOptions {
             mark: FWMARK,
@@ -161,7 +176,8 @@ impl Daemon {
             broken_sender,
         )?;
         let network = state.network()?;
-        let mut warnings = Vec::new();
+        let confinement = confined.confinement;
+        let mut warnings = confinement.missing.clone();
         let (overlay, prefixes) = watch::channel(None);
         let interfaces = match interfaces::watch(prefixes).await {
             Ok(receiver) => Some(receiver),
@@ -185,6 +201,8 @@ impl Daemon {
             joined: None,
             refused: None,
             warnings,
+            confinement,
+            collectors,
             interfaces,
             overlay,
             overlaps: Vec::new(),

@@ -21,7 +21,7 @@ use gatereeve_shared::wire::map::OverlayAddresses;
 use super::Daemon;
 use super::joined::Joined;
 use super::local_api::Call;
-use super::ping::{Pings, ping};
+use super::ping::Pings;
 use super::state_dir::NetworkFile;
 use crate::routes::survey::survey;
 
@@ -90,6 +90,7 @@ impl Daemon {
             failing_checks: Vec::new(),
             drops: BTreeMap::new(),
             warnings: self.warnings.clone(),
+            sandbox: Some(self.confinement.to_string()),
         };
         if let Some(joined) = &self.joined {
             joined.fill(&mut status);
@@ -140,12 +141,15 @@ impl Daemon {
             let message = "too many pings are under way; try again in a moment";
             return drop(answer.send(Err(error(1, message))));
         };
+        let pinger = self.host.pinger();
         let prepared = self.joined().and_then(|joined| {
             let (name, own, address) = addresses(joined, peer)?;
+            let down = "this device does not take part; `gatereeve status` tells why";
+            let pinger = pinger.ok_or_else(|| error(1, down))?;
             let why = joined.ask(address.to_string(), Protocol::Icmp, 0);
-            Ok((name, own, address, why))
+            Ok((name, own, address, why, pinger))
         });
-        let (name, own, address, why) = match prepared {
+        let (name, own, address, why, pinger) = match prepared {
             Ok(prepared) => prepared,
             Err(refusal) => return drop(answer.send(Err(refusal))),
         };
@@ -160,7 +164,7 @@ impl Daemon {
                 let is_wanted = Arc::clone(&is_wanted);
                 tokio::task::spawn_blocking(move || {
                     let _place = place;
-                    ping(own, address, count, &is_wanted)
+                    pinger.ping(own, address, count, &is_wanted)
                 })
             };
             tokio::pin!(pinging);

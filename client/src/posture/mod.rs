@@ -1,15 +1,17 @@
 //! Posture collectors: what this machine can say about itself.
 //!
-//! Collecting is apart from the network daemon: `gatereeve collect-posture` runs as a process of its
-//! own ([`process`]), prints facts as JSON and exits. It opens no socket to any network; on Linux it
-//! leaves the host's network namespace as soon as the firewall is read. The daemon gives it a deadline,
-//! takes a bounded answer and kills what does not return.
+//! Collecting is apart from the network daemon: `gatereeve collect-posture` runs as a process of its own,
+//! without a network and without the daemon's keys. Under systemd it is a unit of its own
+//! (`gatereeve-posture.socket`, [`connection`]); elsewhere the daemon's helper starts it ([`process`]). It reads
+//! files, says what it found as JSON and exits. The daemon gives it a deadline, takes a bounded answer and
+//! believes nothing of it but facts. The firewall alone is read by the daemon ([`nftables`]).
 //!
-//! Every collector takes a [`Host`]: a root directory to read below and a way to run the few programs
-//! that are the only source of a fact. Tests give it fixtures. What cannot be determined is
-//! [`FactValue::Unknown`] with the reason, never good.
+//! Every collector takes a [`Host`]: a root directory to read below. Tests give it fixtures. What cannot be
+//! determined is [`FactValue::Unknown`] with the reason, never good.
 
+pub mod connection;
 pub mod linux;
+pub mod nftables;
 pub mod process;
 pub mod watch;
 
@@ -42,6 +44,9 @@ pub struct CollectedFact {
     pub value: FactValue,
     /// Where it was read.
     pub source: String,
+    /// The process that it is about, so that its end can be noticed without looking again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
 }
 
 impl CollectedFact {
@@ -57,6 +62,7 @@ impl CollectedFact {
             id: id.into(),
             value,
             source: cut(source.into()),
+            pid: None,
         }
     }
 }
@@ -71,19 +77,12 @@ fn cut(text: String) -> String {
         .collect()
 }
 
-/// The machine, as collectors see it.
+/// The machine, as collectors see it: files below a root.
 pub trait Host {
     /// The directory that stands for `/`.
     fn root(&self) -> &Path;
     /// The time, to tell how old something is.
     fn now(&self) -> UnixMillis;
-    /// Standard output of a program at one of a few absolute paths, run without a shell and with an
-    /// empty environment.
-    ///
-    /// # Errors
-    /// Why there is no output, in words.
-    fn run(&self, paths: &[&str], arguments: &[&str]) -> Result<String, RunError>;
-
     /// `path`, which is absolute, below the root.
     fn path(&self, path: &str) -> PathBuf {
         self.root().join(path.trim_start_matches('/'))
@@ -98,29 +97,22 @@ pub trait Host {
     }
 }
 
-/// Why a program gave no output.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RunError {
-    /// It is at none of the paths.
-    Absent,
-    /// It failed, and how.
-    Failed(String),
-}
-
-/// Collects every fact. The order is fixed; no id comes twice.
+/// Collects every fact but the firewall's. The order is fixed; no id comes twice. `confine` is called as soon
+/// as the process may be confined: a confined one may not look at others.
 #[must_use]
-pub fn collect(host: &dyn Host, request: &CollectRequest) -> Vec<CollectedFact> {
-    let mut facts = Vec::new();
-    // First, because it alone needs the host's network namespace.
-    facts.push(linux::firewall::collect(host));
-    linux::leave_network();
+pub fn collect(
+    host: &dyn Host,
+    request: &CollectRequest,
+    confine: impl FnOnce(),
+) -> Vec<CollectedFact> {
+    let mut facts = linux::processes::collect(host, &request.watched);
+    confine();
     facts.extend(linux::os::collect(host));
     facts.push(linux::kernel::collect(host));
     facts.push(linux::updates::collect(host));
     facts.push(linux::disk::collect(host));
     facts.push(linux::secure_boot::collect(host));
     facts.push(linux::screen_lock::collect(host));
-    facts.extend(linux::processes::collect(host, &request.watched));
     facts.extend(linux::facts_d::collect(&request.config_dir));
     let mut seen = BTreeSet::new();
     facts.retain(|fact| seen.insert(fact.id.clone()));
@@ -141,8 +133,8 @@ mod tests {
             config_dir: fixture.path("/etc/gatereeve"),
             watched: Vec::new(),
         };
-        let facts = collect(&fixture, &request);
-        assert!(facts.len() >= 8);
+        let facts = collect(&fixture, &request, || {});
+        assert!(facts.len() >= 7);
         for fact in facts {
             assert!(matches!(fact.value, FactValue::Unknown(_)), "{fact:?}");
         }

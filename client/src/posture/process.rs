@@ -13,8 +13,8 @@ use tokio::process::{Child, Command};
 
 use super::{CollectRequest, CollectedFact};
 
-/// The most that a collector may print.
-const MAX_OUTPUT: u64 = 64 * 1024;
+/// The most that a collector may answer.
+pub(super) const MAX_OUTPUT: u64 = 64 * 1024;
 
 /// Why there are no facts.
 #[derive(Debug, Error)]

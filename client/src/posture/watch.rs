@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
@@ -19,13 +20,28 @@ use super::CollectRequest;
 const NFTABLES_GROUP: u32 = 1 << (7 - 1);
 /// Looks between two searches of the whole process table for a watched process that is not running.
 const SEARCH_EVERY: u32 = 5;
+/// The same, where only the collector may search.
+const ASK_EVERY: u32 = 10;
+
+/// Whose processes can be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// Everybody's: the search is done here.
+    All,
+    /// Nobody's but the own, as of a user without rights or in a sandbox. The end of a process that the collector
+    /// has found shows all the same; for one that does not run, the collector is asked now and then.
+    Own,
+}
 
 /// What was seen at the last look.
 #[derive(Debug)]
 pub struct ChangeWatch {
     request: CollectRequest,
+    sight: Sight,
     firewall: Option<OwnedFd>,
     running: BTreeMap<String, Option<u32>>,
+    /// Descriptors of processes that the collector has found, with [`Sight::Own`].
+    found: BTreeMap<String, OwnedFd>,
     files: BTreeMap<OsString, Option<SystemTime>>,
     looks: u32,
 }
@@ -35,14 +51,16 @@ impl ChangeWatch {
     /// administrator's facts. Where the ruleset cannot be watched, for lack of rights, it is left to
     /// the interval.
     #[must_use]
-    pub fn new(request: CollectRequest) -> Self {
+    pub fn new(request: CollectRequest, sight: Sight) -> Self {
         let firewall = firewall_events()
             .inspect_err(|error| tracing::warn!(%error, "firewall changes show at the posture interval only"))
             .ok();
         let mut watch = Self {
             request,
+            sight,
             firewall,
             running: BTreeMap::new(),
+            found: BTreeMap::new(),
             files: BTreeMap::new(),
             looks: 0,
         };
@@ -55,8 +73,24 @@ impl ChangeWatch {
         if self.request.watched != watched {
             self.request.watched = watched;
             self.running.clear();
+            self.found
+                .retain(|path, _| self.request.watched.contains(path));
             self.looks = 0;
         }
+    }
+
+    /// Takes what the collector has found: a watched executable, and the process that runs it.
+    pub fn set_found(&mut self, found: impl IntoIterator<Item = (String, u32)>) {
+        if self.sight == Sight::All {
+            return;
+        }
+        // One that has ended since, and whose number is another's by now, shows at the next interval.
+        self.found = found
+            .into_iter()
+            .filter(|(path, _)| self.request.watched.contains(path))
+            .filter_map(|(path, pid)| Some((path, process(pid)?)))
+            .collect();
+        self.looks = 0;
     }
 
     /// Whether anything has changed since the last look. Meant for once a second.
@@ -88,6 +122,21 @@ impl ChangeWatch {
     }
 
     fn processes_changed(&mut self) -> bool {
+        match self.sight {
+            Sight::All => self.processes_seen_changed(),
+            Sight::Own => self.processes_found_changed(),
+        }
+    }
+
+    fn processes_found_changed(&mut self) -> bool {
+        let before = self.found.len();
+        self.found.retain(|_, process| !has_ended(process));
+        let is_one_missing = self.found.len() < self.request.watched.len();
+        let ask = is_one_missing && self.looks % ASK_EVERY == ASK_EVERY - 1;
+        self.found.len() < before || ask
+    }
+
+    fn processes_seen_changed(&mut self) -> bool {
         let proc = self.request.root.join("proc");
         let search = self.looks.is_multiple_of(SEARCH_EVERY);
         let mut changed = false;
@@ -138,6 +187,18 @@ fn firewall_events() -> nix::Result<OwnedFd> {
     Ok(events)
 }
 
+/// A descriptor of a process, which stays its, whatever becomes of the number.
+fn process(pid: u32) -> Option<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+}
+
+fn has_ended(process: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    // What cannot be told is collected again.
+    poll(&mut fds, PollTimeout::ZERO).map_or(true, |ready| ready > 0)
+}
+
 fn executable(proc: &Path, pid: u32) -> Option<PathBuf> {
     std::fs::read_link(proc.join(pid.to_string()).join("exe")).ok()
 }
@@ -157,11 +218,48 @@ mod tests {
     use super::*;
 
     fn watch(fixture: &Fixture) -> ChangeWatch {
-        ChangeWatch::new(CollectRequest {
+        watch_with(fixture, Sight::All)
+    }
+
+    fn watch_with(fixture: &Fixture, sight: Sight) -> ChangeWatch {
+        let request = CollectRequest {
             root: fixture.root().to_owned(),
             config_dir: fixture.path("/etc/gatereeve"),
             watched: vec!["/opt/agent".into()],
-        })
+        };
+        ChangeWatch::new(request, sight)
+    }
+
+    #[test]
+    fn the_end_of_a_process_shows_without_the_right_to_look_at_it() {
+        let fixture = Fixture::new();
+        let mut watch = watch_with(&fixture, Sight::Own);
+        let mut agent = std::process::Command::new("sleep")
+            .arg("600")
+            .spawn()
+            .unwrap();
+        watch.set_found([("/opt/agent".to_owned(), agent.id())]);
+        let looks = usize::try_from(2 * ASK_EVERY).unwrap();
+        assert_eq!((0..looks).filter(|_| watch.look()).count(), 0, "it runs");
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+        assert!(watch.look(), "it has ended");
+        assert_eq!(
+            (0..looks).filter(|_| watch.look()).count(),
+            2,
+            "is it back?"
+        );
+    }
+
+    #[test]
+    fn what_is_not_watched_is_not_followed() {
+        let fixture = Fixture::new();
+        let mut watch = watch_with(&fixture, Sight::Own);
+        watch.set_found([("/opt/other".to_owned(), std::process::id())]);
+        assert!(watch.found.is_empty());
+        watch.set_found([("/opt/agent".to_owned(), std::process::id())]);
+        watch.set_watched(vec!["/opt/other".into()]);
+        assert!(watch.found.is_empty());
     }
 
     #[test]

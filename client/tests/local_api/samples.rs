@@ -295,5 +295,6 @@ fn status(full: bool) -> StatusView {
         failing_checks: checks(),
         drops: BTreeMap::from([("no_rule".into(), 7)]),
         warnings: vec!["a warning".into()],
+        sandbox: full.then(|| "landlock abi 7, seccomp".into()),
     }
 }

@@ -6,12 +6,14 @@ use clap::Args;
 use gatereeve_runtime::exit::ExitStatus;
 use gatereeve_runtime::notify::Notifier;
 use gatereeve_runtime::process;
+use gatereeve_runtime::sandbox::Confinement;
 use gatereeve_runtime::shutdown::Shutdown;
 use gatereeve_runtime::telemetry;
 
 use super::failure::Failure;
 use super::output::Printer;
 use crate::config::Config;
+use crate::confine;
 use crate::server::serve::{ServeOptions, serve};
 use crate::state_dir::StateDir;
 use crate::state_dir::lock::LockError;
@@ -40,7 +42,14 @@ pub(super) fn run(
     if let Err(errno) = process::keep_memory_private() {
         tracing::warn!(%errno, "core dumps could not be switched off: keys could get into one");
     }
+    // While there is one thread, and no key has been read.
+    let confinement = if config.sandbox {
+        confine::sandbox(&config).enter()
+    } else {
+        Confinement::switched_off()
+    };
     let options = ServeOptions {
+        confinement,
         state_dir: StateDir::new(config.state_dir),
         socket: config.socket,
         admin_group: args.admin_group.or(config.admin_group),

@@ -31,6 +31,7 @@ fn place(root: &Path) -> (StateDir, Config) {
     };
     settings.save(&dir.settings()).unwrap();
     let config = Config {
+        sandbox: false,
         state_dir: dir.root().to_owned(),
         socket: root.join("none.sock"),
         admin_group: None,

@@ -14,6 +14,7 @@ use gatereeve_controller_core::controller::Controller;
 use gatereeve_controller_core::output::{RequestId, SessionId};
 use gatereeve_runtime::clock::Clock;
 use gatereeve_runtime::notify::Heart;
+use gatereeve_runtime::sandbox::Confinement;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -76,6 +77,7 @@ pub struct Server {
     state_dir: StateDir,
     /// What the start found.
     notes: Vec<String>,
+    confinement: Confinement,
 }
 
 impl Server {
@@ -87,6 +89,7 @@ impl Server {
         keeper: Keeper,
         state_dir: StateDir,
         notes: Vec<String>,
+        confinement: Confinement,
     ) -> Self {
         Self {
             controller,
@@ -100,6 +103,7 @@ impl Server {
             journal_trouble: None,
             state_dir,
             notes,
+            confinement,
         }
     }
 

@@ -102,6 +102,10 @@ impl Server {
                 .push(format!("cannot tell how much room the state has: {error}")),
         }
         status.warnings.extend(self.notes.iter().cloned());
+        status
+            .warnings
+            .extend(self.confinement.missing.iter().cloned());
+        status.sandbox = Some(self.confinement.to_string());
         Reply::Status(status)
     }
 }

@@ -10,6 +10,7 @@ use gatereeve_runtime::clock::Clock;
 use gatereeve_runtime::local_socket;
 use gatereeve_runtime::notify::{self, Notifier};
 use gatereeve_runtime::quic as transport;
+use gatereeve_runtime::sandbox::Confinement;
 use gatereeve_runtime::shutdown::Shutdown;
 use gatereeve_shared::identity::fingerprint::Fingerprint;
 use gatereeve_shared::identity::identity_key::IdentityKey;
@@ -46,6 +47,8 @@ pub struct ServeOptions {
     pub listen: Vec<SocketAddr>,
     /// Who is told how it goes.
     pub notifier: Notifier,
+    /// How this process is confined already.
+    pub confinement: Confinement,
 }
 
 /// Serves until `shutdown`; calls `ready` with a line for people once devices and admins are answered.
@@ -67,7 +70,7 @@ pub async fn serve(
     let listener = local_socket::bind(&options.socket, access.socket_mode(), access.group_name())
         .with_context(|| format!("cannot listen on {}", options.socket.display()))?;
     let line = ready_line(&recovered, &endpoints, &options);
-    let (server, lock, appended) = start(recovered, options.state_dir.clone())?;
+    let (server, lock, appended) = start(recovered, options.state_dir, options.confinement)?;
 
     let (admin_requests, admin) = mpsc::channel(ADMIN_QUEUE);
     let (event_sender, events) = mpsc::channel(EVENT_QUEUE);
@@ -133,6 +136,7 @@ fn ready_line(recovered: &Recovered, endpoints: &[Endpoint], options: &ServeOpti
 fn start(
     recovered: Recovered,
     state_dir: StateDir,
+    confinement: Confinement,
 ) -> anyhow::Result<(Server, StateLock, mpsc::Receiver<Appended>)> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).context("the operating system gives no randomness")?;
@@ -155,6 +159,7 @@ fn start(
         JournalWriter::start(recovered.journal).context("cannot start the journal's thread")?;
     let keeper = Keeper::start(recovered.store, recovered.checkpoints)
         .context("cannot start the tables' thread")?;
-    let server = Server::new(controller, writer, keeper, state_dir, recovered.notes);
+    let notes = recovered.notes;
+    let server = Server::new(controller, writer, keeper, state_dir, notes, confinement);
     Ok((server, recovered.lock, appended))
 }

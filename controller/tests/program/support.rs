@@ -11,6 +11,7 @@ use gatereeve_controller::cli::output::Streams;
 use gatereeve_controller::server::serve::{ServeOptions, serve};
 use gatereeve_controller::state_dir::StateDir;
 use gatereeve_runtime::notify::Notifier;
+use gatereeve_runtime::sandbox::Confinement;
 use gatereeve_runtime::shutdown::Shutdown;
 use serde_json::Value;
 
@@ -122,6 +123,7 @@ impl Place {
             admin_group: None,
             listen: vec![listen],
             notifier,
+            confinement: Confinement::default(),
         };
         let shutdown = Shutdown::new();
         let stop = shutdown.clone();

@@ -4,6 +4,7 @@
 //! * [`keyfile`], [`atomic_file`]: keys and state in files that others cannot read and crashes cannot tear.
 //! * [`tls`], [`quic`], [`framed`]: the control connection: raw public keys, limits, frames with deadlines.
 //! * [`local_socket`]: HTTP and JSON over a Unix socket, with peer credentials.
+//! * [`sandbox`]: what a process may do after it has started.
 //! * [`shutdown`], [`telemetry`], [`exit`]: how a process ends, what it logs, what it tells its caller.
 //! * [`notify`], [`process`]: what the service manager is told, and what the process gives up.
 //! * [`state_format`]: the number of a state directory's format. [`diagnostics`], [`redact`],
@@ -24,6 +25,7 @@ pub mod process;
 pub mod quic;
 pub mod redact;
 pub mod report;
+pub mod sandbox;
 pub mod shutdown;
 pub mod state_format;
 pub mod telemetry;

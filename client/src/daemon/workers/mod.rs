@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use gatereeve_client_core::datapath::{DataPath, DataPathEvent};
 
+use super::ping::{EchoTap, Pinger};
 use crate::tun::Tun;
 use crate::udp::Udp;
 use worker::Worker;
@@ -50,11 +51,14 @@ pub struct Shared {
     pub broken: mpsc::Sender<String>,
     /// Packets that the host did not take.
     pub undelivered: Arc<AtomicU64>,
+    /// Answers to our own pings.
+    pub echo: Arc<EchoTap>,
 }
 
 /// The running threads. Dropped, they stop.
 #[derive(Debug)]
 pub struct Workers {
+    pinger: Pinger,
     stop: Arc<EventFd>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -67,16 +71,23 @@ impl Workers {
     pub fn start(shared: Shared) -> Result<Self> {
         let stop = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)
             .context("cannot start the data path")?;
+        let shared = Arc::new(shared);
         let mut workers = Self {
+            pinger: Pinger::new(&shared),
             stop: Arc::new(stop),
             threads: Vec::new(),
         };
-        let shared = Arc::new(shared);
         for index in 0..shared.udp.workers() {
             workers.spawn(&format!("data-{index}"), &shared, index, Worker::run)?;
         }
         workers.spawn("timers", &shared, 0, Worker::run_timers)?;
         Ok(workers)
+    }
+
+    /// Puts echo requests into this data path.
+    #[must_use]
+    pub fn pinger(&self) -> Pinger {
+        self.pinger.clone()
     }
 
     fn spawn(

@@ -27,6 +27,7 @@ fn start() -> Running {
         events: mpsc::channel(8).0,
         broken: mpsc::channel(1).0,
         undelivered: Arc::default(),
+        echo: Arc::default(),
     })
     .unwrap();
     Running {
@@ -140,6 +141,7 @@ fn a_thread_that_dies_is_told_of_and_holds_no_table_back() {
         events: mpsc::channel(8).0,
         broken,
         undelivered: Arc::default(),
+        echo: Arc::default(),
     })
     .unwrap();
     assert!(told.try_recv().is_err(), "all live");

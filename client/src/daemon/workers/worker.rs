@@ -195,6 +195,7 @@ impl Worker {
                 .undelivered
                 .fetch_add(refused, Ordering::Relaxed);
         }
+        self.shared.echo.look(&self.outbox);
         if !self.hints.is_empty() || !self.outbox.events().is_empty() {
             self.hints.extend(self.outbox.take_events());
             self.batches = self.batches.saturating_add(1);

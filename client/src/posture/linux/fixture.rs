@@ -1,18 +1,16 @@
 //! A machine made of files, for the collectors' tests.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use gatereeve_shared::time::UnixMillis;
 use tempfile::TempDir;
 
-use super::super::{Host, RunError};
+use super::super::Host;
 
 pub(crate) struct Fixture {
     root: TempDir,
     pub(crate) now: UnixMillis,
-    outputs: BTreeMap<String, Result<String, RunError>>,
 }
 
 impl Fixture {
@@ -20,7 +18,6 @@ impl Fixture {
         Self {
             root: TempDir::new().unwrap(),
             now: gatereeve_runtime::clock::Clock::now().unix,
-            outputs: BTreeMap::new(),
         }
     }
 
@@ -45,20 +42,6 @@ impl Fixture {
         symlink(target, path).unwrap();
         self
     }
-
-    /// What a program prints, by the last part of its path.
-    pub(crate) fn prints(mut self, program: &str, output: &str) -> Self {
-        self.outputs
-            .insert(program.to_owned(), Ok(output.to_owned()));
-        self
-    }
-
-    /// A program that fails.
-    pub(crate) fn fails(mut self, program: &str, why: &str) -> Self {
-        self.outputs
-            .insert(program.to_owned(), Err(RunError::Failed(why.to_owned())));
-        self
-    }
 }
 
 impl Host for Fixture {
@@ -68,13 +51,5 @@ impl Host for Fixture {
 
     fn now(&self) -> UnixMillis {
         self.now
-    }
-
-    fn run(&self, paths: &[&str], _arguments: &[&str]) -> Result<String, RunError> {
-        paths
-            .iter()
-            .filter_map(|path| path.rsplit('/').next())
-            .find_map(|name| self.outputs.get(name).cloned())
-            .unwrap_or(Err(RunError::Absent))
     }
 }

@@ -2,7 +2,6 @@
 
 pub mod disk;
 pub mod facts_d;
-pub mod firewall;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod kernel;
@@ -13,12 +12,11 @@ pub mod secure_boot;
 pub mod updates;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use gatereeve_runtime::clock::Clock;
 use gatereeve_shared::time::UnixMillis;
 
-use super::{Host, RunError};
+use super::Host;
 
 /// This machine.
 #[derive(Debug)]
@@ -46,34 +44,11 @@ impl Host for ThisHost {
     fn now(&self) -> UnixMillis {
         self.now
     }
-
-    fn run(&self, paths: &[&str], arguments: &[&str]) -> Result<String, RunError> {
-        let program = paths
-            .iter()
-            .find(|path| Path::new(path).is_file())
-            .ok_or(RunError::Absent)?;
-        let output = Command::new(program)
-            .args(arguments)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .output()
-            .map_err(|error| RunError::Failed(format!("{program}: {error}")))?;
-        if output.status.success() {
-            String::from_utf8(output.stdout).map_err(|_| {
-                RunError::Failed(format!("{program} printed something that is no text"))
-            })
-        } else {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let said = said.lines().next().unwrap_or("no reason given").to_owned();
-            Err(RunError::Failed(format!("{program}: {said}")))
-        }
-    }
 }
 
 /// Moves this process into a network namespace with nothing in it. Where that takes rights that the
 /// process does not have, it stays: nothing here opens a network socket either way.
-pub(super) fn leave_network() {
+pub fn leave_network() {
     if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
         tracing::debug!("the collector stays in the host's network namespace");
     }

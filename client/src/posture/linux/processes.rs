@@ -1,6 +1,7 @@
 //! Named processes: an executable at exactly this path is running.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -13,66 +14,96 @@ use super::super::{CollectedFact, Host};
 /// The kernel's link to the executable decides, not the name a process gives itself. An executable
 /// that was replaced or removed since the process started does not count. Nor does one that is at that
 /// path only for the process itself: in a mount namespace of their own, anybody can put any file there.
+/// Where not every process can be looked at, one that is not found is unknown.
 pub(in super::super) fn collect(host: &dyn Host, watched: &[String]) -> Vec<CollectedFact> {
     if watched.is_empty() {
         return Vec::new();
     }
-    let running = running(host, watched);
+    let seen = look(host, watched);
     watched
         .iter()
         .map(|path| {
-            let value = match &running {
-                Ok(running) => FactValue::Bool(running.contains(path.as_str())),
-                Err(why) => FactValue::Unknown(why.clone()),
+            let (value, pid) = match seen.running.get(path.as_str()) {
+                Some(pid) => (FactValue::Bool(true), Some(*pid)),
+                None => match &seen.hidden {
+                    Some(why) => (FactValue::Unknown(why.clone()), None),
+                    None => (FactValue::Bool(false), None),
+                },
             };
-            CollectedFact::new(
-                format!("{}{path}", names::PROCESS_PREFIX),
-                value,
-                "/proc/*/exe",
-            )
+            let id = format!("{}{path}", names::PROCESS_PREFIX);
+            CollectedFact {
+                pid,
+                ..CollectedFact::new(id, value, "/proc/*/exe")
+            }
         })
         .collect()
 }
 
-/// Those of the watched paths whose file is being executed.
-fn running<'w>(host: &dyn Host, watched: &'w [String]) -> Result<BTreeSet<&'w str>, String> {
-    let entries =
-        std::fs::read_dir(host.path("/proc")).map_err(|error| format!("/proc: {error}"))?;
-    let mut is_readable = false;
-    let mut running = BTreeSet::new();
+/// What a look over all processes has shown.
+#[derive(Debug, Default)]
+struct Seen<'w> {
+    /// Those of the watched paths whose file is being executed, and by which process.
+    running: BTreeMap<&'w str, u32>,
+    /// Why there may be more.
+    hidden: Option<String>,
+}
+
+fn look<'w>(host: &dyn Host, watched: &'w [String]) -> Seen<'w> {
+    let mut seen = Seen::default();
+    let entries = match std::fs::read_dir(host.path("/proc")) {
+        Ok(entries) => entries,
+        Err(error) => {
+            seen.hidden = Some(format!("/proc: {error}"));
+            return seen;
+        }
+    };
+    // Where others' processes are not even listed, the first one is not either.
+    if let Err(error) = std::fs::read_link(host.path("/proc/1/exe")) {
+        seen.hidden = Some(format!(
+            "other users' processes cannot be looked at: {error}"
+        ));
+    }
     for entry in entries.filter_map(Result::ok) {
-        let is_process = entry
+        let Some(pid) = entry
             .file_name()
-            .to_string_lossy()
-            .bytes()
-            .all(|b| b.is_ascii_digit());
-        let exe = entry.path().join("exe");
-        let Some(link) = is_process.then(|| std::fs::read_link(&exe).ok()).flatten() else {
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
-        is_readable = true;
-        let mut named = watched.iter().filter(|path| link == Path::new(path));
-        if let Some(path) = named.next()
-            && is_same_file(&exe, &host.path(path))
-        {
-            running.insert(path.as_str());
+        let exe = entry.path().join("exe");
+        let link = match std::fs::read_link(&exe) {
+            Ok(link) => link,
+            Err(error) => {
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    seen.hidden.get_or_insert_with(|| {
+                        format!("process {pid} cannot be looked at: {error}")
+                    });
+                }
+                continue;
+            }
+        };
+        let Some(path) = watched.iter().find(|path| link == Path::new(path)) else {
+            continue;
+        };
+        match is_same_file(&exe, &host.path(path)) {
+            Ok(true) => {
+                seen.running.insert(path, pid);
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                seen.hidden
+                    .get_or_insert_with(|| format!("{path}: {error}"));
+            }
+            Ok(false) | Err(_) => {}
         }
     }
-    // Without rights not even the own process would be seen as running.
-    if is_readable {
-        Ok(running)
-    } else {
-        Err("no process's executable can be read".into())
-    }
+    seen
 }
 
 /// Whether both lead to one file; the kernel's link leads to the executed one, wherever it is mounted.
-fn is_same_file(exe: &Path, path: &Path) -> bool {
-    let identity = |path: &Path| {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some((metadata.dev(), metadata.ino()))
-    };
-    identity(exe).is_some_and(|executed| identity(path) == Some(executed))
+fn is_same_file(exe: &Path, path: &Path) -> io::Result<bool> {
+    let (executed, there) = (std::fs::metadata(exe)?, std::fs::metadata(path)?);
+    Ok((executed.dev(), executed.ino()) == (there.dev(), there.ino()))
 }
 
 #[cfg(test)]
@@ -86,20 +117,24 @@ mod tests {
         path.to_str().unwrap().to_owned()
     }
 
+    /// All of whose processes can be looked at.
+    fn machine() -> Fixture {
+        Fixture::new().link("/proc/1/exe", "/usr/lib/systemd/systemd")
+    }
+
     #[test]
     fn the_kernels_link_decides() {
         let agent = present();
-        let fixture = Fixture::new()
+        let fixture = machine()
             .link("/proc/10/exe", &agent)
             .link(&agent, &agent)
             .link("/proc/11/exe", "/opt/old/agent (deleted)")
             .file("/proc/12/comm", "agent\n")
             .link("/proc/self/exe", "/opt/self/agent");
         let watched = [&agent, "/opt/old/agent", "/opt/self/agent", "agent"].map(String::from);
-        let values: Vec<_> = collect(&fixture, &watched)
-            .into_iter()
-            .map(|fact| fact.value)
-            .collect();
+        let facts = collect(&fixture, &watched);
+        assert_eq!(facts[0].pid, Some(10));
+        let values: Vec<_> = facts.into_iter().map(|fact| fact.value).collect();
         assert_eq!(values, [true, false, false, false].map(FactValue::Bool));
     }
 
@@ -107,12 +142,12 @@ mod tests {
     fn another_file_mounted_at_the_path_for_one_process_does_not_count() {
         let agent = present();
         let watched = [agent.clone()];
-        let spoofed = Fixture::new()
+        let spoofed = machine()
             .link("/proc/10/exe", &agent)
             .file(&agent, "the real one");
         let value = |fixture: &Fixture| collect(fixture, &watched).remove(0).value;
         assert_eq!(value(&spoofed), FactValue::Bool(false));
-        let absent = Fixture::new().link("/proc/10/exe", &agent);
+        let absent = machine().link("/proc/10/exe", &agent);
         assert_eq!(value(&absent), FactValue::Bool(false));
         let real = absent.link(&agent, &agent);
         assert_eq!(value(&real), FactValue::Bool(true), "the control");
@@ -123,5 +158,17 @@ mod tests {
         let fact = collect(&Fixture::new().dir("/proc/10"), &["/opt/edr/agent".into()]).remove(0);
         assert_eq!(fact.id, "process:/opt/edr/agent");
         assert!(matches!(fact.value, FactValue::Unknown(_)));
+    }
+
+    #[test]
+    fn one_that_is_seen_runs_whatever_else_is_hidden() {
+        let agent = present();
+        let fixture = Fixture::new()
+            .link("/proc/10/exe", &agent)
+            .link(&agent, &agent);
+        let watched = [agent, "/opt/other".to_owned()];
+        let facts = collect(&fixture, &watched);
+        assert_eq!(facts[0].value, FactValue::Bool(true));
+        assert!(matches!(facts[1].value, FactValue::Unknown(_)), "{facts:?}");
     }
 }

@@ -43,6 +43,9 @@ pub struct StatusReply {
     pub uptime_ms: u64,
     /// What needs attention, such as a disk that refuses writes.
     pub warnings: Vec<String>,
+    /// How the daemon is confined; `None` from one that does not say.
+    #[serde(default)]
+    pub sandbox: Option<String>,
     /// What the state takes, where that is known.
     pub disk: Option<DiskUse>,
 }

@@ -48,6 +48,7 @@ impl Controller {
                 .chain(idle)
                 .chain(slowed)
                 .collect(),
+            sandbox: None,
             disk: None,
         }
     }

@@ -107,6 +107,9 @@ fn status_text(status: &StatusReply) -> String {
         list(&status.lagging),
         status.unknown_keys,
     );
+    if let Some(sandbox) = &status.sandbox {
+        text.push_str(&format!("Sandbox      {sandbox}\n"));
+    }
     if let Some(disk) = status.disk {
         text.push_str(&format!(
             "Journal      {}, {} left on its disk\n",
