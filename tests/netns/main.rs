@@ -9,8 +9,10 @@ use gatereeve_tests::{cases, netns::privilege, suite};
 
 mod access;
 mod admission;
+mod confined;
 mod cuts;
 mod faults;
+mod firewall;
 mod harness;
 mod host;
 mod interop;
@@ -62,6 +64,12 @@ fn main() -> ExitCode {
             admission::an_invite_lets_in_once,
             admission::approval_comes_from_an_administrator,
             admission::a_bad_policy_changes_nothing,
+            confined::the_sandbox_denies_what_it_should,
+            confined::daemons_without_root_do_their_work,
+            confined::posture_comes_from_a_process_of_its_own,
+            confined::what_cannot_be_seen_is_unknown,
+            firewall::netlink_shows_what_nft_has_made,
+            firewall::netlink_reads_long_rulesets_and_sleeping_tables,
         ],
         privilege::acquire,
     )

@@ -130,7 +130,7 @@ fn read_all(from: Option<impl Read>) -> String {
 /// `gatereeve-controller`, for one controller.
 #[derive(Clone, Debug)]
 pub struct ControllerCli {
-    program: PathBuf,
+    pub(crate) program: PathBuf,
     state_dir: PathBuf,
     socket: PathBuf,
     config: PathBuf,

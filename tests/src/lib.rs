@@ -6,6 +6,7 @@
 //! * [`binaries`]: builds the two programs once, the way cargo would.
 //! * [`world`]: a controller and devices, each in a namespace with its own state.
 //! * [`cli`]: the two command lines, typed.
+//! * [`rights`]: daemons with few rights, and what the kernel says of them.
 //! * [`random`]: choices that a printed seed brings back.
 //! * [`fake_tunnel`]: a tunnel without cryptography, in virtual time.
 //! * [`stock`]: a device with stock WireGuard, enrolled through the real protocol.
@@ -24,6 +25,7 @@ pub mod interrupt;
 pub mod netns;
 pub mod process;
 pub mod random;
+pub mod rights;
 pub mod stock;
 pub mod strangers;
 pub mod suite;

@@ -189,6 +189,8 @@ pub struct Setting {
     pub hostname: Option<String>,
     /// Whether it gets a mount namespace of its own with an empty directory mounted here.
     pub private_directory: Option<PathBuf>,
+    /// Whether it gets a mount namespace of its own with this node as its `/dev/net/tun`.
+    pub tun_node: Option<PathBuf>,
 }
 
 /// Makes `command` enter its setting, form a process group of its own (so that Ctrl-C reaches us
@@ -213,6 +215,19 @@ pub fn prepare(command: &mut Command, setting: Setting) {
                 directory,
                 Some("tmpfs"),
                 MsFlags::empty(),
+                nothing,
+            )?;
+        }
+        if let Some(node) = &setting.tun_node {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            let nothing = None::<&str>;
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(nothing, "/", nothing, private, nothing)?;
+            mount(
+                Some(node),
+                "/dev/net/tun",
+                nothing,
+                MsFlags::MS_BIND,
                 nothing,
             )?;
         }

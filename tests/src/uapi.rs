@@ -61,6 +61,7 @@ impl UserspaceWireGuard {
             namespace: Some(namespace.clone()),
             hostname: None,
             private_directory: Some(SOCKETS.into()),
+            ..Setting::default()
         };
         let mut process = Process::start_in(setting, label, command, None)?;
         let socket = socket_of(process.id());

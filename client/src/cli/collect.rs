@@ -28,7 +28,7 @@ pub struct CollectArgs {
     /// Answer one question over the socket that is standard input, as systemd hands it over.
     #[arg(long, conflicts_with = "watch")]
     pub connection: bool,
-    /// The user who may ask over the socket, besides root.
+    /// The user who may ask over the socket, by name or number, besides root.
     #[arg(long, value_name = "USER", default_value = "gatereeve")]
     pub client: String,
 }
@@ -60,6 +60,9 @@ fn facts(host: &dyn Host, arguments: &CollectArgs, watched: Vec<String>) -> Vec<
 
 /// Root, and the client's user where there is one.
 fn askers(client: &str) -> anyhow::Result<Vec<u32>> {
+    if let Ok(number) = client.parse() {
+        return Ok(vec![0, number]);
+    }
     let user =
         User::from_name(client).with_context(|| format!("cannot look up the user {client:?}"))?;
     Ok([0]

@@ -157,7 +157,11 @@ pub enum Command {
     CollectPosture(CollectArgs),
     /// Do what the confined daemon cannot: its helper process.
     #[command(hide = true)]
-    Helper,
+    Helper {
+        /// Holds `facts.d`.
+        #[arg(long, default_value = "/etc/gatereeve")]
+        config_dir: PathBuf,
+    },
 }
 
 /// Where the daemon keeps and finds its things.
@@ -292,8 +296,8 @@ fn run(cli: Cli, printer: &mut Printer) -> Result<u8, Failure> {
             return crate::daemon::run(&arguments, cli.socket).map(|()| 0);
         }
         Command::CollectPosture(arguments) => return collect::run(arguments, printer),
-        Command::Helper => {
-            return crate::helper::serve()
+        Command::Helper { config_dir } => {
+            return crate::helper::serve(&config_dir)
                 .map(|()| 0)
                 .map_err(|error| Failure::failed(&error));
         }

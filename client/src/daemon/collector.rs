@@ -159,7 +159,7 @@ impl Collectors {
                 .map_err(|error| words(error.into()))?
         } else if let Some(helper) = &self.helper {
             helper
-                .collect(&request.config_dir, watched)
+                .collect(watched)
                 .await
                 .map_err(|error| words(error.into()))?
         } else {

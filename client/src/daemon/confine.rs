@@ -41,7 +41,7 @@ pub(super) fn confine(config: &Config) -> Result<Confined> {
     let helper = if config.posture_socket.exists() && looks_up_alone {
         None
     } else {
-        let spawned = PreparedHelper::spawn(Path::new(PROGRAM));
+        let spawned = PreparedHelper::spawn(Path::new(PROGRAM), &config.config_dir);
         Some(spawned.context("cannot start the daemon's helper process")?)
     };
     let confinement = if config.sandbox {

@@ -48,14 +48,16 @@ pub struct PreparedHelper {
 }
 
 impl PreparedHelper {
-    /// Starts `program` as the helper. It ends when the daemon does.
+    /// Starts `program` as the helper, which finds administrator's facts below `config_dir`. It ends when the
+    /// daemon does.
     ///
     /// # Errors
     /// When the system gives no more processes or descriptors.
-    pub fn spawn(program: &Path) -> io::Result<Self> {
+    pub fn spawn(program: &Path, config_dir: &Path) -> io::Result<Self> {
         let (ends, [collect, resolve]) = pairs()?;
         Command::new(program)
-            .arg(OsStr::new("helper"))
+            .args([OsStr::new("helper"), OsStr::new("--config-dir")])
+            .arg(config_dir)
             .env_clear()
             // What is collected is collected in this language.
             .env("LC_ALL", "C")
@@ -96,13 +98,8 @@ impl Helper {
     ///
     /// # Errors
     /// [`HelperError`].
-    pub async fn collect(
-        &self,
-        config_dir: &Path,
-        watched: &[String],
-    ) -> Result<Vec<CollectedFact>, HelperError> {
+    pub async fn collect(&self, watched: &[String]) -> Result<Vec<CollectedFact>, HelperError> {
         let request = Request::Collect {
-            config_dir: config_dir.to_owned(),
             watched: watched.to_owned(),
         };
         match self.collect.ask(request).await? {

@@ -10,7 +10,6 @@ mod client;
 mod serve;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,8 +27,6 @@ const MAX_LINE: u64 = 256 * 1024;
 enum Request {
     /// To collect posture.
     Collect {
-        /// Holds `facts.d`.
-        config_dir: PathBuf,
         /// Executables whose running is asked for.
         watched: Vec<String>,
     },
@@ -49,6 +46,7 @@ enum Reply {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::time::Duration;
 
     use super::*;
@@ -62,7 +60,7 @@ mod tests {
                 stream.set_nonblocking(true).unwrap();
                 tokio::net::UnixStream::from_std(stream).unwrap()
             });
-            serve::serve_both(collect, resolve).await;
+            serve::serve_both(collect, resolve, Path::new("/")).await;
         };
         #[expect(clippy::disallowed_methods, reason = "ends with the helper")]
         let serving = tokio::spawn(serving);
@@ -105,7 +103,6 @@ mod tests {
     #[test]
     fn what_is_asked_reads_back() {
         let request = Request::Collect {
-            config_dir: "/etc/gatereeve".into(),
             watched: vec!["/opt/agent".into()],
         };
         let text = serde_json::to_string(&request).unwrap();

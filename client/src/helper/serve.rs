@@ -23,7 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When they are no sockets: a person has started it.
-pub fn serve() -> Result<()> {
+pub fn serve(config_dir: &Path) -> Result<()> {
     give_up_rights();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -32,7 +32,7 @@ pub fn serve() -> Result<()> {
         let context = "the helper is started by `gatereeve daemon` alone";
         let collect = socket(io::stdin().as_fd().try_clone_to_owned()).context(context)?;
         let resolve = socket(io::stdout().as_fd().try_clone_to_owned()).context(context)?;
-        serve_both(collect, resolve).await;
+        serve_both(collect, resolve, config_dir).await;
         Ok(())
     })
 }
@@ -63,17 +63,17 @@ fn socket(descriptor: io::Result<OwnedFd>) -> io::Result<UnixStream> {
 }
 
 /// Answers both lines, until either ends.
-pub(super) async fn serve_both(collect: UnixStream, resolve: UnixStream) {
+pub(super) async fn serve_both(collect: UnixStream, resolve: UnixStream, config_dir: &Path) {
     let ended = tokio::select! {
-        ended = line(collect) => ended,
-        ended = line(resolve) => ended,
+        ended = line(collect, config_dir) => ended,
+        ended = line(resolve, config_dir) => ended,
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "the daemon is gone");
     }
 }
 
-async fn line(mut stream: UnixStream) -> io::Result<()> {
+async fn line(mut stream: UnixStream, config_dir: &Path) -> io::Result<()> {
     let (reading, mut writing) = stream.split();
     let mut reading = BufReader::new(reading.take(MAX_LINE));
     loop {
@@ -83,21 +83,19 @@ async fn line(mut stream: UnixStream) -> io::Result<()> {
         if line.pop() != Some(b'\n') {
             return Ok(());
         }
-        let mut reply = serde_json::to_vec(&answer(serde_json::from_slice(&line)?).await)?;
+        let mut reply =
+            serde_json::to_vec(&answer(serde_json::from_slice(&line)?, config_dir).await)?;
         reply.push(b'\n');
         writing.write_all(&reply).await?;
     }
 }
 
-async fn answer(request: Request) -> Reply {
+async fn answer(request: Request, config_dir: &Path) -> Reply {
     match request {
-        Request::Collect {
-            config_dir,
-            watched,
-        } => {
+        Request::Collect { watched } => {
             let request = CollectRequest {
                 root: PathBuf::from("/"),
-                config_dir,
+                config_dir: config_dir.to_owned(),
                 watched,
             };
             match run_collector(Path::new(PROGRAM), &request, DEADLINE).await {

@@ -13,6 +13,7 @@ use crate::clock::wait_for;
 use crate::netns::Namespace;
 use crate::netns::links::UnderlayAddresses;
 use crate::process::Process;
+use crate::rights::Rights;
 
 /// The port that the controller serves on.
 const PORT: u16 = 8443;
@@ -28,6 +29,7 @@ pub struct ControllerHost {
     pub underlay: UnderlayAddresses,
     process: Option<Process>,
     log: PathBuf,
+    rights: Option<Rights>,
 }
 
 impl ControllerHost {
@@ -53,7 +55,21 @@ impl ControllerHost {
             underlay,
             process: None,
             log: directory.join("log"),
+            rights: None,
         })
+    }
+
+    /// Runs the controller with these rights from its next start on.
+    ///
+    /// # Errors
+    /// Where its directory cannot be given away.
+    pub fn run_as(&mut self, rights: Rights) -> anyhow::Result<()> {
+        let directory = self.log.parent().context("the log is in a directory")?;
+        rights.own_all(directory)?;
+        rights.own(directory)?;
+        self.cli.program = Rights::reach(&self.cli.program, directory)?;
+        self.rights = Some(rights);
+        Ok(())
     }
 
     /// Starts `serve` and waits until it answers.
@@ -63,6 +79,10 @@ impl ControllerHost {
     pub fn start(&mut self) -> anyhow::Result<()> {
         let listen = format!("[::]:{PORT}");
         let command = self.cli.command(["serve", "--listen", &listen]);
+        let command = match &self.rights {
+            Some(rights) => rights.limit(&command),
+            None => command,
+        };
         let process = Process::start(
             "gatereeve-controller serve",
             command,

@@ -20,6 +20,7 @@ use crate::clock::wait_for;
 use crate::netns::Namespace;
 use crate::netns::links::UnderlayAddresses;
 use crate::process::{self, Process, Setting};
+use crate::rights::{Rights, tun_for_everybody};
 
 /// UDP port of every device's WireGuard socket.
 pub const WIREGUARD_PORT: u16 = 51820;
@@ -40,6 +41,7 @@ pub struct DeviceHost {
     daemon: Option<Process>,
     addresses: Option<OverlayAddresses>,
     directory: PathBuf,
+    rights: Option<Rights>,
 }
 
 impl DeviceHost {
@@ -69,7 +71,25 @@ impl DeviceHost {
             daemon: None,
             addresses: None,
             directory: directory.to_owned(),
+            rights: None,
         })
+    }
+
+    /// Runs the daemon with these rights from its next start on.
+    ///
+    /// # Errors
+    /// Where its directory cannot be given away.
+    pub fn run_as(&mut self, rights: Rights) -> anyhow::Result<()> {
+        rights.own(&self.directory)?;
+        self.cli.program = Rights::reach(&self.cli.program, &self.directory)?;
+        self.rights = Some(rights);
+        Ok(())
+    }
+
+    /// Where the daemon looks for a posture collector.
+    #[must_use]
+    pub fn posture_socket(&self) -> PathBuf {
+        self.directory.join("posture.sock")
     }
 
     /// The command that runs this device's daemon.
@@ -84,8 +104,13 @@ impl DeviceHost {
             .arg(&self.cli.socket)
             .args(["--tun", TUN, "--listen", &WIREGUARD_PORT.to_string()])
             .arg("--config-dir")
-            .arg(self.directory.join("config"));
-        command
+            .arg(self.directory.join("config"))
+            .arg("--posture-socket")
+            .arg(self.posture_socket());
+        match &self.rights {
+            Some(rights) => rights.limit(&command),
+            None => command,
+        }
     }
 
     /// Starts the daemon and waits until it answers.
@@ -94,10 +119,15 @@ impl DeviceHost {
     /// Where it does not; with the end of its log.
     pub fn start(&mut self) -> anyhow::Result<()> {
         let log = self.directory.join("log");
+        let tun_node = match self.rights {
+            Some(_) => Some(tun_for_everybody(&self.directory.join("tun"))?),
+            None => None,
+        };
         let setting = Setting {
             namespace: Some(self.namespace.clone()),
             hostname: Some(self.name.clone()),
             private_directory: None,
+            tun_node,
         };
         let command = self.daemon_command();
         let daemon = Process::start_in(setting, "gatereeve daemon", command, Some(&log))?;

@@ -34,6 +34,22 @@ pub(super) fn flush(namespace: &Namespace) -> anyhow::Result<()> {
     run(namespace, &["delete table inet host"]).map(drop)
 }
 
+/// Loads a ruleset.
+///
+/// # Errors
+/// Where `nft` fails.
+pub fn load(namespace: &Namespace, ruleset: &str) -> anyhow::Result<()> {
+    run(namespace, &[ruleset]).map(drop)
+}
+
+/// The ruleset as `nft` describes it, in JSON.
+///
+/// # Errors
+/// Where `nft` fails.
+pub fn described(namespace: &Namespace) -> anyhow::Result<String> {
+    run(namespace, &["-j", "list", "ruleset"])
+}
+
 /// Runs `nft`; what it printed.
 pub(super) fn run(namespace: &Namespace, arguments: &[&str]) -> anyhow::Result<String> {
     let nft: PathBuf = nft().ok_or_else(|| Skip("nft is not installed".to_owned()))?;

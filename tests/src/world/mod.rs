@@ -6,6 +6,7 @@ mod controller;
 pub mod device;
 pub mod firewall;
 pub mod host_state;
+pub mod posture;
 
 use std::path::Path;
 use std::time::Duration;
@@ -81,16 +82,24 @@ impl World {
     /// # Errors
     /// Where the kernel refuses a part of it or the daemon does not come up.
     pub fn host(&mut self, name: &str) -> anyhow::Result<DeviceHost> {
+        let mut device = self.idle_host(name)?;
+        device.start().with_context(|| format!("start {name}"))?;
+        Ok(device)
+    }
+
+    /// A host for a device called `name`, whose daemon does not run yet.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a part of it.
+    pub fn idle_host(&mut self, name: &str) -> anyhow::Result<DeviceHost> {
         let (namespace, underlay) = self.connect()?;
-        let mut device = DeviceHost::new(
+        DeviceHost::new(
             name,
             self.binaries.client.clone(),
             &self.directory.path().join(name),
             namespace,
             underlay,
-        )?;
-        device.start().with_context(|| format!("start {name}"))?;
-        Ok(device)
+        )
     }
 
     /// A device called `name` that has joined by an invite with these options (such as `--tag

@@ -89,7 +89,10 @@ pub fn bind(path: &Path, mode: u32, group: Option<&str>) -> io::Result<LocalList
     }
     let listener = UnixListener::bind(&temporary)?;
     let publish = || {
-        std::os::unix::fs::chown(&temporary, None, gid)?;
+        // Not asked of the kernel without need: a service may be kept from changing owners at all.
+        if gid.is_some() {
+            std::os::unix::fs::chown(&temporary, None, gid)?;
+        }
         fs::set_permissions(&temporary, Permissions::from_mode(mode))?;
         let inode = fs::symlink_metadata(&temporary)?.ino();
         fs::rename(&temporary, path)?;

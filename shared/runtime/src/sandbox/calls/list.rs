@@ -79,7 +79,6 @@ pub(super) const FORBIDDEN: &[i64] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_mknod,
     libc::SYS_memfd_create,
-    libc::SYS_memfd_secret,
 ];
 
 /// What is needed, `socket` aside, whose arguments are looked at.
@@ -112,8 +111,10 @@ pub(super) const NEEDED: &[i64] = &[
     libc::SYS_faccessat2,
     libc::SYS_mkdirat,
     libc::SYS_unlinkat,
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     libc::SYS_renameat,
     libc::SYS_renameat2,
+    libc::SYS_linkat,
     libc::SYS_fchmod,
     libc::SYS_fchmodat,
     libc::SYS_fchown,
@@ -212,6 +213,8 @@ pub(super) const NEEDED: &[i64] = &[
     libc::SYS_unlink,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_rename,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_link,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_chmod,
     #[cfg(target_arch = "x86_64")]
