@@ -21,8 +21,8 @@ const V4: Closed = Closed {
 /// A chain at the input hook of a table `t`.
 fn input(family: &str, policy: &str, rules: &str) -> String {
     format!(
-        "table {family} t {{ chain elsewhere {{ counter drop; }}\n\
-         chain incoming {{ type filter hook input priority filter; policy {policy};\n{rules}\n}} }}\n"
+        "table {family} t {{\n chain elsewhere {{\n counter drop\n }}\n chain incoming {{\n \
+         type filter hook input priority filter; policy {policy};\n{rules}\n }}\n}}\n"
     )
 }
 
@@ -83,7 +83,7 @@ pub(crate) fn netlink_shows_what_nft_has_made() -> anyhow::Result<()> {
                 "accept",
                 "ct state { established, related } accept\niifname \"lo\" accept\njump elsewhere2\nct state invalid drop\nreject with icmpx admin-prohibited",
             )
-            .replace("chain incoming ", "chain elsewhere2 { tcp dport 22 accept; }\nchain incoming "),
+            .replace("chain incoming ", "chain elsewhere2 {\n tcp dport 22 accept\n }\n chain incoming "),
             BOTH,
         ),
     ];
