@@ -17,14 +17,15 @@ case_debian_installs() {
   install_both "$this"
   must 'the client runs' in_root gatereeve --version
   must 'the controller runs' in_root gatereeve-controller --version
-  must 'the user is there' in_root id gatereeve-controller
+  local name
+  for name in gatereeve gatereeve-posture gatereeve-controller; do must 'the user is there' in_root id "$name"; done
   same 'state directory' "$(in_root stat -c '%U:%G %a' /var/lib/gatereeve-controller)" 'gatereeve-controller:gatereeve-controller 700'
   same 'settings' "$(in_root stat -c '%U:%G %a' /etc/gatereeve /etc/gatereeve/client.toml /etc/gatereeve/controller.toml)" \
     $'root:root 755\nroot:root 644\nroot:root 644'
   local unit
-  for unit in gatereeve gatereeve-controller; do
-    same "$unit is enabled" "$(in_root systemctl is-enabled "$unit.service")" enabled
-  done
+  while read -r unit; do
+    same "$unit is enabled" "$(in_root systemctl is-enabled "${unit##*/}")" enabled
+  done < <(grep -l '^\[Install\]' "$root"/usr/lib/systemd/system/gatereeve*)
   must 'dpkg finds nothing changed' in_root dpkg --verify gatereeve gatereeve-controller
   must 'and nothing half done' sh -c "[ -z \"\$(chroot '$root' dpkg --audit)\" ]"
 }
