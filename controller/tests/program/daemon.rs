@@ -96,8 +96,16 @@ fn a_bad_policy_points_at_its_place_and_changes_nothing() {
     let error: serde_json::Value = serde_json::from_str(&json.err).unwrap();
     assert_eq!(error["error"]["problems"][0]["line"], 10);
     assert_eq!(in_force(), before);
-    // The attempt itself is on record.
-    let audit = place.run(&["audit", "tail"]).ok().out;
+    // The attempt itself is on record, once the disk has it: a refusal is answered before.
+    let patience = std::time::Duration::from_millis(20);
+    let mut audit = String::new();
+    for _ in 0..500 {
+        audit = place.run(&["audit", "tail"]).ok().out;
+        if audit.contains("REFUSED policy.apply") {
+            break;
+        }
+        std::thread::sleep(patience);
+    }
     assert!(audit.contains("REFUSED policy.apply"), "{audit}");
     let good = place.file("good.toml", POLICY);
     place.run(&["policy", "apply", &good]).ok();
