@@ -48,6 +48,7 @@ fn sandbox(role: &str, directory: &Path) -> Option<Sandbox> {
                 tun: "gatereeve0".into(),
                 listen: Vec::new(),
                 operator: None,
+                operator_group: None,
                 offload: true,
                 posture_socket: PathBuf::new(),
                 sandbox: true,
