@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
 
 use gatereeve_client_core::output::ObservedFact;
 use gatereeve_runtime::clock::Clock;
@@ -19,8 +18,6 @@ use crate::posture::{CollectRequest, CollectedFact, connection, nftables};
 
 /// How long collecting may take.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Time between looks at what is watched.
-const LOOK: Duration = Duration::from_secs(1);
 /// Requests that may wait; one more asks for nothing new.
 const QUEUE: usize = 4;
 
@@ -86,8 +83,6 @@ async fn run(
     results: mpsc::Sender<Collected>,
 ) {
     let mut watch = ChangeWatch::new(request.clone(), collectors.sight);
-    let mut ticks = tokio::time::interval(LOOK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked = false;
     loop {
         let due = tokio::select! {
@@ -100,24 +95,8 @@ async fn run(
                 }
                 None => return,
             },
-            _ = ticks.tick() => {
-                let looked = tokio::task::spawn_blocking(move || {
-                    let changed = watch.look();
-                    (watch, changed)
-                });
-                match looked.await {
-                    Ok((back, changed)) => {
-                        watch = back;
-                        // Nobody wants facts before the engine has asked for the first time.
-                        changed && asked
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "the posture watch has failed");
-                        watch = ChangeWatch::new(request.clone(), collectors.sight);
-                        asked
-                    }
-                }
-            }
+            // Nobody wants facts before the engine has asked for the first time.
+            () = watch.changed() => asked,
         };
         if !due {
             continue;

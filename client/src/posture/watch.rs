@@ -1,27 +1,43 @@
-//! Cheap looks at what a policy tends to ask for, so that a change is collected and reported within a
-//! second or two and not at the next interval.
+//! Looks at what a policy tends to ask for, so that a change is collected and reported at once and not at the
+//! next interval.
+//!
+//! Whatever the kernel can tell of by itself is waited for and costs nothing until it happens: nftables, the
+//! administrator's files, the end of a process. Only the start of a watched process that does not run has to be
+//! looked for, every few seconds, for as long as it is missing. A process that becomes another program shows at the
+//! next look.
 //!
 //! A look decides nothing: it only says that it is worth collecting again.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
 
 use super::CollectRequest;
 
 /// `NFNLGRP_NFTABLES` of linux/netfilter/nfnetlink.h, as a bit.
 const NFTABLES_GROUP: u32 = 1 << (7 - 1);
-/// Looks between two searches of the whole process table for a watched process that is not running.
-const SEARCH_EVERY: u32 = 5;
+/// Time between two searches of the whole process table for a watched process that is not running.
+const SEARCH: Duration = Duration::from_secs(5);
 /// The same, where only the collector may search.
-const ASK_EVERY: u32 = 10;
+const ASK: Duration = Duration::from_secs(10);
+/// Time between two looks where the kernel does not tell.
+const LOOK: Duration = Duration::from_secs(1);
+/// Least time between two looks: who changes things all the time shall not keep this host busy.
+const LEAST: Duration = Duration::from_millis(200);
 
 /// Whose processes can be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,38 +49,94 @@ pub enum Sight {
     Own,
 }
 
+/// A watched process that runs.
+#[derive(Debug)]
+struct Running {
+    pid: u32,
+    /// Stays its, whatever becomes of the number; readable when it has ended.
+    process: Option<OwnedFd>,
+}
+
 /// What was seen at the last look.
 #[derive(Debug)]
 pub struct ChangeWatch {
     request: CollectRequest,
     sight: Sight,
+    events: Option<Events>,
     firewall: Option<OwnedFd>,
-    running: BTreeMap<String, Option<u32>>,
-    /// Descriptors of processes that the collector has found, with [`Sight::Own`].
-    found: BTreeMap<String, OwnedFd>,
+    facts: Option<Inotify>,
+    running: BTreeMap<String, Running>,
     files: BTreeMap<OsString, Option<SystemTime>>,
-    looks: u32,
+}
+
+/// What the kernel tells of, in one descriptor.
+#[derive(Debug)]
+struct Events {
+    all: Epoll,
+    ready: AsyncFd<OwnedFd>,
+}
+
+impl Events {
+    fn new() -> io::Result<Self> {
+        let all = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let ready = all.0.try_clone()?;
+        #[expect(
+            unsafe_code,
+            reason = "tokio cannot see that the descriptor stays open"
+        )]
+        // SAFETY: an owned descriptor is open and the same one until it is dropped, which the result does.
+        let ready = unsafe { AsyncFd::register_with_interest(ready, Interest::READABLE) }?;
+        Ok(Self { all, ready })
+    }
+
+    fn add(&self, source: BorrowedFd<'_>) -> nix::Result<()> {
+        self.all
+            .add(source, EpollEvent::new(EpollFlags::EPOLLIN, 0))
+    }
+
+    async fn wait(&self) {
+        // An error is one of the runtime's end.
+        if let Ok(mut guard) = self.ready.readable().await {
+            guard.clear_ready();
+            // What has gone quiet leaves the list here; what has not is read by the look that follows.
+            let _ = self
+                .all
+                .wait(&mut [EpollEvent::empty(); 16], EpollTimeout::ZERO);
+        }
+    }
 }
 
 impl ChangeWatch {
     /// A watch over the watched processes, the nftables ruleset of this network namespace and the
     /// administrator's facts. Where the ruleset cannot be watched, for lack of rights, it is left to
     /// the interval.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     #[must_use]
     pub fn new(request: CollectRequest, sight: Sight) -> Self {
         let firewall = firewall_events()
             .inspect_err(|error| tracing::warn!(%error, "firewall changes show at the posture interval only"))
             .ok();
+        let events = Events::new()
+            .inspect_err(
+                |error| tracing::warn!(%error, "what posture asks for is looked at every second"),
+            )
+            .ok();
         let mut watch = Self {
             request,
             sight,
+            events,
             firewall,
+            facts: None,
             running: BTreeMap::new(),
-            found: BTreeMap::new(),
             files: BTreeMap::new(),
-            looks: 0,
         };
-        watch.look();
+        watch.watch_files();
+        if let (Some(events), Some(firewall)) = (&watch.events, &watch.firewall) {
+            let _ = events.add(firewall.as_fd());
+        }
+        watch.look(true);
         watch
     }
 
@@ -72,10 +144,11 @@ impl ChangeWatch {
     pub fn set_watched(&mut self, watched: Vec<String>) {
         if self.request.watched != watched {
             self.request.watched = watched;
-            self.running.clear();
-            self.found
-                .retain(|path, _| self.request.watched.contains(path));
-            self.looks = 0;
+            let watched = &self.request.watched;
+            self.running.retain(|path, _| watched.contains(path));
+            if self.sight == Sight::All {
+                self.processes_seen_changed(true);
+            }
         }
     }
 
@@ -85,21 +158,73 @@ impl ChangeWatch {
             return;
         }
         // One that has ended since, and whose number is another's by now, shows at the next interval.
-        self.found = found
-            .into_iter()
-            .filter(|(path, _)| self.request.watched.contains(path))
-            .filter_map(|(path, pid)| Some((path, process(pid)?)))
-            .collect();
-        self.looks = 0;
+        self.running.clear();
+        for (path, pid) in found {
+            if self.request.watched.contains(&path) {
+                let running = self.follow(pid);
+                if running.process.is_some() {
+                    self.running.insert(path, running);
+                }
+            }
+        }
     }
 
-    /// Whether anything has changed since the last look. Meant for once a second.
-    pub fn look(&mut self) -> bool {
+    /// Waits until something has changed. Loses nothing where it is dropped before.
+    pub async fn changed(&mut self) {
+        loop {
+            let pause = self.pause();
+            let is_search = tokio::select! {
+                () = Self::told(self.events.as_ref()) => false,
+                () = pause_for(pause) => true,
+            };
+            // A search reads the whole process table.
+            let is_changed = match Handle::current().runtime_flavor() {
+                RuntimeFlavor::MultiThread => block_in_place(|| self.look(is_search)),
+                _ => self.look(is_search),
+            };
+            if is_changed {
+                return;
+            }
+            tokio::time::sleep(LEAST).await;
+        }
+    }
+
+    async fn told(events: Option<&Events>) {
+        match events {
+            Some(events) => events.wait().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// How long to wait for what the kernel does not tell of; `None` where it tells of everything.
+    fn pause(&self) -> Option<Duration> {
+        let untold = self.events.is_none()
+            || self
+                .running
+                .values()
+                .any(|running| running.process.is_none());
+        let search = match self.sight {
+            Sight::All => SEARCH,
+            Sight::Own => ASK,
+        };
+        if untold {
+            Some(LOOK)
+        } else if self.facts.is_none() {
+            Some(SEARCH)
+        } else {
+            (self.running.len() < self.request.watched.len()).then_some(search)
+        }
+    }
+
+    /// Whether anything has changed since the last look; with `search`, whether a process that was missing is there.
+    fn look(&mut self, search: bool) -> bool {
         // Each is looked at: a change that is already known must not hide in the next look.
         let firewall = self.firewall_changed();
-        let processes = self.processes_changed();
+        let processes = match self.sight {
+            Sight::All => self.processes_seen_changed(search),
+            Sight::Own => self.processes_found_changed(search),
+        };
         let files = self.files_changed();
-        self.looks = self.looks.wrapping_add(1);
         firewall || processes || files
     }
 
@@ -121,42 +246,106 @@ impl ChangeWatch {
         changed
     }
 
-    fn processes_changed(&mut self) -> bool {
-        match self.sight {
-            Sight::All => self.processes_seen_changed(),
-            Sight::Own => self.processes_found_changed(),
-        }
+    fn processes_found_changed(&mut self, search: bool) -> bool {
+        let before = self.running.len();
+        self.running.retain(|_, running| {
+            running
+                .process
+                .as_ref()
+                .is_some_and(|process| !has_ended(process))
+        });
+        let is_one_missing = self.running.len() < self.request.watched.len();
+        self.running.len() < before || (search && is_one_missing)
     }
 
-    fn processes_found_changed(&mut self) -> bool {
-        let before = self.found.len();
-        self.found.retain(|_, process| !has_ended(process));
-        let is_one_missing = self.found.len() < self.request.watched.len();
-        let ask = is_one_missing && self.looks % ASK_EVERY == ASK_EVERY - 1;
-        self.found.len() < before || ask
-    }
-
-    fn processes_seen_changed(&mut self) -> bool {
+    fn processes_seen_changed(&mut self, search: bool) -> bool {
         let proc = self.request.root.join("proc");
-        let search = self.looks.is_multiple_of(SEARCH_EVERY);
         let mut changed = false;
-        for path in &self.request.watched {
-            let before = self.running.get(path).copied().flatten();
-            let still =
-                before.filter(|pid| executable(&proc, *pid).as_deref() == Some(Path::new(path)));
+        for path in self.request.watched.clone() {
+            let before = self.running.remove(&path);
+            let was_there = before.is_some();
+            let still = before.filter(|running| {
+                executable(&proc, running.pid).as_deref() == Some(Path::new(&path))
+            });
             let now = match still {
-                Some(pid) => Some(pid),
+                Some(running) => Some(running),
                 // One that has just gone is searched for at once: it may have been restarted.
-                None if search || before.is_some() => find(&proc, path),
+                None if search || was_there => find(&proc, &path).map(|pid| self.follow(pid)),
                 None => None,
             };
-            changed |= before.is_some() != now.is_some();
-            self.running.insert(path.clone(), now);
+            changed |= was_there != now.is_some();
+            if let Some(running) = now {
+                self.running.insert(path, running);
+            }
         }
         changed
     }
 
+    /// Has the kernel tell when the process ends.
+    fn follow(&self, pid: u32) -> Running {
+        let followed = process(pid).filter(|process| {
+            self.events
+                .as_ref()
+                .is_none_or(|events| events.add(process.as_fd()).is_ok())
+        });
+        Running {
+            pid,
+            process: followed,
+        }
+    }
+
+    /// Has the kernel tell of the administrator's files, and of the directory that they are in. Made anew where that
+    /// directory came or went.
+    fn watch_files(&mut self) {
+        self.facts = None;
+        let Some(events) = &self.events else { return };
+        let config = &self.request.config_dir;
+        let watch = || -> nix::Result<Inotify> {
+            let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+            let entries = AddWatchFlags::IN_CREATE
+                | AddWatchFlags::IN_DELETE
+                | AddWatchFlags::IN_MOVE
+                | AddWatchFlags::IN_DELETE_SELF
+                | AddWatchFlags::IN_MOVE_SELF;
+            inotify.add_watch(config, entries)?;
+            match inotify.add_watch(
+                &config.join("facts.d"),
+                entries | AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_ATTRIB,
+            ) {
+                Ok(_) | Err(nix::errno::Errno::ENOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+            events.add(inotify.as_fd())?;
+            Ok(inotify)
+        };
+        match watch() {
+            Ok(inotify) => self.facts = Some(inotify),
+            Err(error) => {
+                tracing::debug!(%error, directory = %config.display(), "files of facts are looked at every few seconds");
+            }
+        }
+    }
+
     fn files_changed(&mut self) -> bool {
+        let facts = OsString::from("facts.d");
+        let anew = match &self.facts {
+            None => true,
+            Some(inotify) => std::iter::from_fn(|| inotify.read_events().ok())
+                .take(64)
+                .flatten()
+                .any(|event| {
+                    event.mask.intersects(
+                        AddWatchFlags::IN_DELETE_SELF
+                            | AddWatchFlags::IN_MOVE_SELF
+                            | AddWatchFlags::IN_IGNORED
+                            | AddWatchFlags::IN_Q_OVERFLOW,
+                    ) || event.name.as_ref() == Some(&facts)
+                }),
+        };
+        if anew {
+            self.watch_files();
+        }
+        // After the watch, so that what changes in between is told.
         let files: BTreeMap<OsString, Option<SystemTime>> =
             std::fs::read_dir(self.request.config_dir.join("facts.d"))
                 .map(|entries| {
@@ -176,6 +365,13 @@ impl ChangeWatch {
     }
 }
 
+async fn pause_for(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
+    }
+}
+
 fn firewall_events() -> nix::Result<OwnedFd> {
     let events = socket(
         AddressFamily::Netlink,
@@ -187,7 +383,7 @@ fn firewall_events() -> nix::Result<OwnedFd> {
     Ok(events)
 }
 
-/// A descriptor of a process, which stays its, whatever becomes of the number.
+/// A descriptor of a process.
 fn process(pid: u32) -> Option<OwnedFd> {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
     rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
@@ -230,8 +426,8 @@ mod tests {
         ChangeWatch::new(request, sight)
     }
 
-    #[test]
-    fn the_end_of_a_process_shows_without_the_right_to_look_at_it() {
+    #[tokio::test]
+    async fn the_end_of_a_process_shows_without_the_right_to_look_at_it() {
         let fixture = Fixture::new();
         let mut watch = watch_with(&fixture, Sight::Own);
         let mut agent = std::process::Command::new("sleep")
@@ -239,58 +435,100 @@ mod tests {
             .spawn()
             .unwrap();
         watch.set_found([("/opt/agent".to_owned(), agent.id())]);
-        let looks = usize::try_from(2 * ASK_EVERY).unwrap();
-        assert_eq!((0..looks).filter(|_| watch.look()).count(), 0, "it runs");
+        assert!(!watch.look(true), "it runs");
         agent.kill().unwrap();
         agent.wait().unwrap();
-        assert!(watch.look(), "it has ended");
-        assert_eq!(
-            (0..looks).filter(|_| watch.look()).count(),
-            2,
-            "is it back?"
-        );
+        assert!(watch.look(false), "it has ended");
+        assert!(!watch.look(false));
+        assert!(watch.look(true), "is it back?");
     }
 
-    #[test]
-    fn what_is_not_watched_is_not_followed() {
+    #[tokio::test]
+    async fn what_the_kernel_tells_of_is_not_looked_for() {
+        let fixture = Fixture::new().file("/etc/gatereeve/facts.d/mdm.json", "{}");
+        let mut watch = watch_with(&fixture, Sight::Own);
+        assert_eq!(watch.pause(), Some(ASK), "the agent does not run");
+        let mut agent = std::process::Command::new("sleep")
+            .arg("600")
+            .spawn()
+            .unwrap();
+        watch.set_found([("/opt/agent".to_owned(), agent.id())]);
+        assert_eq!(watch.pause(), None);
+        let deadline = Duration::from_secs(60);
+        let quiet = tokio::time::timeout(Duration::from_millis(300), watch.changed()).await;
+        assert!(quiet.is_err(), "control: nothing has happened");
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+        tokio::time::timeout(deadline, watch.changed())
+            .await
+            .expect("the end of the process is told");
+        // Files likewise, written anew, and after the directory was made anew.
+        let mut watch = ChangeWatch::new(
+            CollectRequest {
+                watched: Vec::new(),
+                ..watch.request.clone()
+            },
+            Sight::Own,
+        );
+        assert_eq!(watch.pause(), None);
+        for round in 0..3 {
+            let directory = fixture.path("/etc/gatereeve/facts.d");
+            if round == 2 {
+                std::fs::remove_dir_all(&directory).unwrap();
+                tokio::time::timeout(deadline, watch.changed())
+                    .await
+                    .expect("the end of the directory is told");
+                std::fs::create_dir(&directory).unwrap();
+            }
+            std::fs::write(directory.join(format!("{round}.json")), "{}").unwrap();
+            tokio::time::timeout(deadline, watch.changed())
+                .await
+                .expect("a file is told of");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_watched_is_not_followed() {
         let fixture = Fixture::new();
         let mut watch = watch_with(&fixture, Sight::Own);
         watch.set_found([("/opt/other".to_owned(), std::process::id())]);
-        assert!(watch.found.is_empty());
+        assert!(watch.running.is_empty());
         watch.set_found([("/opt/agent".to_owned(), std::process::id())]);
+        assert_eq!(watch.running.len(), 1, "control");
         watch.set_watched(vec!["/opt/other".into()]);
-        assert!(watch.found.is_empty());
+        assert!(watch.running.is_empty());
     }
 
-    #[test]
-    fn a_process_that_stops_shows_at_the_next_look() {
+    #[tokio::test]
+    async fn a_process_that_stops_shows_at_the_next_look() {
         let fixture = Fixture::new().link("/proc/7/exe", "/opt/agent");
         let mut watch = watch(&fixture);
-        assert!(!watch.look());
+        assert!(!watch.look(false));
         std::fs::remove_file(fixture.path("/proc/7/exe")).unwrap();
-        assert!(watch.look());
-        assert!(!watch.look());
+        assert!(watch.look(false));
+        assert!(!watch.look(false));
         let _fixture = fixture.link("/proc/8/exe", "/opt/agent");
-        let seen = (0..SEARCH_EVERY).filter(|_| watch.look()).count();
-        assert_eq!(seen, 1, "a start shows once, at the next search");
+        assert!(!watch.look(false));
+        assert!(watch.look(true), "a start shows at the next search");
+        assert!(!watch.look(true), "once");
     }
 
-    #[test]
-    fn a_restart_between_two_looks_is_no_change() {
+    #[tokio::test]
+    async fn a_restart_between_two_looks_is_no_change() {
         let fixture = Fixture::new().link("/proc/7/exe", "/opt/agent");
         let mut watch = watch(&fixture);
         std::fs::remove_file(fixture.path("/proc/7/exe")).unwrap();
         let _fixture = fixture.link("/proc/9/exe", "/opt/agent");
-        assert!(!watch.look());
+        assert!(!watch.look(false));
     }
 
-    #[test]
-    fn a_new_file_of_facts_shows() {
+    #[tokio::test]
+    async fn a_new_file_of_facts_shows() {
         let fixture = Fixture::new();
         let mut watch = watch(&fixture);
-        assert!(!watch.look());
+        assert!(!watch.look(false));
         let _fixture = fixture.file("/etc/gatereeve/facts.d/mdm.json", "{}");
-        assert!(watch.look());
-        assert!(!watch.look());
+        assert!(watch.look(false));
+        assert!(!watch.look(false));
     }
 }

@@ -177,6 +177,11 @@ pub(super) const NEEDED: &[i64] = &[
     libc::SYS_epoll_pwait,
     libc::SYS_ppoll,
     libc::SYS_pidfd_open,
+    libc::SYS_timerfd_create,
+    libc::SYS_timerfd_settime,
+    libc::SYS_inotify_init1,
+    libc::SYS_inotify_add_watch,
+    libc::SYS_inotify_rm_watch,
     // Sockets that there are.
     libc::SYS_socketpair,
     libc::SYS_bind,
