@@ -309,11 +309,17 @@ fn host_route(message: &RouteMessage, links: &[LinkMessage]) -> Option<HostRoute
         }
     }
     let index = index?;
+    let network = route::destination_of(message)?;
+    let by_kernel = message.header.protocol == RouteProtocol::Kernel;
+    // IPv6 has such a route for each address of the host's own: nobody else is there.
+    if by_kernel && network.addr().is_ipv6() && network.prefix_len() == 128 {
+        return None;
+    }
     let (name, _) = link_of(links, index)?;
     Some(HostRoute {
         interface: name.to_owned(),
         index,
-        network: route::destination_of(message)?,
+        network,
         is_connected: table == MAIN && !gateway && message.header.protocol == RouteProtocol::Kernel,
         source,
     })
