@@ -114,7 +114,8 @@ fn attempted(attempt: &str, directory: &Path) -> io::Result<()> {
             made(socket(AddressFamily::Inet, SockType::Raw, cloexec, icmp))
         }
         "listen-on-tcp" => std::net::TcpListener::bind("127.0.0.1:0").map(drop),
-        "trace" => nix::sys::ptrace::traceme().map_err(io::Error::from),
+        // PTRACE_TRACEME is 0.
+        "trace" => raw(libc::SYS_ptrace),
         "signal-others" => nix::sys::signal::kill(Pid::parent(), None).map_err(io::Error::from),
         "unshare" => nix::sched::unshare(CloneFlags::CLONE_NEWUTS).map_err(io::Error::from),
         "enter-namespace" => {

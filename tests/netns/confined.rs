@@ -13,10 +13,11 @@ use gatereeve_tests::binaries::{self, Profile};
 use gatereeve_tests::cli;
 use gatereeve_tests::process::Process;
 use gatereeve_tests::rights::{Rights, Standing, needs_users};
-use gatereeve_tests::traffic::tcp::{Download, TcpSource};
+use gatereeve_tests::traffic::tcp::TcpSource;
 use gatereeve_tests::world::posture::PostureSocket;
 use gatereeve_tests::world::{DeviceHost, World};
 
+use crate::cuts::running_download;
 use crate::scene::{LIMIT, QUIET, apply, ensure_closed, open_pair, rule, wait_open, world};
 
 /// Numbers that no user of a host has.
@@ -112,7 +113,7 @@ pub(crate) fn daemons_without_root_do_their_work() -> anyhow::Result<()> {
     client.stop()?;
     client.start()?;
     wait_open(&client, &server, 80)?;
-    let download = Download::start(&client.namespace, server.v4(80)?, LIMIT)?;
+    let download = running_download(&client, &server)?;
     world
         .controller
         .cli
@@ -173,13 +174,13 @@ pub(crate) fn posture_comes_from_a_process_of_its_own() -> anyhow::Result<()> {
         "{facts:?}"
     );
 
-    let download = Download::start(&client.namespace, server.v4(80)?, LIMIT)?;
+    let download = running_download(&client, &server)?;
     drop(running);
     download.wait_cut(QUIET, CUT)?;
     ensure_closed(&client, &server, 80)?;
     let _running = run_agent()?;
     wait_open(&client, &server, 80)?;
-    let download = Download::start(&client.namespace, server.v4(80)?, LIMIT)?;
+    let download = running_download(&client, &server)?;
     client.flush_firewall()?;
     download.wait_cut(QUIET, CUT).map(drop)
 }

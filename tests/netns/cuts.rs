@@ -16,7 +16,7 @@ use crate::scene::{
 const CUT: Duration = Duration::from_secs(20);
 
 /// A download that runs, and bytes of it as its own positive control.
-fn running_download(from: &DeviceHost, to: &DeviceHost) -> anyhow::Result<Download> {
+pub(crate) fn running_download(from: &DeviceHost, to: &DeviceHost) -> anyhow::Result<Download> {
     let download = Download::start(&from.namespace, to.v4(80)?, LIMIT)?;
     wait_for("bytes", LIMIT, || {
         Ok((download.bytes() > 200_000).then_some(()))

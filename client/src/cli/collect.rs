@@ -34,15 +34,15 @@ pub struct CollectArgs {
 }
 
 /// Collects, and prints or answers.
-pub(super) fn run(arguments: CollectArgs, printer: &mut Printer) -> Result<u8, Failure> {
+pub(super) fn run(arguments: &CollectArgs, printer: &mut Printer) -> Result<u8, Failure> {
     let host = ThisHost::new(arguments.root.clone());
     if !arguments.connection {
-        let facts = facts(&host, &arguments, arguments.watch.clone());
+        let facts = facts(&host, arguments, arguments.watch.clone());
         return printer.json(&facts).map(|()| 0);
     }
     let allowed = askers(&arguments.client).map_err(|error| Failure::failed(&error))?;
     connection::serve_standard_input(&allowed, &host, |host, watched| {
-        facts(host, &arguments, watched)
+        facts(host, arguments, watched)
     })
     .map(|()| 0)
     .map_err(|error| Failure::failed(&error.into()))

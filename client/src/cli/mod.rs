@@ -295,7 +295,7 @@ fn run(cli: Cli, printer: &mut Printer) -> Result<u8, Failure> {
         Command::Daemon(arguments) => {
             return crate::daemon::run(&arguments, cli.socket).map(|()| 0);
         }
-        Command::CollectPosture(arguments) => return collect::run(arguments, printer),
+        Command::CollectPosture(arguments) => return collect::run(&arguments, printer),
         Command::Helper { config_dir } => {
             return crate::helper::serve(&config_dir)
                 .map(|()| 0)

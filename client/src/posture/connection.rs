@@ -4,7 +4,7 @@
 //! input (`Accept=yes`). The question is one line of JSON, the answer a list of facts, then the end. Who may ask
 //! is decided by the socket's mode and, again, by what the kernel says of the other end.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -96,14 +96,9 @@ pub fn answer(
 fn read_question(connection: &StdUnixStream) -> Result<Question, ConnectionError> {
     let malformed = |why: &str| ConnectionError::Question(why.to_owned());
     let mut line = Vec::new();
-    let mut bytes = connection.take(MAX_QUESTION).bytes();
-    loop {
-        match bytes.next() {
-            Some(Ok(b'\n')) => break,
-            Some(Ok(byte)) => line.push(byte),
-            Some(Err(error)) => return Err(error.into()),
-            None => return Err(malformed("it has no end, or is too long")),
-        }
+    BufReader::new(connection.take(MAX_QUESTION)).read_until(b'\n', &mut line)?;
+    if line.pop() != Some(b'\n') {
+        return Err(malformed("it has no end, or is too long"));
     }
     let question: Question =
         serde_json::from_slice(&line).map_err(|error| malformed(&error.to_string()))?;

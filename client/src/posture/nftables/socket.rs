@@ -202,7 +202,10 @@ impl Kernel {
                     }
                     Message::End(errno) => return Err(Errno::from_raw(errno).into()),
                     message @ Message::Generation(_) => return Ok(vec![message]),
-                    message => answer.push(message),
+                    message @ (Message::Table(_)
+                    | Message::Chain(_)
+                    | Message::Rule(_)
+                    | Message::Other) => answer.push(message),
                 }
             }
         }
