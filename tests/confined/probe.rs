@@ -23,19 +23,30 @@ use gatereeve_runtime::sandbox::{Access, Calls, Files, Sandbox};
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, role, directory, attempt] = arguments.as_slice() else {
-        eprintln!("usage: confined-probe ROLE DIRECTORY ATTEMPT");
+        say(
+            &mut io::stderr(),
+            "usage: confined-probe ROLE DIRECTORY ATTEMPT",
+        );
         return ExitCode::from(2);
     };
     let directory = Path::new(directory);
     if let Some(sandbox) = sandbox(role, directory) {
         let confinement = sandbox.enter();
-        eprintln!("{confinement:?}");
+        say(&mut io::stderr(), &format!("{confinement:?}"));
     }
     match attempted(attempt, directory) {
-        Ok(()) => println!("done"),
-        Err(error) => println!("{}", error.raw_os_error().unwrap_or(-1)),
+        Ok(()) => say(&mut io::stdout(), "done"),
+        Err(error) => {
+            let number = error.raw_os_error().unwrap_or(-1).to_string();
+            say(&mut io::stdout(), &number);
+        }
     }
     ExitCode::SUCCESS
+}
+
+fn say(out: &mut impl io::Write, line: &str) {
+    // Who listens may be gone.
+    drop(writeln!(out, "{line}"));
 }
 
 fn sandbox(role: &str, directory: &Path) -> Option<Sandbox> {
@@ -152,12 +163,12 @@ fn raw(number: i64) -> io::Result<()> {
     match Errno::result(result) {
         Ok(descriptor) => {
             // What came of it is no matter; the process ends in a moment.
-            eprintln!("returned {descriptor}");
+            say(&mut io::stderr(), &format!("returned {descriptor}"));
             Ok(())
         }
         Err(Errno::EPERM) => Err(Errno::EPERM.into()),
         Err(errno) => {
-            eprintln!("let through: {errno}");
+            say(&mut io::stderr(), &format!("let through: {errno}"));
             Ok(())
         }
     }
