@@ -46,7 +46,8 @@ fresh() { # name
   ln -s /proc/self/fd "$root/dev/fd"
   mkdir "$root/dev/net" "$root/packages"
   if [[ -e /dev/net/tun ]]; then
-    touch "$root/dev/net/tun" && mount --bind /dev/net/tun "$root/dev/net/tun"
+    # With the mode that udev gives it.
+    mknod -m 666 "$root/dev/net/tun" c 10 200
   fi
   mount --bind "$packages" "$root/packages"
 }
