@@ -52,6 +52,7 @@ start_box() { # name, program and arguments
   nsenter -t "${first[$1]}" -n -- chroot --userspec="$user:$user" --groups= "$work/roots/$1" "/usr/bin/$2" "${@:3}" \
     >"$work/$1.log" 2>&1 &
   first[daemon-$1]=$!
+  disown
 }
 
 case_containers_need_no_root() {
