@@ -78,9 +78,10 @@ pub(super) fn run(
     let is_stream = file == Path::new("-");
     if !is_stream {
         report.save(&file).map_err(|error| Failure {
-            status: match error.kind() {
-                std::io::ErrorKind::AlreadyExists => 5,
-                _ => 1,
+            status: if error.kind() == std::io::ErrorKind::AlreadyExists {
+                5
+            } else {
+                1
             },
             message: format!(
                 "cannot write {}: {error}; name another file",

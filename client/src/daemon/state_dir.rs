@@ -167,7 +167,6 @@ impl StateDir {
 
     /// The engine's memory, and a warning where there was one that cannot be used: it is set aside, and
     /// the device gets all of it from the controller again.
-    #[must_use]
     ///
     /// # Errors
     /// When a newer version wrote it: it may be whole, so it is left as it is.
@@ -268,18 +267,37 @@ mod tests {
 
     #[test]
     fn a_second_daemon_learns_who_holds_the_state() {
-        let directory = tempfile::tempdir().unwrap();
-        let first = StateDir::open(directory.path()).unwrap();
-        let error = StateDir::open(directory.path()).unwrap_err().to_string();
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("state");
+        let first = StateDir::open(&directory).unwrap();
+        let error = StateDir::open(&directory).unwrap_err().to_string();
         assert!(error.contains(&std::process::id().to_string()), "{error}");
         drop(first);
-        assert!(StateDir::open(directory.path()).is_ok());
+        assert!(StateDir::open(&directory).is_ok());
+    }
+
+    #[test]
+    fn a_directory_open_to_others_is_refused_and_a_newer_one_too() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("state");
+        drop(StateDir::open(&directory).unwrap());
+        let mode = |mode| std::fs::set_permissions(&directory, PermissionsExt::from_mode(mode));
+        mode(0o750).unwrap();
+        let refused = StateDir::open(&directory).unwrap_err().to_string();
+        assert!(refused.contains("chmod 700"), "{refused}");
+        mode(0o700).unwrap();
+        drop(StateDir::open(&directory).unwrap());
+        std::fs::write(directory.join("format"), "gatereeve state format 2\n").unwrap();
+        let refused = StateDir::open(&directory).unwrap_err().to_string();
+        assert!(refused.contains("newer version"), "{refused}");
     }
 
     #[test]
     fn the_network_reads_back_and_leaving_forgets_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let state = StateDir::open(directory.path()).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("state");
+        let state = StateDir::open(&directory).unwrap();
         assert_eq!(state.network().unwrap(), None);
         let mut network = network();
         let key = state.identity().unwrap().public();
@@ -297,8 +315,9 @@ mod tests {
 
     #[test]
     fn a_damaged_state_is_set_aside_and_said() {
-        let directory = tempfile::tempdir().unwrap();
-        let state = StateDir::open(directory.path()).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("state");
+        let state = StateDir::open(&directory).unwrap();
         assert!(state.stored().unwrap().1.is_none());
         save_stored(&state.stored_path(), &Stored::default()).unwrap();
         assert!(state.stored().unwrap().1.is_none());
@@ -311,8 +330,8 @@ mod tests {
                 .unwrap()
                 .contains("state.unusable")
         );
-        assert!(directory.path().join("state.unusable").exists());
-        std::fs::write(directory.path().join("network"), b"{}").unwrap();
+        assert!(directory.join("state.unusable").exists());
+        std::fs::write(directory.join("network"), b"{}").unwrap();
         assert!(state.network().is_err());
     }
 }

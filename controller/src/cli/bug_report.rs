@@ -67,9 +67,10 @@ pub(super) fn run(
     let is_stream = file == Path::new("-");
     if !is_stream {
         report.save(&file).map_err(|error| {
-            let status = match error.kind() {
-                std::io::ErrorKind::AlreadyExists => ExitStatus::CONFLICT,
-                _ => ExitStatus::FAILED,
+            let status = if error.kind() == std::io::ErrorKind::AlreadyExists {
+                ExitStatus::CONFLICT
+            } else {
+                ExitStatus::FAILED
             };
             let message = format!(
                 "cannot write {}: {error}; name another file",

@@ -1,5 +1,7 @@
 //! `upgrade rehearse`
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -80,9 +82,10 @@ pub(super) fn run(
             (Source::StateDir(dir), shown)
         }
     };
-    // Mode 0700, and gone at the end whatever the end is.
+    // The network's key is in the copy. Gone at the end, whatever the end is.
     let work = tempfile::Builder::new()
         .prefix("gatereeve-rehearsal-")
+        .permissions(Permissions::from_mode(0o700))
         .tempdir()
         .context("cannot make a temporary directory for the copy; TMPDIR names another place")?;
     let rehearsal = rehearse(&source, work.path(), Clock::unix())?;
