@@ -183,7 +183,7 @@ mod tests {
         }
         let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
         let base64 = gatereeve_shared::text::base64(&key);
-        for gone in ["alice", &hex, &base64[..40]] {
+        for gone in ["alice", hex.as_str(), base64.trim_end_matches('=')] {
             assert!(!text.contains(gone), "{gone} in {text}");
         }
     }

@@ -4,6 +4,7 @@
 mod cli;
 #[cfg(test)]
 mod daemon;
+#[cfg(test)]
 mod operations;
 #[cfg(test)]
 mod support;
