@@ -191,10 +191,7 @@ fn newer_forms_are_refused_and_left_alone() {
     let loaded = Store::load(&dir.tables(), NOW).unwrap();
     let (key, mut value) = loaded.state.to_tables()[0].clone();
     value[0] = 2;
-    loaded
-        .store
-        .write_hard(vec![(key.clone(), Some(value))])
-        .unwrap();
+    loaded.store.write_hard(vec![(key, Some(value))]).unwrap();
     loaded.store.flush().unwrap();
     drop(loaded);
     assert_refused(&dir, "written by a newer version");

@@ -133,6 +133,7 @@ fn device(seed: u8, name: &str, tag: Option<&str>, user: Option<&str>) -> Device
 }
 
 /// One change of every kind, and a second of some.
+#[expect(clippy::too_many_lines, reason = "a list")]
 fn changes() -> Vec<Change> {
     let invite = InviteId([7; 8]);
     let check = CheckName::new("healthy").unwrap();
@@ -358,6 +359,10 @@ fn memory() -> Stored {
     stored.expect("the engine saves what it holds")
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what else the engine wants does not matter to what it saves"
+)]
 fn drain(engine: &mut Engine, stored: &mut Option<Stored>, now: Now) {
     let mut pings = Vec::new();
     while let Some(output) = engine.poll_output() {

@@ -305,10 +305,10 @@ mod tests {
         assert!(!network.set_tls_key(&key));
         state.save_network(&network).unwrap();
         assert_eq!(state.network().unwrap(), Some(network));
-        assert!(wants_to_take_part(directory.path()).unwrap());
+        assert!(wants_to_take_part(&directory).unwrap());
         assert_eq!(state.identity().unwrap().public(), key);
         state.forget().unwrap();
-        assert!(!wants_to_take_part(directory.path()).unwrap());
+        assert!(!wants_to_take_part(&directory).unwrap());
         assert_eq!(state.network().unwrap(), None);
         assert_ne!(state.identity().unwrap().public(), key);
     }

@@ -180,7 +180,7 @@ impl ChangeWatch {
             // A search reads the whole process table.
             let is_changed = match Handle::current().runtime_flavor() {
                 RuntimeFlavor::MultiThread => block_in_place(|| self.look(is_search)),
-                _ => self.look(is_search),
+                RuntimeFlavor::CurrentThread | _ => self.look(is_search),
             };
             if is_changed {
                 return;
