@@ -171,3 +171,20 @@ proptest! {
         world.check();
     }
 }
+
+/// Time ends a rule, and the disk is full: the device that comes back holds the newest generation, and more than
+/// that has by now.
+#[test]
+fn what_time_took_without_a_record_is_no_step_from_a_number_to_itself() {
+    let mut world = World::standard(LAPTOP_TOO);
+    for step in [
+        Step::Report(2, true),
+        Step::Apply(2),
+        Step::Refuse(true),
+        Step::Pass(60),
+        Step::Reconnect(2),
+    ] {
+        take(&mut world, step);
+    }
+    world.check();
+}
