@@ -30,11 +30,13 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let directory = Path::new(directory);
+    // Inside nobody may ask.
+    let parent = Pid::parent();
     if let Some(sandbox) = sandbox(role, directory) {
         let confinement = sandbox.enter();
         say(&mut io::stderr(), &format!("{confinement:?}"));
     }
-    match attempted(attempt, directory) {
+    match attempted(attempt, directory, parent) {
         Ok(()) => say(&mut io::stdout(), "done"),
         Err(error) => {
             let number = error.raw_os_error().unwrap_or(-1).to_string();
@@ -88,7 +90,7 @@ fn sandbox(role: &str, directory: &Path) -> Option<Sandbox> {
     }
 }
 
-fn attempted(attempt: &str, directory: &Path) -> io::Result<()> {
+fn attempted(attempt: &str, directory: &Path, parent: Pid) -> io::Result<()> {
     let cloexec = SockFlag::SOCK_CLOEXEC;
     match attempt {
         "write-state" => fs::write(directory.join("state/file"), "x"),
@@ -101,7 +103,7 @@ fn attempted(attempt: &str, directory: &Path) -> io::Result<()> {
         "read-config" => fs::read(directory.join("config/there")).map(drop),
         "read-elsewhere" => fs::read(directory.join("elsewhere/there")).map(drop),
         "read-shadow" => fs::read("/etc/shadow").map(drop),
-        "read-environment" => fs::read("/proc/1/environ").map(drop),
+        "read-environment" => fs::read(format!("/proc/{parent}/environ")).map(drop),
         "execute" => {
             let arguments = [c"echo", c"done"];
             match nix::unistd::execv(c"/bin/echo", &arguments) {
@@ -127,7 +129,7 @@ fn attempted(attempt: &str, directory: &Path) -> io::Result<()> {
         "listen-on-tcp" => std::net::TcpListener::bind("127.0.0.1:0").map(drop),
         // PTRACE_TRACEME is 0.
         "trace" => raw(libc::SYS_ptrace),
-        "signal-others" => nix::sys::signal::kill(Pid::parent(), None).map_err(io::Error::from),
+        "signal-others" => nix::sys::signal::kill(parent, None).map_err(io::Error::from),
         "unshare" => nix::sched::unshare(CloneFlags::CLONE_NEWUTS).map_err(io::Error::from),
         "enter-namespace" => {
             let own = fs::File::open("/proc/self/ns/uts")?;
