@@ -123,7 +123,7 @@ fn make(socket: &Path, arguments: &BugReportArgs) -> Report {
     let warnings = warnings.map(|warnings| warnings.warnings.join("\n"));
     report.add("last warnings", &or_why(warnings));
     let path = arguments.config_dir.join("client.toml");
-    report.add_configuration("configuration", &path, &["operator"]);
+    report.add_configuration("configuration", &path, &["operator", "operator_group"]);
     report.add_listing("files of the state", &arguments.state_dir);
     report
 }

@@ -85,11 +85,13 @@ fn remove(daemon: Daemon, arguments: &RepairArgs) -> Result<Vec<String>, Failure
                 .to_owned(),
         });
     }
-    let own = place(arguments)?;
+    // Which one is ours is in the configuration, which need not be understood to take all away.
+    let own = (!arguments.all).then(|| place(arguments)).transpose()?;
     let found = survey_now()?;
     let mut places = BTreeSet::new();
     for view in found {
-        let Some(at) = Place::of_table(view.table).filter(|at| arguments.all || *at == own) else {
+        let Some(at) = Place::of_table(view.table).filter(|at| own.is_none_or(|own| own == *at))
+        else {
             continue;
         };
         if let Some(interface) = view.interface.filter(|_| !arguments.force) {

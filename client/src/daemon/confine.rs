@@ -41,6 +41,9 @@ pub(super) fn confine(config: &Config) -> Result<Confined> {
     let helper = if config.posture_socket.exists() && looks_up_alone {
         None
     } else {
+        // What is ambient would be the helper's, too; this process keeps what it has.
+        rustix::thread::clear_ambient_capability_set()
+            .context("cannot keep capabilities from the helper process")?;
         let spawned = PreparedHelper::spawn(Path::new(PROGRAM), &config.config_dir);
         Some(spawned.context("cannot start the daemon's helper process")?)
     };

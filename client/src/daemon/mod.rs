@@ -288,13 +288,15 @@ impl Daemon {
         tokio::select! {
             biased;
             () = self.shutdown.token.cancelled() => Input::Stop,
+            // Before what others may keep full: timers keep the data path open, and an engine whose timers wait is
+            // no living one, whatever the watchdog is told.
+            () = self.alarm.wait(due) => Input::Timeout,
             () = self.heart.asked() => Input::Asked,
             input = joined => input,
             Some(broken) = self.broken.recv() => Input::Broken(broken),
             Some(call) = self.calls.recv() => Input::Call(call),
             () = changed => Input::Interfaces,
             Some(event) = self.events.recv() => Input::Event(event),
-            () = self.alarm.wait(due) => Input::Timeout,
         }
     }
 

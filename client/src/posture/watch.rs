@@ -3,8 +3,8 @@
 //!
 //! Whatever the kernel can tell of by itself is waited for and costs nothing until it happens: nftables, the
 //! administrator's files, the end of a process. Only the start of a watched process that does not run has to be
-//! looked for, every few seconds, for as long as it is missing. A process that becomes another program shows at the
-//! next look.
+//! looked for, every few seconds, for as long as it is missing. A process that becomes another program is seen as soon
+//! where others' processes can be looked at, and at the posture interval where they cannot.
 //!
 //! A look decides nothing: it only says that it is worth collecting again.
 
@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
@@ -25,6 +25,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
+
+use gatereeve_runtime::clock::Clock;
+use gatereeve_shared::time::Mono;
 
 use super::CollectRequest;
 
@@ -37,7 +40,7 @@ const ASK: Duration = Duration::from_secs(10);
 /// Time between two looks where the kernel does not tell.
 const LOOK: Duration = Duration::from_secs(1);
 /// Least time between two looks: who changes things all the time shall not keep this host busy.
-const LEAST: Duration = Duration::from_millis(200);
+const LEAST: Duration = Duration::from_secs(1);
 
 /// Whose processes can be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +67,21 @@ pub struct ChangeWatch {
     sight: Sight,
     events: Option<Events>,
     firewall: Option<OwnedFd>,
-    facts: Option<Inotify>,
+    facts: Option<Facts>,
+    /// Something was told of, or is to be searched for, and not looked at yet.
+    is_pending: bool,
+    is_search: bool,
+    looked: Mono,
     running: BTreeMap<String, Running>,
     files: BTreeMap<OsString, Option<SystemTime>>,
+}
+
+/// A watch over the administrator's files.
+#[derive(Debug)]
+struct Facts {
+    events: Inotify,
+    /// That of `facts.d` itself, where it is there.
+    directory: Option<WatchDescriptor>,
 }
 
 /// What the kernel tells of, in one descriptor.
@@ -129,6 +144,9 @@ impl ChangeWatch {
             events,
             firewall,
             facts: None,
+            is_pending: false,
+            is_search: false,
+            looked: Mono(0),
             running: BTreeMap::new(),
             files: BTreeMap::new(),
         };
@@ -164,6 +182,9 @@ impl ChangeWatch {
                 let running = self.follow(pid);
                 if running.process.is_some() {
                     self.running.insert(path, running);
+                } else if matches!(process(pid), Err(rustix::io::Errno::SRCH)) {
+                    // It has ended meanwhile.
+                    (self.is_pending, self.is_search) = (true, true);
                 }
             }
         }
@@ -172,20 +193,27 @@ impl ChangeWatch {
     /// Waits until something has changed. Loses nothing where it is dropped before.
     pub async fn changed(&mut self) {
         loop {
-            let pause = self.pause();
-            let is_search = tokio::select! {
-                () = Self::told(self.events.as_ref()) => false,
-                () = pause_for(pause) => true,
-            };
+            if !self.is_pending {
+                let pause = self.pause();
+                self.is_search = tokio::select! {
+                    () = Self::told(self.events.as_ref()) => false,
+                    () = pause_for(pause) => true,
+                };
+                self.is_pending = true;
+            }
+            let since = Clock::mono().since(self.looked);
+            tokio::time::sleep(LEAST.saturating_sub(since)).await;
+            self.is_pending = false;
+            let is_search = std::mem::take(&mut self.is_search);
             // A search reads the whole process table.
             let is_changed = match Handle::current().runtime_flavor() {
                 RuntimeFlavor::MultiThread => block_in_place(|| self.look(is_search)),
                 RuntimeFlavor::CurrentThread | _ => self.look(is_search),
             };
+            self.looked = Clock::mono();
             if is_changed {
                 return;
             }
-            tokio::time::sleep(LEAST).await;
         }
     }
 
@@ -209,7 +237,8 @@ impl ChangeWatch {
         };
         if untold {
             Some(LOOK)
-        } else if self.facts.is_none() {
+        } else if self.facts.is_none() || (self.sight == Sight::All && !self.running.is_empty()) {
+            // The kernel does not tell that a process has become another program.
             Some(SEARCH)
         } else {
             (self.running.len() < self.request.watched.len()).then_some(search)
@@ -283,7 +312,7 @@ impl ChangeWatch {
 
     /// Has the kernel tell when the process ends.
     fn follow(&self, pid: u32) -> Running {
-        let followed = process(pid).filter(|process| {
+        let followed = process(pid).ok().filter(|process| {
             self.events
                 .as_ref()
                 .is_none_or(|events| events.add(process.as_fd()).is_ok())
@@ -300,7 +329,7 @@ impl ChangeWatch {
         self.facts = None;
         let Some(events) = &self.events else { return };
         let config = &self.request.config_dir;
-        let watch = || -> nix::Result<Inotify> {
+        let watch = || -> nix::Result<Facts> {
             let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
             let entries = AddWatchFlags::IN_CREATE
                 | AddWatchFlags::IN_DELETE
@@ -308,18 +337,20 @@ impl ChangeWatch {
                 | AddWatchFlags::IN_DELETE_SELF
                 | AddWatchFlags::IN_MOVE_SELF;
             inotify.add_watch(config, entries)?;
-            match inotify.add_watch(
-                &config.join("facts.d"),
-                entries | AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_ATTRIB,
-            ) {
-                Ok(_) | Err(nix::errno::Errno::ENOENT) => {}
+            let contents = entries | AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB;
+            let directory = match inotify.add_watch(&config.join("facts.d"), contents) {
+                Ok(watched) => Some(watched),
+                Err(nix::errno::Errno::ENOENT) => None,
                 Err(errno) => return Err(errno),
-            }
+            };
             events.add(inotify.as_fd())?;
-            Ok(inotify)
+            Ok(Facts {
+                events: inotify,
+                directory,
+            })
         };
         match watch() {
-            Ok(inotify) => self.facts = Some(inotify),
+            Ok(facts) => self.facts = Some(facts),
             Err(error) => {
                 tracing::debug!(%error, directory = %config.display(), "files of facts are looked at every few seconds");
             }
@@ -328,20 +359,20 @@ impl ChangeWatch {
 
     fn files_changed(&mut self) -> bool {
         let facts = OsString::from("facts.d");
-        let anew = match &self.facts {
-            None => true,
-            Some(inotify) => std::iter::from_fn(|| inotify.read_events().ok())
-                .take(64)
-                .flatten()
-                .any(|event| {
-                    event.mask.intersects(
-                        AddWatchFlags::IN_DELETE_SELF
-                            | AddWatchFlags::IN_MOVE_SELF
-                            | AddWatchFlags::IN_IGNORED
-                            | AddWatchFlags::IN_Q_OVERFLOW,
-                    ) || event.name.as_ref() == Some(&facts)
-                }),
-        };
+        let (mut anew, mut told) = (self.facts.is_none(), false);
+        if let Some(watched) = &self.facts {
+            let events = std::iter::from_fn(|| watched.events.read_events().ok());
+            for event in events.take(64).flatten() {
+                let gone = AddWatchFlags::IN_DELETE_SELF
+                    | AddWatchFlags::IN_MOVE_SELF
+                    | AddWatchFlags::IN_IGNORED
+                    | AddWatchFlags::IN_Q_OVERFLOW;
+                let is_of_contents = Some(event.wd) == watched.directory;
+                told |= is_of_contents && event.name.is_some();
+                anew |= event.mask.intersects(gone)
+                    || (!is_of_contents && event.name.as_ref() == Some(&facts));
+            }
+        }
         if anew {
             self.watch_files();
         }
@@ -361,7 +392,8 @@ impl ChangeWatch {
                 .unwrap_or_default();
         let changed = files != self.files;
         self.files = files;
-        changed
+        // The same name and time do not make the same contents.
+        changed || told
     }
 }
 
@@ -384,9 +416,12 @@ fn firewall_events() -> nix::Result<OwnedFd> {
 }
 
 /// A descriptor of a process.
-fn process(pid: u32) -> Option<OwnedFd> {
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
-    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+fn process(pid: u32) -> rustix::io::Result<OwnedFd> {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    let pid = pid.ok_or(rustix::io::Errno::SRCH)?;
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
 }
 
 fn has_ended(process: &OwnedFd) -> bool {

@@ -28,6 +28,10 @@ const PIECES: usize = Joined::MAX_TAILS + 2;
 /// where they happen to share a queue: fair queueing by hash (McKenney 1990), done by the kernel.
 const QUEUES_PER_WORKER: usize = 8;
 
+/// IP protocols that have ports where a flow is told by them.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
 /// A TUN interface that lives as long as this value: when the process ends, however it does, the
 /// interface goes, with its addresses and the routes through it.
 #[derive(Debug)]
@@ -310,9 +314,21 @@ impl TunQueue for Queue {
 /// A number that all packets of a flow have in common, from addresses and ports. Peers can have all their flows
 /// get the same: they wait for each other then, and cost no more.
 fn spread(packet: &[u8]) -> usize {
-    let (addresses, ports) = match packet.first().map(|first| first >> 4) {
-        Some(4) => (12..20, 20..24),
-        _ => (8..40, 40..44),
+    let has_ports =
+        |protocol: Option<&u8>| protocol.is_some_and(|number| [TCP, UDP].contains(number));
+    let (addresses, ports) = match packet {
+        // Whole, without options.
+        [0x45, _, _, _, _, _, fragment, offset, ..] => {
+            let is_whole = fragment & 0x3f == 0 && *offset == 0;
+            let end = if is_whole && has_ports(packet.get(9)) {
+                24
+            } else {
+                20
+            };
+            (12..20, 20..end)
+        }
+        [first, ..] if first >> 4 == 4 => (12..20, 20..20),
+        _ => (8..40, 40..if has_ports(packet.get(6)) { 44 } else { 40 }),
     };
     let words = |range: std::ops::Range<usize>| {
         let bytes = packet.get(range).unwrap_or_default();

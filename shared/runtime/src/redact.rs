@@ -31,7 +31,7 @@ fn is_between(c: char) -> bool {
     c.is_whitespace()
         || matches!(
             c,
-            '"' | '\'' | '(' | ')' | ',' | ';' | '<' | '>' | '{' | '}' | '|' | '`'
+            '"' | '\'' | '\\' | '(' | ')' | ',' | ';' | '<' | '>' | '{' | '}' | '|' | '`'
         )
 }
 
@@ -127,6 +127,20 @@ mod tests {
                 assert!(!clean.contains(secret), "{text} became {clean}");
                 assert!(clean.contains('['), "{text} became {clean}");
             }
+        }
+    }
+
+    #[test]
+    fn quotes_that_are_escaped_hide_nothing() {
+        for secret in [
+            "192.0.2.7",
+            "deadbeef00112233445566778899aabbccddeeff00112233445566778899aabb",
+        ] {
+            let text =
+                format!("{{\"error\": \"peer \\\"{secret}\\\" is gone\\nand {secret}\\n\"}}");
+            let left = redact(&text);
+            assert!(!left.contains(secret), "{left}");
+            assert!(left.contains("is gone"), "{left}");
         }
     }
 

@@ -3,9 +3,12 @@
 //!
 //! A directory without the file is of format 0, which release 0.1.0 wrote.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use nix::libc;
 use thiserror::Error;
 
 use crate::atomic_file;
@@ -74,7 +77,7 @@ impl StateFormat {
     /// [`FormatError`]. Nothing is changed.
     pub fn read(&self, dir: &Path) -> Result<u32, FormatError> {
         let path = dir.join(FILE);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match read_file(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             Err(source) => return Err(FormatError::Io { path, source }),
@@ -128,6 +131,22 @@ impl StateFormat {
     }
 }
 
+/// The file's beginning. Root may read what a service's user has put there: no link is followed, and no pipe
+/// waited for.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is not a regular file",
+        ));
+    }
+    let mut bytes = Vec::new();
+    file.take(LIMIT as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +155,27 @@ mod tests {
         program: "gatereeve-test",
         current: 3,
     };
+
+    #[test]
+    fn no_link_is_followed_and_no_pipe_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        let format = StateFormat {
+            program: "gatereeve-test",
+            current: 1,
+        };
+        format.write(directory.path(), 1).unwrap();
+        assert_eq!(format.read(directory.path()).unwrap(), 1, "control");
+        let secret = directory.path().join("secret");
+        std::fs::write(&secret, "root:secret").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&secret, &path).unwrap();
+        let refused = format!("{:?}", format.read(directory.path()).unwrap_err());
+        assert!(!refused.contains("root:secret"), "{refused}");
+        std::fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        assert!(format.read(directory.path()).is_err());
+    }
 
     #[test]
     fn a_format_reads_back_and_none_is_0() {

@@ -206,10 +206,14 @@ impl<'a> Inbound<'a> {
             let mut links = held.state.links.iter();
             let link = links.position(|link| link.local == gate.local);
             let is_only = !links.any(|link| link.local == gate.local);
+            // It counts against the peer where it proves to be the peer's: others may send from its address.
             if let (Some(link), true) = (link, is_only)
-                && held.state.admit_initiation(now.mono)
+                && held.state.may_admit_initiation(now.mono)
                 && self.handshake(link, datagram, from).is_ok()
             {
+                if let Some(held) = &mut self.held {
+                    held.state.admit_initiation(now.mono);
+                }
                 return Ok(());
             }
         }

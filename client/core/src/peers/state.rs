@@ -98,6 +98,11 @@ impl PeerState {
         }
     }
 
+    /// Whether one more initiation could be answered.
+    pub(crate) fn may_admit_initiation(&mut self, now: Mono) -> bool {
+        self.initiations.has(now)
+    }
+
     /// Whether one more initiation of this peer may be answered.
     pub(crate) fn admit_initiation(&mut self, now: Mono) -> bool {
         self.initiations.take(now)

@@ -44,6 +44,12 @@ impl Bucket {
         }
     }
 
+    /// Whether there is a token.
+    pub(crate) fn has(&mut self, now: Mono) -> bool {
+        self.fill(now);
+        self.credit >= Self::cost(self.per_second)
+    }
+
     fn fill(&mut self, now: Mono) {
         let passed = u64::try_from(now.since(self.last).as_nanos()).unwrap_or(u64::MAX);
         let full = Self::cost(self.per_second).saturating_mul(self.burst);

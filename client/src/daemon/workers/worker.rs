@@ -25,8 +25,8 @@ const SLOT: usize = 1025 * 64;
 /// How long a worker without packets waits for more before it tells the slow path what happened, in
 /// milliseconds. To wake another thread in the middle of an exchange would have the peer wait for it.
 const HINTS_WAIT_MS: u8 = 1;
-/// Batches after which it is told all the same.
-const HINTS_BATCHES: u8 = 16;
+/// Rounds after which it is told all the same.
+const HINTS_ROUNDS: u8 = 16;
 /// The shortest time between runs of the timers: what is due about the same time is done in one.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
 
@@ -41,8 +41,8 @@ pub(super) struct Worker {
     sender: Sender,
     /// For the slow path: what the last batches have brought.
     hints: Vec<DataPathEvent>,
-    /// Batches since the first of them.
-    batches: u8,
+    /// Rounds since the first of them.
+    rounds: u8,
 }
 
 /// How a source is read.
@@ -62,7 +62,7 @@ impl Worker {
             outbox: Outbox::new(),
             sender: Sender::default(),
             hints: Vec::new(),
-            batches: 0,
+            rounds: 0,
         }
     }
 
@@ -89,7 +89,16 @@ impl Worker {
             match sources.wait(waits.then_some(HINTS_WAIT_MS)) {
                 Waited::Ready => {}
                 Waited::Nothing => self.tell(),
-                Waited::Stop => return,
+                Waited::Stop => {
+                    self.tell();
+                    return;
+                }
+            }
+            if waits {
+                self.rounds = self.rounds.saturating_add(1);
+                if self.rounds >= HINTS_ROUNDS {
+                    self.tell();
+                }
             }
             let mut round = sources.round();
             while let Some(position) = sources.next(&mut round) {
@@ -177,7 +186,7 @@ impl Worker {
 
     /// Tells the slow path what happened in the last batches.
     fn tell(&mut self) {
-        self.batches = 0;
+        self.rounds = 0;
         for event in self.hints.drain(..) {
             if self.shared.events.try_send(event).is_err() {
                 tracing::trace!("a hint of the data path is lost");
@@ -196,12 +205,14 @@ impl Worker {
                 .fetch_add(refused, Ordering::Relaxed);
         }
         self.shared.echo.look(&self.outbox);
-        if !self.hints.is_empty() || !self.outbox.events().is_empty() {
-            self.hints.extend(self.outbox.take_events());
-            self.batches = self.batches.saturating_add(1);
-            if self.batches >= HINTS_BATCHES {
-                self.tell();
+        for event in self.outbox.take_events() {
+            // Where a peer is now is all that counts: one that moves with every datagram must not fill the queue.
+            if let DataPathEvent::EndpointMoved { device, .. } = &event {
+                self.hints.retain(|earlier| {
+                    !matches!(earlier, DataPathEvent::EndpointMoved { device: of, .. } if of == device)
+                });
             }
+            self.hints.push(event);
         }
         for too_big in self.sender.take_too_big() {
             let carried = self.shared.udp.path_mtu(too_big.to);

@@ -70,8 +70,10 @@ fn allowed(calls: Calls) -> Result<Rules, Error> {
             socket(libc::AF_INET, libc::SOCK_DGRAM)?,
             socket(libc::AF_INET6, libc::SOCK_DGRAM)?,
             // Long answers of name servers come by TCP; Landlock leaves their port alone.
-            socket(libc::AF_INET, libc::SOCK_STREAM)?,
-            socket(libc::AF_INET6, libc::SOCK_STREAM)?,
+            tcp(libc::AF_INET, 0)?,
+            tcp(libc::AF_INET, libc::IPPROTO_TCP)?,
+            tcp(libc::AF_INET6, 0)?,
+            tcp(libc::AF_INET6, libc::IPPROTO_TCP)?,
             netlink(libc::NETLINK_ROUTE)?,
             netlink(libc::NETLINK_NETFILTER)?,
         ],
@@ -115,6 +117,15 @@ fn socket(family: i32, kind: i32) -> Result<SeccompRule, Error> {
     Ok(SeccompRule::new(vec![
         argument(0, SeccompCmpOp::Eq, number(family)?)?,
         argument(1, SeccompCmpOp::MaskedEq(KIND), number(kind)?)?,
+    ])?)
+}
+
+/// TCP and nothing that is like it: Landlock's rules for ports are about TCP alone.
+fn tcp(family: i32, protocol: i32) -> Result<SeccompRule, Error> {
+    Ok(SeccompRule::new(vec![
+        argument(0, SeccompCmpOp::Eq, number(family)?)?,
+        argument(1, SeccompCmpOp::MaskedEq(KIND), number(libc::SOCK_STREAM)?)?,
+        argument(2, SeccompCmpOp::Eq, number(protocol)?)?,
     ])?)
 }
 
