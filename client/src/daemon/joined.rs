@@ -27,14 +27,12 @@ use super::saver::{Job, Saver};
 use super::state_dir::{NetworkFile, StateDir};
 use super::{Daemon, HOST_RETRY, Input};
 use crate::control::{ControlEvent, ControlLink, Names, Target};
+use crate::routes::overlap;
 
 /// Events of the control link that may wait; the link waits beyond.
 const CONTROL_EVENTS: usize = 256;
 /// Questions of `why` that wait for their answer at most.
 const QUESTIONS: usize = 128;
-
-/// Addresses of peers that are remembered at most.
-const MOST_KNOWN: usize = 64 * 1024;
 
 /// How long the end of a connection may take.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -246,7 +244,7 @@ impl Joined {
     fn remember(&mut self, spec: &TableSpec) {
         let before = self.known.len();
         for peer in &spec.peers {
-            if self.known.len() < MOST_KNOWN {
+            if self.known.len() < overlap::MOST_KNOWN {
                 self.known.insert(peer.addresses.v4.into());
                 self.known.insert(peer.addresses.v6.into());
             }

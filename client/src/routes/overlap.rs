@@ -16,6 +16,8 @@ use super::interfaces::{InterfaceAddress, NetworkView};
 
 /// Networks of the host that are let be; more than this are told of only.
 const MOST_LOCAL: usize = 64;
+/// Addresses of peers that are remembered. Who has as many may have more, which nobody could keep for the overlay.
+pub const MOST_KNOWN: usize = 64 * 1024;
 /// Addresses that are kept for the overlay within them.
 const MOST_RESERVED: usize = 16 * 1024;
 /// Warnings in words; the rest is counted.
@@ -51,6 +53,7 @@ pub fn compare(
     tun: &str,
 ) -> (Overlap, Vec<String>) {
     let mut overlap = Overlap::default();
+    let mut reserved = BTreeSet::new();
     let mut warnings = Vec::new();
     for route in view.routes.iter().filter(|route| route.interface != tun) {
         let Some(prefix) = overlapped(overlay, route.network) else {
@@ -76,8 +79,16 @@ pub fn compare(
             .iter()
             .copied()
             .filter(|address| network.contains(address))
-            .take(MOST_RESERVED.saturating_sub(overlap.reserved.len()))
             .collect();
+        // An address that is not kept for the overlay would go out in clear.
+        let room = MOST_RESERVED.saturating_sub(reserved.len());
+        if taken.len() > room || known.len() >= MOST_KNOWN {
+            warnings.push(format!(
+                "the network {network} of {interface} lies within the overlay ({prefix}), which has more devices than can be told from \
+                 it: all its addresses go into the tunnel, so hosts on {interface} cannot be reached; give one of the two another range"
+            ));
+            continue;
+        }
         warnings.push(format!(
             "the network {network} of {interface} lies within the overlay ({prefix}): its addresses go to {interface}, but for {} \
              of devices of the overlay, which go into the tunnel; give one of the two another range to reach all of both",
@@ -86,17 +97,14 @@ pub fn compare(
                 number => format!("{number} addresses"),
             }
         ));
-        for address in taken {
-            if !overlap.reserved.contains(&address) {
-                overlap.reserved.push(address);
-            }
-        }
+        reserved.extend(taken);
         overlap.local.push(LocalNetwork {
             index: route.index,
             network,
             source: route.source,
         });
     }
+    overlap.reserved = reserved.into_iter().collect();
     for InterfaceAddress {
         interface, address, ..
     } in &view.addresses
@@ -185,6 +193,33 @@ mod tests {
         for named in ["100.64.5.0/24", "eth0", "100.64.0.0/10", "one address"] {
             assert!(warnings[0].contains(named), "{warnings:?}");
         }
+    }
+
+    #[test]
+    fn a_network_with_more_peers_than_are_kept_apart_draws_nothing() {
+        let view = NetworkView {
+            routes: vec![route("eth0", "100.65.0.0/16", true)],
+            ..NetworkView::default()
+        };
+        let first = u32::from(std::net::Ipv4Addr::new(100, 65, 0, 0));
+        let known = |count: usize| -> BTreeSet<IpAddr> {
+            (first..)
+                .take(count)
+                .map(|bits| std::net::Ipv4Addr::from(bits).into())
+                .collect()
+        };
+        let of = |known: &BTreeSet<IpAddr>| compare(&view, &overlay(), known, "gatereeve0");
+        let (overlap, _) = of(&known(MOST_RESERVED));
+        assert_eq!(overlap.local.len(), 1, "control");
+        assert_eq!(overlap.reserved.len(), MOST_RESERVED);
+        let (overlap, warnings) = of(&known(MOST_RESERVED + 1));
+        assert_eq!(overlap, Overlap::default());
+        assert!(warnings[0].contains("100.65.0.0/16"), "{warnings:?}");
+        // As many as are remembered: there may be others in it.
+        let elsewhere = (0..MOST_KNOWN)
+            .map(|n| IpAddr::V6(((0xfd12_u128 << 112) + n as u128).into()))
+            .collect();
+        assert_eq!(of(&elsewhere).0, Overlap::default());
     }
 
     #[test]

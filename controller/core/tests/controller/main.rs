@@ -15,4 +15,5 @@ mod keys;
 mod maps;
 mod oracle;
 mod posture;
+mod rehearse;
 mod waiting;
