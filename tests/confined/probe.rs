@@ -126,6 +126,8 @@ fn attempted(attempt: &str, directory: &Path, parent: Pid) -> io::Result<()> {
             let icmp = Some(SockProtocol::Icmp);
             made(socket(AddressFamily::Inet, SockType::Raw, cloexec, icmp))
         }
+        "tcp-socket" => stream(libc::IPPROTO_TCP),
+        "mptcp-socket" => stream(libc::IPPROTO_MPTCP),
         "listen-on-tcp" => std::net::TcpListener::bind("127.0.0.1:0").map(drop),
         // PTRACE_TRACEME is 0.
         "trace" => raw(libc::SYS_ptrace),
@@ -155,6 +157,14 @@ fn attempted(attempt: &str, directory: &Path, parent: Pid) -> io::Result<()> {
 
 fn made(socket: nix::Result<std::os::fd::OwnedFd>) -> io::Result<()> {
     socket.map(drop).map_err(io::Error::from)
+}
+
+/// A stream socket of IPv4 with that protocol.
+fn stream(protocol: i32) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "nix does not know all protocols")]
+    // SAFETY: numbers are all that is passed; the descriptor ends with the process, in a moment.
+    let result = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, protocol) };
+    Errno::result(result).map(drop).map_err(io::Error::from)
 }
 
 /// The call without arguments: where it is let through, the kernel finds fault with those.
