@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mono(pub u64);
 
+/// How often a device looks at what nothing tells it of, at the instants of [`Mono::next_of`].
+pub const PERIOD: Duration = Duration::from_secs(4);
+
 impl Mono {
     /// This instant plus `duration`, or the last representable instant.
     #[must_use]
@@ -24,6 +27,16 @@ impl Mono {
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// The first instant after this one that is a whole number of `periods` from the clock's start. Whoever
+    /// looks at something every so often does so then: all that look wake the machine together.
+    ///
+    /// A period of zero is taken for a nanosecond.
+    #[must_use]
+    pub fn next_of(self, period: Duration) -> Self {
+        let period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Self(self.0.saturating_add(period - self.0 % period))
     }
 }
 
@@ -114,6 +127,17 @@ impl Now {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn periods_begin_at_the_same_instants_for_everybody() {
+        let second = Duration::from_secs(1);
+        assert_eq!(Mono(0).next_of(second), Mono(1_000_000_000));
+        assert_eq!(Mono(999_999_999).next_of(second), Mono(1_000_000_000));
+        assert_eq!(Mono(1_000_000_000).next_of(second), Mono(2_000_000_000));
+        assert_eq!(Mono(7).next_of(Duration::ZERO), Mono(8));
+        assert_eq!(Mono(u64::MAX).next_of(second), Mono(u64::MAX));
+        assert_eq!(Mono(u64::MAX - 1).next_of(Duration::MAX), Mono(u64::MAX));
+    }
 
     #[test]
     fn times_print_as_rfc_3339() {

@@ -189,6 +189,13 @@ impl Host {
         Ok(changes)
     }
 
+    /// A table was published.
+    pub fn table_changed(&self) {
+        if let Some(standing) = &self.standing {
+            standing.workers.nudge_timers();
+        }
+    }
+
     /// Stops the data path and takes the interface away; the routes that fail closed stay.
     pub fn stop(&mut self) {
         if let Some(standing) = self.standing.take() {

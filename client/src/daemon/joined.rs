@@ -63,6 +63,8 @@ pub(super) struct Joined {
     identity: Arc<IdentityKey>,
     watch: EnforcedWatch,
     enforced: mpsc::Receiver<u64>,
+    /// A table was published that the host has not heard of.
+    pub(super) has_new_table: bool,
     /// The last table is enforced already.
     enforced_now: Option<u64>,
     link: Option<(Arc<ControlLink>, mpsc::Receiver<ControlEvent>)>,
@@ -136,6 +138,7 @@ impl Joined {
             state_problem,
             identity,
             enforced,
+            has_new_table: false,
             enforced_now: None,
             link: None,
             names: match &collectors.helper {
@@ -201,6 +204,7 @@ impl Joined {
                 let serial = spec.serial;
                 self.remember(&spec);
                 self.datapath.publish(spec, Clock::now());
+                self.has_new_table = true;
                 // Idle workers hold nothing up: most tables are enforced by now.
                 if self.datapath.enforced() >= serial {
                     self.enforced_now = Some(serial);

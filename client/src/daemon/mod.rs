@@ -82,7 +82,7 @@ pub fn run(arguments: &DaemonArgs, socket: PathBuf) -> Result<(), Failure> {
     })?;
     let confined = confine::confine(&config).map_err(|error| Failure::failed(&error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(&error.into()))?;
@@ -351,6 +351,9 @@ impl Daemon {
     async fn drain(&mut self) {
         if let Some(joined) = &mut self.joined {
             joined.drain().await;
+            if std::mem::take(&mut joined.has_new_table) {
+                self.host.table_changed();
+            }
         }
     }
 

@@ -1,8 +1,10 @@
 //! A timer on CLOCK_BOOTTIME: what was due while the machine slept is due at once when it wakes, so that
 //! nobody has to look every second whether it did. One wake-up per alarm, exactly when it is due.
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use gatereeve_shared::time::Mono;
@@ -55,6 +57,14 @@ impl Alarm {
     }
 
     async fn try_wait(&mut self, due: Mono) -> io::Result<()> {
+        poll_fn(|cx| self.poll(due, cx)).await
+    }
+
+    /// Whether `due` has passed; if not, the task is woken when it has.
+    ///
+    /// # Errors
+    /// When the system's timer cannot be set or read.
+    pub fn poll(&mut self, due: Mono, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.set != Some(due) {
             // Zero would switch it off.
             let at = TimeSpec::from_duration(Duration::from_nanos(due.0.max(1)));
@@ -65,16 +75,16 @@ impl Alarm {
             self.set = Some(due);
         }
         loop {
-            let mut ready = self.readable.readable().await?;
+            let mut ready = ready!(self.readable.poll_read_ready(cx))?;
             let mut count = [0; 8];
             match nix::unistd::read(&self.timer, &mut count) {
                 Ok(_) => {
                     self.set = None;
-                    return Ok(());
+                    return Poll::Ready(Ok(()));
                 }
                 // Readiness of a time that was set before.
                 Err(Errno::EAGAIN) => ready.clear_ready(),
-                Err(errno) => return Err(errno.into()),
+                Err(errno) => return Poll::Ready(Err(errno.into())),
             }
         }
     }

@@ -96,7 +96,7 @@ impl DataPath {
 
     /// Puts a table in force, whole. Peers that stay keep their sessions and flows, each flow judged
     /// again on its next packet; peers that are gone lose their keys before this returns. A table that
-    /// is not newer than the one in force is ignored.
+    /// is not newer than the one in force is ignored. [`Self::next_tick`] may be sooner than it was before.
     pub fn publish(&self, spec: TableSpec, now: Now) {
         let publishing = self.publishing.lock();
         if spec.serial <= self.marks.serial() {
@@ -117,6 +117,7 @@ impl DataPath {
         };
         self.table.store(builder.build(spec).into());
         self.marks.publish(serial);
+        self.watch.table_changed(now.mono);
         drop(publishing);
     }
 
@@ -195,8 +196,8 @@ impl DataPath {
     }
 
     /// When [`Self::tick`] is to be called next, which may have passed. `None`: nothing is under way with any
-    /// peer, and the timers may sleep for [`Self::LONGEST_SLEEP`]. What a packet sets off later moves it back
-    /// by no more than that.
+    /// peer, and the timers may sleep for [`Self::LONGEST_SLEEP`]. What a packet sets off later is due no sooner
+    /// than that; what a table sets off may be: ask again after [`Self::publish`].
     #[must_use]
     pub fn next_tick(&self) -> Option<Mono> {
         self.watch.next(&self.shared.woken)

@@ -18,11 +18,7 @@ use super::table::ForwardingTable;
 use crate::peers::{Context, PeerState};
 use crate::wg::timers::SOONEST;
 
-/// While anybody is on the list, the timers look at least this often: a new table may have brought what
-/// is due at once.
-const OFTEN: Duration = Duration::from_secs(1);
-
-/// How long the timers may sleep where nobody is on the list: nothing that happens meanwhile is due sooner.
+/// How long the timers may sleep: nothing that a packet sets off meanwhile is due sooner.
 pub(super) const LONGEST_SLEEP: Duration = SOONEST;
 
 /// Peers that have come onto the list since the timers looked last.
@@ -105,13 +101,19 @@ impl Watch {
         }
     }
 
+    /// A table was put in force, which may have brought what is due at once.
+    pub(super) fn table_changed(&self, now: Mono) {
+        let mut listed = self.0.lock();
+        listed.due = Some(now);
+    }
+
     /// When the timers should look again; `None` where nobody is on the list.
     pub(super) fn next(&self, woken: &Woken) -> Option<Mono> {
         let listed = self.0.lock();
         if listed.devices.is_empty() && woken.is_empty() {
             return None;
         }
-        let often = listed.looked.saturating_add(OFTEN);
-        Some(listed.due.map_or(often, |due| due.min(often)))
+        let latest = listed.looked.saturating_add(LONGEST_SLEEP);
+        Some(listed.due.map_or(latest, |due| due.min(latest)))
     }
 }

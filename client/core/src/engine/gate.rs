@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use gatereeve_shared::time::Now;
+use gatereeve_shared::time::{Now, PERIOD};
 
 use super::{Engine, Timer};
 use crate::control::link::Link;
@@ -16,10 +16,10 @@ use crate::output::Output;
 const GAP: Duration = Duration::from_secs(60);
 /// Longest wait for the controller after a gap.
 const HOLD: Duration = Duration::from_secs(5);
-/// Time between two permissions. Each wakes the device: no more often than the span needs.
-const BEAT: Duration = Duration::from_secs(2);
-/// How long a permission lasts.
-const SPAN: Duration = Duration::from_secs(5);
+/// Time between two permissions. Each wakes the device: at instants that others wake it at, too.
+const BEAT: Duration = PERIOD;
+/// How long a permission lasts: a machine that is slow to run us has the time between this and [`BEAT`].
+const SPAN: Duration = Duration::from_secs(7);
 
 /// Whether packets may pass at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +70,7 @@ impl Engine {
         if self.gate == Gate::Open {
             self.turn
                 .push(Output::OpenUntil(now.mono.saturating_add(SPAN)));
-            self.timers
-                .set(Timer::Heartbeat, now.mono.saturating_add(BEAT));
+            self.timers.set(Timer::Heartbeat, now.mono.next_of(BEAT));
         }
     }
 

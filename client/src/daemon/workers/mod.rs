@@ -60,6 +60,8 @@ pub struct Shared {
 pub struct Workers {
     pinger: Pinger,
     stop: Arc<EventFd>,
+    /// Wakes the timers' thread.
+    nudge: Arc<EventFd>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -69,19 +71,31 @@ impl Workers {
     /// # Errors
     /// When the system gives no more threads or file descriptors.
     pub fn start(shared: Shared) -> Result<Self> {
-        let stop = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)
-            .context("cannot start the data path")?;
+        let event = || {
+            let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC);
+            event.map(Arc::new).context("cannot start the data path")
+        };
         let shared = Arc::new(shared);
+        let nudge = event()?;
         let mut workers = Self {
             pinger: Pinger::new(&shared),
-            stop: Arc::new(stop),
+            stop: event()?,
+            nudge: Arc::clone(&nudge),
             threads: Vec::new(),
         };
         for index in 0..shared.udp.workers() {
             workers.spawn(&format!("data-{index}"), &shared, index, Worker::run)?;
         }
-        workers.spawn("timers", &shared, 0, Worker::run_timers)?;
+        workers.spawn("timers", &shared, 0, move |worker| {
+            worker.run_timers(&nudge);
+        })?;
         Ok(workers)
+    }
+
+    /// A table was published: what it has brought for the timers may be due.
+    pub fn nudge_timers(&self) {
+        // A full counter is a nudge that was not taken yet.
+        let _ = self.nudge.write(1);
     }
 
     /// Puts echo requests into this data path.

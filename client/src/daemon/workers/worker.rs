@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use std::os::fd::AsFd as _;
@@ -152,10 +153,11 @@ impl Worker {
         }
     }
 
-    /// Runs the timers until told to stop, with the sockets and the queues of the first worker.
-    pub(super) fn run_timers(mut self) {
+    /// Runs the timers until told to stop, with the sockets and the queues of the first worker. `nudge` becomes
+    /// readable when they may be due sooner than was said before.
+    pub(super) fn run_timers(mut self, nudge: &EventFd) {
         let shared = Arc::clone(&self.shared);
-        while self.sleep() {
+        while self.sleep(nudge) {
             self.mark.begin();
             shared.datapath.tick(Clock::now(), &mut self.outbox);
             self.flush();
@@ -164,22 +166,27 @@ impl Worker {
     }
 
     /// Sleeps until the timers are due. `false` when the thread is to stop.
-    fn sleep(&self) -> bool {
+    fn sleep(&self, nudge: &EventFd) -> bool {
         self.mark.park();
-        let longest = DataPath::LONGEST_SLEEP;
-        let due = self.shared.datapath.next_tick();
-        let due = due.map_or(longest, |due| due.since(Clock::now().mono));
-        let sleep = due.clamp(SHORTEST_SLEEP, longest);
-        let mut stop = [PollFd::new(self.stop.as_fd(), PollFlags::POLLIN)];
-        match poll(
-            &mut stop,
-            PollTimeout::try_from(sleep).unwrap_or(PollTimeout::from(100_u8)),
-        ) {
-            Ok(ready) => ready == 0,
-            Err(nix::errno::Errno::EINTR) => true,
-            Err(errno) => {
-                tracing::error!(error = %io::Error::from(errno), "the timers' thread cannot wait, and ends");
-                false
+        loop {
+            let longest = DataPath::LONGEST_SLEEP;
+            let due = self.shared.datapath.next_tick();
+            let due = due.map_or(longest, |due| due.since(Clock::now().mono));
+            let sleep = due.clamp(SHORTEST_SLEEP, longest);
+            let sleep = PollTimeout::try_from(sleep).unwrap_or(PollTimeout::from(100_u8));
+            let mut waits = [
+                PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
+                PollFd::new(nudge.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut waits, sleep) {
+                Ok(0) | Err(Errno::EINTR) => return true,
+                Ok(_) if waits[0].any().unwrap_or(true) => return false,
+                // Two nudges are as good as one.
+                Ok(_) => drop(nudge.read()),
+                Err(errno) => {
+                    tracing::error!(error = %io::Error::from(errno), "the timers' thread cannot wait, and ends");
+                    return false;
+                }
             }
         }
     }

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatereeve_shared::identity::identity_key::{IdentityKey, IdentityPublicKey};
+use gatereeve_shared::time::PERIOD;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, Connection, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime,
-    TransportConfig, VarInt,
+    ClientConfig, Connection, Endpoint, EndpointConfig, IdleTimeout, Runtime, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
 };
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
@@ -24,15 +25,17 @@ use tokio::time::Instant;
 use crate::alarm::Alarm;
 use crate::clock::Clock;
 use crate::tls::{self, ServerKey};
+use timer::ClientRuntime;
+
+mod timer;
 
 /// A connection over which nothing has come for this long is gone.
 pub const IDLE: Duration = Duration::from_secs(30);
 /// How often a client makes an otherwise silent connection speak.
-pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// How long a client hears nothing, answers to its keep-alive included, before [`silence`] tells.
-pub const SILENCE: Duration = Duration::from_secs(12);
-/// Looks of [`silence`] in its limit: the last tells at most a look too late.
-const LOOKS: u32 = 4;
+pub const KEEP_ALIVE: Duration = Duration::from_secs(9);
+/// How long a client hears nothing, answers to its keep-alive included, before [`silence`] tells; it may be
+/// [`PERIOD`] later.
+pub const SILENCE: Duration = Duration::from_secs(11);
 /// Bytes that a peer may have in flight to us on one stream of a server.
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// Bytes that a peer may have in flight to us on one connection.
@@ -125,7 +128,7 @@ pub fn server_endpoint(addr: SocketAddr, key: &IdentityKey) -> io::Result<Endpoi
         .max_incoming(MAX_INCOMING)
         .incoming_buffer_size(u64::from(STREAM_WINDOW))
         .incoming_buffer_size_total(INCOMING_BUFFER);
-    endpoint(addr, Some(config))
+    endpoint(addr, Some(config), Arc::new(TokioRuntime))
 }
 
 /// An endpoint to connect from; `[::]:0` serves both families.
@@ -133,7 +136,7 @@ pub fn server_endpoint(addr: SocketAddr, key: &IdentityKey) -> io::Result<Endpoi
 /// # Errors
 /// Where the address cannot be had.
 pub fn client_endpoint(bind: SocketAddr) -> io::Result<Endpoint> {
-    endpoint(bind, None)
+    endpoint(bind, None, Arc::new(ClientRuntime))
 }
 
 /// Connects with `key`, to a server that proves `expect`, or with `None` to any: then say nothing
@@ -196,10 +199,11 @@ pub async fn silence(connection: &Connection, limit: Duration) {
     while since.elapsed() < limit {
         match &mut alarm {
             Some(alarm) => {
-                let next = Clock::mono().saturating_add(limit / LOOKS);
+                // Together with whatever else wakes this machine, unless that is too long.
+                let next = Clock::mono().next_of(PERIOD.min(limit));
                 alarm.wait(next).await;
             }
-            None => tokio::time::sleep(limit / LOOKS).await,
+            None => tokio::time::sleep(PERIOD.min(limit)).await,
         }
         let now = heard(connection);
         if now != count {
@@ -222,19 +226,18 @@ fn transport() -> io::Result<TransportConfig> {
     Ok(transport)
 }
 
-fn endpoint(addr: SocketAddr, config: Option<ServerConfig>) -> io::Result<Endpoint> {
+fn endpoint(
+    addr: SocketAddr,
+    config: Option<ServerConfig>,
+    runtime: Arc<dyn Runtime>,
+) -> io::Result<Endpoint> {
     let socket = match bind(addr) {
         Err(error) if addr.is_ipv6() && addr.ip().is_unspecified() && no_ipv6(&error) => {
             bind((Ipv4Addr::UNSPECIFIED, addr.port()).into()).map_err(|_| error)?
         }
         bound => bound?,
     };
-    Endpoint::new(
-        EndpointConfig::default(),
-        config,
-        socket,
-        Arc::new(TokioRuntime),
-    )
+    Endpoint::new(EndpointConfig::default(), config, socket, runtime)
 }
 
 /// Whether it is the machine that has no IPv6.
