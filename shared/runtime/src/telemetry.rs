@@ -7,13 +7,16 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use thiserror::Error;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use tracing_subscriber::{Registry, reload};
 
 use crate::clock::Clock;
 
-/// The environment variable that holds the filter, in the syntax of `tracing_subscriber::EnvFilter`.
+/// The environment variable that holds the filter, in the syntax of `tracing_subscriber::filter::Targets`: levels,
+/// and levels of modules. What filters by spans and fields as well has a regular-expression engine in it, which a
+/// program that is always there can do without.
 pub const FILTER_VARIABLE: &str = "GATEREEVE_LOG";
 
 /// What is logged without a filter, behind the level. boringtun reports the ordinary end of an idle
@@ -33,7 +36,7 @@ const WARNING: usize = 400;
 static SWITCH: OnceLock<Switch> = OnceLock::new();
 
 struct Switch {
-    handle: reload::Handle<EnvFilter, Registry>,
+    handle: reload::Handle<Targets, Registry>,
     configured: String,
     current: Mutex<String>,
 }
@@ -69,8 +72,9 @@ pub enum FilterError {
 /// Starts logging to standard error, as JSON lines or as text. Where a subscriber exists already
 /// (tests, a second program in the process) it stays.
 pub fn init(json: bool) {
-    let configured = expanded(std::env::var(FILTER_VARIABLE).ok().as_deref());
-    let (filter, handle) = reload::Layer::new(EnvFilter::new(&configured));
+    let (configured, filter, wrong) =
+        from_environment(std::env::var(FILTER_VARIABLE).ok().as_deref());
+    let (filter, handle) = reload::Layer::new(filter);
     let output = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let output: Box<dyn Layer<_> + Send + Sync> = if json {
         Box::new(output.json())
@@ -90,6 +94,31 @@ pub fn init(json: bool) {
         };
         drop(SWITCH.set(switch));
     }
+    if let Some(wrong) = wrong {
+        tracing::warn!("{FILTER_VARIABLE}: {wrong}; the filter is {DEFAULT_LEVEL}");
+    }
+}
+
+/// The filter to start with: the setting, or where it is none, the default and what is wrong.
+fn from_environment(setting: Option<&str>) -> (String, Targets, Option<FilterError>) {
+    let wanted = expanded(setting);
+    match parsed(&wanted) {
+        Ok(filter) => (wanted, filter, None),
+        Err(error) => {
+            let default = expanded(None);
+            let filter = parsed(&default).unwrap_or_default();
+            (default, filter, Some(error))
+        }
+    }
+}
+
+/// `text` as a filter, whole.
+fn parsed(text: &str) -> Result<Targets, FilterError> {
+    if text.contains('[') {
+        return Err(invalid(text, "spans and fields cannot be filtered by"));
+    }
+    text.parse()
+        .map_err(|error: tracing_subscriber::filter::ParseError| invalid(text, &error.to_string()))
 }
 
 /// The filter in force.
@@ -116,9 +145,7 @@ pub fn set_filter(text: &str) -> Result<LogFilter, FilterError> {
     } else {
         checked(text)?
     };
-    let filter = EnvFilter::builder()
-        .parse(&wanted)
-        .map_err(|error| invalid(text, &error.to_string()))?;
+    let filter = parsed(&wanted)?;
     let mut current = switch
         .current
         .lock()
@@ -173,7 +200,7 @@ fn invalid(text: &str, why: &str) -> FilterError {
     }
 }
 
-/// The whole filter for a setting; an invalid one is reported by the filter itself and skipped.
+/// The whole filter for a setting.
 fn expanded(setting: Option<&str>) -> String {
     match setting.map(str::trim) {
         None | Some("") => format!("{DEFAULT_LEVEL},{QUIET}"),
@@ -241,6 +268,18 @@ mod tests {
         assert!(expanded(Some("debug")).contains("boringtun=off"));
         let asked = expanded(Some("info,boringtun=debug"));
         assert!(asked.contains("boringtun=debug") && !asked.contains("boringtun=off"));
+    }
+
+    #[test]
+    fn a_wrong_setting_is_told_and_does_not_silence() {
+        let (configured, filter, wrong) = from_environment(Some("info,gatereeve=loud"));
+        assert_eq!(configured, expanded(None));
+        assert!(filter.would_enable("gatereeve", &Level::INFO));
+        assert!(matches!(wrong, Some(FilterError::Invalid { .. })));
+        let (configured, filter, wrong) = from_environment(Some("warn,gatereeve=debug"));
+        assert!(configured.ends_with("warn,gatereeve=debug") && wrong.is_none());
+        assert!(filter.would_enable("gatereeve::daemon", &Level::DEBUG));
+        assert!(!filter.would_enable("quinn", &Level::INFO));
     }
 
     #[test]
