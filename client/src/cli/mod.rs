@@ -161,6 +161,9 @@ pub enum Command {
         /// Holds `facts.d`.
         #[arg(long, default_value = "/etc/gatereeve")]
         config_dir: PathBuf,
+        /// Answer one question, and end: what the helper process starts.
+        #[arg(long)]
+        answer: bool,
     },
 }
 
@@ -296,10 +299,13 @@ fn run(cli: Cli, printer: &mut Printer) -> Result<u8, Failure> {
             return crate::daemon::run(&arguments, cli.socket).map(|()| 0);
         }
         Command::CollectPosture(arguments) => return collect::run(&arguments, printer),
-        Command::Helper { config_dir } => {
-            return crate::helper::serve(&config_dir)
-                .map(|()| 0)
-                .map_err(|error| Failure::failed(&error));
+        Command::Helper { config_dir, answer } => {
+            let done = if answer {
+                crate::helper::answer_one(&config_dir)
+            } else {
+                crate::helper::serve(&config_dir)
+            };
+            return done.map(|()| 0).map_err(|error| Failure::failed(&error));
         }
         Command::LogLevel { filter } => return log_level::run(&cli.socket, filter, printer),
         Command::BugReport(arguments) => return bug_report::run(&cli.socket, &arguments, printer),
