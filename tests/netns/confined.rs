@@ -332,6 +332,10 @@ pub(crate) fn the_sandbox_denies_what_it_should() -> anyhow::Result<()> {
             _ => COLLECTOR_ATTEMPTS,
         };
         for (attempt, expected) in own {
+            if attempt.contains("tcp") || attempt.starts_with("fast-open") {
+                let control = attempted(&probe, "nothing", directory.path(), attempt)?;
+                ensure!(control == DONE, "{attempt} outside: {control}");
+            }
             let inside = attempted(&probe, role, directory.path(), attempt)?;
             ensure!(
                 inside == *expected,
@@ -377,6 +381,14 @@ const CLIENT_ATTEMPTS: &[(&str, &str)] = &[
     // Landlock's rules for ports are about TCP; what is like it must not go past them.
     ("tcp-socket", DONE),
     ("mptcp-socket", ENOSYS),
+    ("connect-tcp", EACCES),
+    // Nor what connects without `connect`; sending as such is let through.
+    ("fast-open-sendto", EPERM),
+    ("fast-open-sendmsg", EPERM),
+    ("fast-open-sendmmsg", EPERM),
+    ("send-datagram", DONE),
+    // Landlock knows of ports that are asked for by number alone.
+    ("listen-on-any-tcp", DONE),
 ];
 const CONTROLLER_ATTEMPTS: &[(&str, &str)] = &[
     ("write-state", DONE),
@@ -385,6 +397,9 @@ const CONTROLLER_ATTEMPTS: &[(&str, &str)] = &[
     ("start-thread", DONE),
     ("udp-socket", DONE),
     ("listen-on-tcp", ENOSYS),
+    ("listen-on-any-tcp", ENOSYS),
+    ("fast-open-sendto", ENOSYS),
+    ("send-datagram", DONE),
 ];
 const COLLECTOR_ATTEMPTS: &[(&str, &str)] = &[
     ("write-state", EACCES),
