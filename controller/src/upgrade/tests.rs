@@ -1,19 +1,23 @@
 //! Migrations that are killed at every moment, and a rehearsal that leaves its original alone.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use gatereeve_shared::time::UnixMillis;
 use nix::sys::signal::{Signal, raise};
+
+use files::files;
 
 use super::rehearse::{Source, rehearse};
 use super::{FORMAT, Moment, migrate_with};
 use crate::backup;
 use crate::server::recover::recover;
 use crate::state_dir::StateDir;
+
+#[path = "../../../tests/formats/files.rs"]
+mod files;
 
 const NOW: UnixMillis = UnixMillis(1_800_000_100_000);
 /// Tell the child of [`killed_at_every_moment`] where, and at which moment it dies.
@@ -41,24 +45,6 @@ fn copy(from: &Path, to: &Path) {
             std::fs::set_permissions(&target, PermissionsExt::from_mode(0o600)).unwrap();
         }
     }
-}
-
-/// Every file below `dir`, by its path there.
-fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let name = path.strip_prefix(dir).unwrap().to_owned();
-                found.insert(name, std::fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
 }
 
 #[test]
