@@ -12,12 +12,15 @@ use serde::{Deserialize, Serialize};
 use gatereeve_client_core::stored::{Stored, StoredError};
 use gatereeve_runtime::atomic_file;
 use gatereeve_runtime::keyfile::{self, KeySource};
+use gatereeve_runtime::state_file;
 use gatereeve_runtime::state_format::StateFormat;
 use gatereeve_shared::identity::fingerprint::Fingerprint;
 use gatereeve_shared::identity::identity_key::{IdentityKey, IdentityPublicKey};
 
 /// Files hold keys and the map of a network.
 const FILE_MODE: u32 = 0o600;
+/// Most bytes of the file that says which network the device is in.
+const NETWORK_LIMIT: u64 = 64 * 1024;
 
 /// The format that this version writes.
 const FORMAT: StateFormat = StateFormat {
@@ -230,7 +233,7 @@ pub fn wants_to_take_part(path: &Path) -> Result<bool> {
 
 fn network_at(directory: &Path) -> Result<Option<NetworkFile>> {
     let path = directory.join("network");
-    match std::fs::read(&path) {
+    match state_file::read(&path, NETWORK_LIMIT) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(|| {
             format!(
                 "{} is damaged; `gatereeve leave` and join again, or restore it",

@@ -6,7 +6,6 @@
 //! Which state format it is of stands in an extended header (pax) of its first entry, which readers that
 //! do not know it pass over: release 0.1.0 restores a backup of format 1. One without is of format 0.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Component, Path};
 
@@ -14,7 +13,7 @@ use anyhow::{Context as _, bail, ensure};
 use gatereeve_controller_core::audit::entry::{Actor, AuditEntry};
 use gatereeve_controller_core::audit::record::Record;
 use gatereeve_controller_core::change::Change;
-use gatereeve_runtime::{atomic_file, state_format};
+use gatereeve_runtime::{atomic_file, state_file, state_format};
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::identity::fingerprint::Fingerprint;
 use gatereeve_shared::time::UnixMillis;
@@ -37,7 +36,7 @@ mod tests;
 /// Files of a backup besides the journal, in the order they are written.
 const FILES: [&str; 4] = ["network.key", "tls.key", "config", "checkpoints"];
 /// Most bytes of one of them.
-const FILE_LIMIT: u64 = 256 * 1024 * 1024;
+const FILE_LIMIT: u64 = checkpoints::LIMIT;
 /// The extended header's key.
 const FORMAT_KEY: &str = "GATEREEVE.state-format";
 /// Most segments of a journal.
@@ -59,7 +58,7 @@ pub fn write(dir: &StateDir, to: &mut dyn Write) -> anyhow::Result<Generation> {
     // The heads are read before the journal, so that every one of them is in it.
     for name in FILES {
         let path = dir.root().join(name);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match state_file::read(&path, FILE_LIMIT) {
             Ok(bytes) => bytes,
             Err(error) if name == "checkpoints" && error.kind() == io::ErrorKind::NotFound => {
                 continue;
@@ -85,7 +84,7 @@ pub fn write(dir: &StateDir, to: &mut dyn Write) -> anyhow::Result<Generation> {
             .file_name()
             .and_then(|name| name.to_str())
             .context("a segment has no name")?;
-        let file = File::open(&segment.path)
+        let file = state_file::open_in_folder(&segment.path)
             .with_context(|| format!("cannot read {}", segment.path.display()))?;
         append(
             &mut tar,
