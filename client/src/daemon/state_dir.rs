@@ -28,6 +28,10 @@ const FORMAT: StateFormat = StateFormat {
     current: 1,
 };
 
+// Each format up to this one only adds a file to the one before, so that there is nothing to back up, and an older
+// version goes on from what is there. Before a step that changes a file counts here, it has to keep a copy of it.
+const _: () = assert!(FORMAT.current == 1, "does the new format only add?");
+
 /// Which network the device is in, and whether it is to take part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -115,8 +119,7 @@ impl StateDir {
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .with_context(|| format!("cannot write {}", lock_path.display()))?;
-        // Format 1 is format 0 with the file that says so: nothing is to be rewritten, and an older version
-        // passes the file over. A step that rewrites anything has to keep what was there first.
+        // Format 1 is format 0 with the file that says so, and an older version passes the file over.
         if format < FORMAT.current {
             FORMAT
                 .write(path, FORMAT.current)
