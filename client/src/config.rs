@@ -66,7 +66,7 @@ impl Config {
     /// # Errors
     /// Names the setting and what is wrong with it.
     pub fn load(arguments: &DaemonArgs, socket: PathBuf) -> Result<Self> {
-        let path = arguments.config_dir.join("client.toml");
+        let path = arguments.dirs.config_dir.join("client.toml");
         let raw = read(&path)?;
         let tun = arguments
             .tun
@@ -93,8 +93,8 @@ impl Config {
             })
             .transpose()?;
         Ok(Self {
-            state_dir: arguments.state_dir.clone(),
-            config_dir: arguments.config_dir.clone(),
+            state_dir: arguments.dirs.state_dir.clone(),
+            config_dir: arguments.dirs.config_dir.clone(),
             socket,
             tun,
             listen,
@@ -186,6 +186,8 @@ fn gid_of(name: &str) -> Result<u32> {
 
 #[cfg(test)]
 mod tests {
+    use crate::cli::DirArgs;
+
     use super::*;
 
     fn load(file: Option<&str>, tun: Option<&str>, listen: Option<&str>) -> Result<Config> {
@@ -194,8 +196,10 @@ mod tests {
             std::fs::write(directory.path().join("client.toml"), text).unwrap();
         }
         let arguments = DaemonArgs {
-            state_dir: "/state".into(),
-            config_dir: directory.path().into(),
+            dirs: DirArgs {
+                state_dir: "/state".into(),
+                config_dir: directory.path().into(),
+            },
             tun: tun.map(Into::into),
             listen: listen.map(Into::into),
             posture_socket: "/posture".into(),

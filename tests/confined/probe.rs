@@ -4,8 +4,9 @@
 //! `controller`, `collector`, or `nothing` for the control.
 
 use std::fs;
-use std::io;
-use std::os::fd::AsFd as _;
+use std::io::{self, IoSlice, Read as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -13,7 +14,10 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType, SockaddrIn, sendmmsg,
+    sendmsg, sendto, socket,
+};
 use nix::unistd::Pid;
 
 use gatereeve_client::config as client;
@@ -30,13 +34,20 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let directory = Path::new(directory);
-    // Inside nobody may ask.
+    // Inside nobody may ask, or listen.
     let parent = Pid::parent();
+    let listener = match TcpListener::bind("127.0.0.1:0") {
+        Ok(listener) => listener,
+        Err(error) => {
+            say(&mut io::stderr(), &format!("cannot listen: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
     if let Some(sandbox) = sandbox(role, directory) {
         let confinement = sandbox.enter();
         say(&mut io::stderr(), &format!("{confinement:?}"));
     }
-    match attempted(attempt, directory, parent) {
+    match attempted(attempt, directory, parent, &listener) {
         Ok(()) => say(&mut io::stdout(), "done"),
         Err(error) => {
             let number = error.raw_os_error().unwrap_or(-1).to_string();
@@ -90,7 +101,12 @@ fn sandbox(role: &str, directory: &Path) -> Option<Sandbox> {
     }
 }
 
-fn attempted(attempt: &str, directory: &Path, parent: Pid) -> io::Result<()> {
+fn attempted(
+    attempt: &str,
+    directory: &Path,
+    parent: Pid,
+    listener: &TcpListener,
+) -> io::Result<()> {
     let cloexec = SockFlag::SOCK_CLOEXEC;
     match attempt {
         "write-state" => fs::write(directory.join("state/file"), "x"),
@@ -128,7 +144,16 @@ fn attempted(attempt: &str, directory: &Path, parent: Pid) -> io::Result<()> {
         }
         "tcp-socket" => stream(libc::IPPROTO_TCP),
         "mptcp-socket" => stream(libc::IPPROTO_MPTCP),
-        "listen-on-tcp" => std::net::TcpListener::bind("127.0.0.1:0").map(drop),
+        "connect-tcp" => TcpStream::connect(listener.local_addr()?).map(drop),
+        "fast-open-sendto" | "fast-open-sendmsg" | "fast-open-sendmmsg" => {
+            connect_by_sending(attempt, listener)
+        }
+        "send-datagram" => {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+            socket.send_to(b"x", socket.local_addr()?).map(drop)
+        }
+        "listen-on-any-tcp" => listen_unbound(),
+        "listen-on-tcp" => TcpListener::bind("127.0.0.1:0").map(drop),
         // PTRACE_TRACEME is 0.
         "trace" => raw(libc::SYS_ptrace),
         "signal-others" => nix::sys::signal::kill(parent, None).map_err(io::Error::from),
@@ -157,6 +182,38 @@ fn attempted(attempt: &str, directory: &Path, parent: Pid) -> io::Result<()> {
 
 fn made(socket: nix::Result<std::os::fd::OwnedFd>) -> io::Result<()> {
     socket.map(drop).map_err(io::Error::from)
+}
+
+/// Sends to where nothing is connected to, with the flag that connects first. Done only if it really does.
+fn connect_by_sending(call: &str, listener: &TcpListener) -> io::Result<()> {
+    let flags = MsgFlags::from_bits_retain(libc::MSG_FASTOPEN);
+    let SocketAddr::V4(target) = listener.local_addr()? else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let target = SockaddrIn::from(target);
+    let cloexec = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Inet, SockType::Stream, cloexec, None)?;
+    let number = socket.as_raw_fd();
+    let content = [IoSlice::new(b"x")];
+    match call {
+        "fast-open-sendto" => sendto(number, b"x", &target, flags)?,
+        "fast-open-sendmsg" => sendmsg(number, &content, &[], flags, Some(&target))?,
+        _ => {
+            let mut headers = MultiHeaders::preallocate(1, None);
+            let slices = [content];
+            let sent = sendmmsg(number, &mut headers, &slices, [Some(target)], [], flags)?;
+            sent.count()
+        }
+    };
+    let (mut taken, _) = listener.accept()?;
+    taken.read_exact(&mut [0])
+}
+
+/// Listens at a port that the kernel chooses.
+fn listen_unbound() -> io::Result<()> {
+    let cloexec = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Inet, SockType::Stream, cloexec, None)?;
+    nix::sys::socket::listen(&socket, nix::sys::socket::Backlog::new(1)?).map_err(io::Error::from)
 }
 
 /// A stream socket of IPv4 with that protocol.

@@ -1,5 +1,7 @@
 //! The client's state directory.
 
+use std::path::Path;
+
 use gatereeve_client::daemon::state_dir::StateDir;
 
 use crate::{copy, files, make, releases};
@@ -26,6 +28,25 @@ fn the_state_of_every_release_opens() {
         let again = StateDir::open(&dir).unwrap();
         assert_eq!(again.stored().unwrap().0, stored);
         assert_eq!(again.network().unwrap(), Some(network));
+    }
+}
+
+/// There is no backup of this directory, so that a start must not change what an older version reads.
+#[test]
+fn a_start_from_every_release_only_adds_files() {
+    for release in releases() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("state");
+        copy(&release.join("client"), &dir);
+        let before = files(&dir);
+        assert!(before.len() > 2, "{before:?}");
+        drop(StateDir::open(&dir).unwrap());
+        let after = files(&dir);
+        for (name, bytes) in &before {
+            assert_eq!(after.get(name), Some(bytes), "{}", name.display());
+        }
+        let added = after.keys().filter(|name| !before.contains_key(*name));
+        assert!(added.eq([Path::new("format"), Path::new("lock")]));
     }
 }
 

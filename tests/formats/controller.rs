@@ -117,7 +117,7 @@ fn a_backup_of_this_version_has_only_what_the_last_release_knows() {
     let dir = copied(&releases().pop().unwrap(), root.path());
     recover(&dir, NOW).unwrap();
     let mut bytes = Vec::new();
-    backup::write(&dir, &mut bytes).unwrap();
+    backup::write(&dir, backup::Keys::Both, &mut bytes).unwrap();
     // As release 0.1.0 reads: names of plain files, no other kind of entry.
     let known = ["network.key", "tls.key", "config", "checkpoints"];
     let mut archive = tar::Archive::new(bytes.as_slice());
@@ -217,7 +217,7 @@ fn a_backup_of_a_newer_format_is_refused_and_nothing_is_made() {
     let dir = copied(&releases().pop().unwrap(), root.path());
     recover(&dir, NOW).unwrap();
     let mut good = Vec::new();
-    backup::write(&dir, &mut good).unwrap();
+    backup::write(&dir, backup::Keys::Both, &mut good).unwrap();
     let key = b"GATEREEVE.state-format=1";
     let at = good
         .windows(key.len())

@@ -9,12 +9,14 @@
 
 mod client;
 mod controller;
+mod files;
 mod make;
 
-use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+
+use files::files;
 
 /// Where the fixtures of all releases are.
 fn fixtures() -> PathBuf {
@@ -46,24 +48,6 @@ fn copy(from: &Path, to: &Path) {
             std::fs::set_permissions(&target, Permissions::from_mode(0o600)).unwrap();
         }
     }
-}
-
-/// Every file below `dir`, by its path there.
-fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let name = path.strip_prefix(dir).unwrap().to_owned();
-                found.insert(name, std::fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
 }
 
 /// Makes the fixture of this version, where there is none yet.

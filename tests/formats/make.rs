@@ -268,7 +268,7 @@ pub(crate) fn controller(to: &Path) {
         .append(&signed)
         .unwrap();
     let mut tar = File::create(to.join("backup.tar")).unwrap();
-    backup::write(&dir, &mut tar).unwrap();
+    backup::write(&dir, backup::Keys::Both, &mut tar).unwrap();
     tar.flush().unwrap();
 }
 

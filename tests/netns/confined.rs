@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use gatereeve_client_core::api::LocalReply;
 use gatereeve_shared::posture::fact::FactValue;
 use gatereeve_tests::binaries::{self, Profile};
 use gatereeve_tests::cli;
-use gatereeve_tests::process::Process;
+use gatereeve_tests::clock::wait_for;
+use gatereeve_tests::process::{Process, children_of};
 use gatereeve_tests::rights::{Rights, Standing, needs_users};
 use gatereeve_tests::traffic::tcp::TcpSource;
 use gatereeve_tests::world::posture::PostureSocket;
@@ -200,11 +204,90 @@ pub(crate) fn what_cannot_be_seen_is_unknown() -> anyhow::Result<()> {
         ),
     );
     apply(&world, &policy)?;
-    let fact = gatereeve_tests::clock::wait_for("the fact", LIMIT * 5, || {
+    let fact = wait_for("the fact", LIMIT * 5, || {
         Ok(facts(&client)?.remove("process:/sbin/init-of-another"))
     })?;
     ensure!(matches!(fact, FactValue::Unknown(_)), "{fact:?}");
     Ok(())
+}
+
+/// Where the process that collects dies, every check fails, and passes again once one lives, without a restart.
+/// Without the helper that starts it they fail for good, and `status` says what to do.
+pub(crate) fn posture_is_collected_again_after_its_process_died() -> anyhow::Result<()> {
+    const FACTS: [&str; 2] = [
+        r#"{"managed":true,"round":1}"#,
+        r#"{"managed":true,"round":2}"#,
+    ];
+    needs_users()?;
+    let mut world = world()?;
+    let client = limited_client(&mut world)?;
+    let server = world.device("server", &["--tag", "tag:server"])?;
+    let _source = TcpSource::start(&server.namespace, 80)?;
+    client.set_facts(FACTS[0])?;
+    let checked = rule(
+        "tag:client",
+        "tag:server",
+        r#"["tcp:80"]"#,
+        r#"posture = ["managed"]"#,
+    );
+    apply(
+        &world,
+        &format!("{checked}[posture.managed]\ncustom.managed = true\n"),
+    )?;
+    wait_open(&client, &server, 80)?;
+    let daemon = client.process().context("it does not run")?.id();
+    let helper = *children_of(daemon)
+        .first()
+        .context("the daemon has no helper")?;
+    // The check passes with either set of facts: it is their collection that fails.
+    let collect_until = |what: &str, reached: &dyn Fn() -> anyhow::Result<bool>| {
+        let mut rounds = FACTS.iter().cycle();
+        wait_for(what, LIMIT, || {
+            client.set_facts(rounds.next().unwrap_or(&FACTS[0]))?;
+            std::thread::sleep(QUIET);
+            Ok(reached()?.then_some(()))
+        })
+    };
+    let warns = |of: &str| -> anyhow::Result<bool> {
+        let warnings = client.status()?.warnings;
+        Ok(warnings.iter().any(|warning| warning.contains(of)))
+    };
+
+    let download = running_download(&client, &server)?;
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                children_of(helper).into_iter().for_each(kill);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let cut = collect_until("a warning", &|| warns("every check fails"))
+            .and_then(|()| download.wait_cut(QUIET, CUT).map(drop))
+            .and_then(|()| ensure_closed(&client, &server, 80));
+        is_over.store(true, Ordering::Relaxed);
+        cut
+    })?;
+    wait_open(&client, &server, 80)?;
+    ensure!(!warns("every check fails")?, "it is collected again");
+
+    let download = running_download(&client, &server)?;
+    kill(helper);
+    collect_until("a warning", &|| warns("restart the daemon"))?;
+    download.wait_cut(QUIET, CUT)?;
+    ensure_closed(&client, &server, 80)?;
+    let mut client = client;
+    client.stop()?;
+    client.start()?;
+    wait_open(&client, &server, 80)
+}
+
+fn kill(process: u32) {
+    let Ok(process) = i32::try_from(process) else {
+        return;
+    };
+    // It may have ended by itself.
+    let _ = nix::sys::signal::kill(Pid::from_raw(process), Signal::SIGKILL);
 }
 
 fn facts(device: &DeviceHost) -> anyhow::Result<BTreeMap<String, FactValue>> {
@@ -249,6 +332,10 @@ pub(crate) fn the_sandbox_denies_what_it_should() -> anyhow::Result<()> {
             _ => COLLECTOR_ATTEMPTS,
         };
         for (attempt, expected) in own {
+            if attempt.contains("tcp") || attempt.starts_with("fast-open") {
+                let control = attempted(&probe, "nothing", directory.path(), attempt)?;
+                ensure!(control == DONE, "{attempt} outside: {control}");
+            }
             let inside = attempted(&probe, role, directory.path(), attempt)?;
             ensure!(
                 inside == *expected,
@@ -294,6 +381,14 @@ const CLIENT_ATTEMPTS: &[(&str, &str)] = &[
     // Landlock's rules for ports are about TCP; what is like it must not go past them.
     ("tcp-socket", DONE),
     ("mptcp-socket", ENOSYS),
+    ("connect-tcp", EACCES),
+    // Nor what connects without `connect`; sending as such is let through.
+    ("fast-open-sendto", EPERM),
+    ("fast-open-sendmsg", EPERM),
+    ("fast-open-sendmmsg", EPERM),
+    ("send-datagram", DONE),
+    // Landlock knows of ports that are asked for by number alone.
+    ("listen-on-any-tcp", DONE),
 ];
 const CONTROLLER_ATTEMPTS: &[(&str, &str)] = &[
     ("write-state", DONE),
@@ -302,6 +397,9 @@ const CONTROLLER_ATTEMPTS: &[(&str, &str)] = &[
     ("start-thread", DONE),
     ("udp-socket", DONE),
     ("listen-on-tcp", ENOSYS),
+    ("listen-on-any-tcp", ENOSYS),
+    ("fast-open-sendto", ENOSYS),
+    ("send-datagram", DONE),
 ];
 const COLLECTOR_ATTEMPTS: &[(&str, &str)] = &[
     ("write-state", EACCES),

@@ -68,6 +68,7 @@ fn main() -> ExitCode {
             confined::daemons_without_root_do_their_work,
             confined::posture_comes_from_a_process_of_its_own,
             confined::what_cannot_be_seen_is_unknown,
+            confined::posture_is_collected_again_after_its_process_died,
             firewall::netlink_shows_what_nft_has_made,
             firewall::netlink_reads_long_rulesets_and_sleeping_tables,
         ],

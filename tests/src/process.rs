@@ -39,6 +39,25 @@ static STARTER: LazyLock<Mutex<Sender<Job>>> = LazyLock::new(|| {
     Mutex::new(sender)
 });
 
+/// The processes that `parent` has started, or inherited, and that have not ended.
+#[must_use]
+pub fn children_of(parent: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|process| is_child(*process, parent) == Some(true))
+        .collect()
+}
+
+fn is_child(process: u32, parent: u32) -> Option<bool> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name before may hold anything.
+    let (_, rest) = text.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let is_zombie = fields.next()? == "Z";
+    Some(!is_zombie && fields.next()?.parse() == Ok(parent))
+}
+
 type Job = (Command, Sender<std::io::Result<std::process::Child>>);
 
 /// A running child process.

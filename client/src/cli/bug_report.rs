@@ -12,9 +12,9 @@ use gatereeve_runtime::diagnostics::{FILTER_PATH, FilterRequest, WARNINGS_PATH, 
 use gatereeve_runtime::report::Report;
 use gatereeve_runtime::telemetry::LogFilter;
 
-use super::Failure;
 use super::client;
 use super::output::Printer;
+use super::{DirArgs, Failure};
 
 /// Fields of the status that say who and where.
 const SECRET: [&str; 8] = [
@@ -34,22 +34,9 @@ pub struct BugReportArgs {
     /// The file to write, which must not exist yet; `-` for standard output.
     #[arg(value_name = "FILE|-")]
     pub file: Option<PathBuf>,
-    /// The daemon's state: names, modes and sizes of its files are reported.
-    #[arg(
-        long,
-        env = "GATEREEVE_STATE_DIR",
-        value_name = "DIR",
-        default_value = "/var/lib/gatereeve"
-    )]
-    pub state_dir: PathBuf,
-    /// Where `client.toml` is.
-    #[arg(
-        long,
-        env = "GATEREEVE_CONFIG_DIR",
-        value_name = "DIR",
-        default_value = "/etc/gatereeve"
-    )]
-    pub config_dir: PathBuf,
+    /// Of the state, names, modes and sizes of files are reported; of the configuration, settings.
+    #[command(flatten)]
+    pub dirs: DirArgs,
 }
 
 /// What `bug-report --json` prints.
@@ -122,9 +109,9 @@ fn make(socket: &Path, arguments: &BugReportArgs) -> Report {
     let warnings = client::post::<Warnings>(socket, WARNINGS_PATH, &json!({}));
     let warnings = warnings.map(|warnings| warnings.warnings.join("\n"));
     report.add("last warnings", &or_why(warnings));
-    let path = arguments.config_dir.join("client.toml");
+    let path = arguments.dirs.config_dir.join("client.toml");
     report.add_configuration("configuration", &path, &["operator", "operator_group"]);
-    report.add_listing("files of the state", &arguments.state_dir);
+    report.add_listing("files of the state", &arguments.dirs.state_dir);
     report
 }
 
@@ -169,8 +156,10 @@ mod tests {
         .unwrap();
         let arguments = BugReportArgs {
             file: None,
-            state_dir: root.path().into(),
-            config_dir: root.path().into(),
+            dirs: DirArgs {
+                state_dir: root.path().into(),
+                config_dir: root.path().into(),
+            },
         };
         let text = make(&root.path().join("none.sock"), &arguments).to_text();
         for there in [

@@ -161,13 +161,16 @@ pub enum Command {
         /// Holds `facts.d`.
         #[arg(long, default_value = "/etc/gatereeve")]
         config_dir: PathBuf,
+        /// Answer one question, and end: what the helper process starts.
+        #[arg(long)]
+        answer: bool,
     },
 }
 
-/// Where the daemon keeps and finds its things.
+/// The daemon's directories.
 #[derive(Clone, Debug, Args)]
-pub struct DaemonArgs {
-    /// Identity, keys and the last map.
+pub struct DirArgs {
+    /// The daemon's state: identity, keys and the last map.
     #[arg(
         long,
         env = "GATEREEVE_STATE_DIR",
@@ -175,7 +178,7 @@ pub struct DaemonArgs {
         default_value = "/var/lib/gatereeve"
     )]
     pub state_dir: PathBuf,
-    /// `client.toml` and `facts.d/`.
+    /// Where `client.toml` and `facts.d/` are.
     #[arg(
         long,
         env = "GATEREEVE_CONFIG_DIR",
@@ -183,6 +186,14 @@ pub struct DaemonArgs {
         default_value = "/etc/gatereeve"
     )]
     pub config_dir: PathBuf,
+}
+
+/// Where the daemon keeps and finds its things.
+#[derive(Clone, Debug, Args)]
+pub struct DaemonArgs {
+    /// Where its files are.
+    #[command(flatten)]
+    pub dirs: DirArgs,
     /// The TUN interface to make [default: gatereeve0].
     #[arg(long, env = "GATEREEVE_TUN", value_name = "NAME")]
     pub tun: Option<String>,
@@ -217,22 +228,9 @@ pub struct RepairArgs {
     /// Although a daemon runs, such as one that hangs; one that does not puts them back.
     #[arg(long, requires = "remove")]
     pub force: bool,
-    /// The daemon's state directory: tells whether the device is to take part.
-    #[arg(
-        long,
-        env = "GATEREEVE_STATE_DIR",
-        value_name = "DIR",
-        default_value = "/var/lib/gatereeve"
-    )]
-    pub state_dir: PathBuf,
-    /// The daemon's `client.toml` is here.
-    #[arg(
-        long,
-        env = "GATEREEVE_CONFIG_DIR",
-        value_name = "DIR",
-        default_value = "/etc/gatereeve"
-    )]
-    pub config_dir: PathBuf,
+    /// The daemon's files: they tell whether the device is to take part, and by which interface.
+    #[command(flatten)]
+    pub dirs: DirArgs,
     /// The daemon's TUN interface [default: the one in client.toml, or gatereeve0].
     #[arg(long, env = "GATEREEVE_TUN", value_name = "NAME")]
     pub tun: Option<String>,
@@ -296,10 +294,13 @@ fn run(cli: Cli, printer: &mut Printer) -> Result<u8, Failure> {
             return crate::daemon::run(&arguments, cli.socket).map(|()| 0);
         }
         Command::CollectPosture(arguments) => return collect::run(&arguments, printer),
-        Command::Helper { config_dir } => {
-            return crate::helper::serve(&config_dir)
-                .map(|()| 0)
-                .map_err(|error| Failure::failed(&error));
+        Command::Helper { config_dir, answer } => {
+            let done = if answer {
+                crate::helper::answer_one(&config_dir)
+            } else {
+                crate::helper::serve(&config_dir)
+            };
+            return done.map(|()| 0).map_err(|error| Failure::failed(&error));
         }
         Command::LogLevel { filter } => return log_level::run(&cli.socket, filter, printer),
         Command::BugReport(arguments) => return bug_report::run(&cli.socket, &arguments, printer),

@@ -118,7 +118,7 @@ fn tidy(daemon: Daemon, arguments: &RepairArgs) -> Result<Vec<String>, Failure> 
                 .to_owned(),
         });
     }
-    let wanted = wants_to_take_part(&arguments.state_dir)
+    let wanted = wants_to_take_part(&arguments.dirs.state_dir)
         .context("whether this device is to take part is not to be told; run as root, or name its --state-dir")
         .map_err(|error| Failure::failed(&error))?;
     if wanted {
@@ -128,7 +128,7 @@ fn tidy(daemon: Daemon, arguments: &RepairArgs) -> Result<Vec<String>, Failure> 
 }
 
 fn place(arguments: &RepairArgs) -> Result<Place, Failure> {
-    config::tun_of(arguments.tun.as_deref(), &arguments.config_dir)
+    config::tun_of(arguments.tun.as_deref(), &arguments.dirs.config_dir)
         .map(|tun| Place::of(&tun))
         .map_err(|error| Failure {
             status: 2,

@@ -20,6 +20,8 @@ use crate::posture::{CollectRequest, CollectedFact, connection, nftables};
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Requests that may wait; one more asks for nothing new.
 const QUEUE: usize = 4;
+/// Time before a collection that failed is tried again: doubled with each that fails, up to the latter.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// What came of one collection.
 #[derive(Debug)]
@@ -84,6 +86,7 @@ async fn run(
 ) {
     let mut watch = ChangeWatch::new(request.clone(), collectors.sight);
     let mut asked = false;
+    let mut retry = Retry::default();
     loop {
         let due = tokio::select! {
             wanted = inbox.recv() => match wanted {
@@ -97,6 +100,7 @@ async fn run(
             },
             // Nobody wants facts before the engine has asked for the first time.
             () = watch.changed() => asked,
+            () = retry.due() => true,
         };
         if !due {
             continue;
@@ -104,6 +108,7 @@ async fn run(
         let observed = Clock::mono();
         let collected = match collectors.collect(&request).await {
             Ok(facts) => {
+                retry = Retry::default();
                 watch.set_found(facts.iter().filter_map(found));
                 Collected {
                     facts: facts
@@ -115,15 +120,45 @@ async fn run(
             }
             Err(problem) => {
                 tracing::warn!(error = %problem, "posture was not collected");
+                let delay = retry.put_off();
                 Collected {
                     facts: Vec::new(),
-                    problem: Some(problem),
+                    problem: Some(format!(
+                        "posture is not known, so that every check fails: {problem}; it is tried again within {delay:?}"
+                    )),
                 }
             }
         };
         if results.send(collected).await.is_err() {
             return;
         }
+    }
+}
+
+/// When to try again what failed.
+#[derive(Debug, Default)]
+struct Retry {
+    failures: u32,
+    at: Option<tokio::time::Instant>,
+}
+
+impl Retry {
+    /// Waits until it is time; for ever where nothing failed.
+    async fn due(&self) {
+        match self.at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// It failed once more. How long it is put off.
+    fn put_off(&mut self) -> Duration {
+        let (first, longest) = RETRY;
+        let factor = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
+        let delay = first.saturating_mul(factor).min(longest);
+        self.failures = self.failures.saturating_add(1);
+        self.at = Some(tokio::time::Instant::now() + delay);
+        delay
     }
 }
 
@@ -170,4 +205,73 @@ fn as_observed(fact: CollectedFact, observed: Mono) -> ObservedFact {
 fn found(fact: &CollectedFact) -> Option<(String, u32)> {
     let path = fact.id.strip_prefix(names::PROCESS_PREFIX)?;
     Some((path.to_owned(), fact.pid?))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_is_tried_again_ever_more_rarely() {
+        let mut retry = Retry::default();
+        let never = tokio::time::timeout(RETRY.1 * 100, retry.due()).await;
+        assert!(never.is_err(), "nothing failed");
+        let mut delays = Vec::new();
+        for _ in 0..40 {
+            let before = tokio::time::Instant::now();
+            let delay = retry.put_off();
+            retry.due().await;
+            assert!(before.elapsed() >= delay, "{delay:?}");
+            delays.push(delay.as_secs());
+        }
+        assert!(
+            delays.starts_with(&[1, 2, 4, 8, 16, 32, 60, 60]),
+            "{delays:?}"
+        );
+        assert_eq!(delays.last(), Some(&60));
+    }
+
+    #[tokio::test]
+    async fn a_collector_that_is_back_is_asked_without_being_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("s");
+        let collectors = Collectors {
+            socket: socket.clone(),
+            helper: None,
+            sight: Sight::Own,
+        };
+        let (results, mut collected) = mpsc::channel(1);
+        let collector = Collector::start(directory.path().into(), collectors, results);
+        collector.collect(Vec::new());
+        let failed = collected.recv().await.unwrap();
+        let problem = failed.problem.unwrap();
+        assert!(problem.contains("every check fails"), "{problem}");
+        assert!(failed.facts.is_empty());
+
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let serve = async {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut question = [0; 128];
+                assert!(stream.read(&mut question).await.unwrap() > 0);
+                stream.write_all(b"[]").await.unwrap();
+            }
+        };
+        let found = async {
+            loop {
+                let result = collected.recv().await.unwrap();
+                if result.problem.is_none() {
+                    return result;
+                }
+            }
+        };
+        let found = tokio::time::timeout(RETRY.1, found);
+        let found = tokio::select! {
+            found = found => found.unwrap(),
+            () = serve => unreachable!("it serves for ever"),
+        };
+        assert!(found.facts.iter().any(|fact| fact.id == names::FIREWALL));
+    }
 }

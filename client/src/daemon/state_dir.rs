@@ -12,18 +12,25 @@ use serde::{Deserialize, Serialize};
 use gatereeve_client_core::stored::{Stored, StoredError};
 use gatereeve_runtime::atomic_file;
 use gatereeve_runtime::keyfile::{self, KeySource};
+use gatereeve_runtime::state_file;
 use gatereeve_runtime::state_format::StateFormat;
 use gatereeve_shared::identity::fingerprint::Fingerprint;
 use gatereeve_shared::identity::identity_key::{IdentityKey, IdentityPublicKey};
 
 /// Files hold keys and the map of a network.
 const FILE_MODE: u32 = 0o600;
+/// Most bytes of the file that says which network the device is in.
+const NETWORK_LIMIT: u64 = 64 * 1024;
 
 /// The format that this version writes.
 const FORMAT: StateFormat = StateFormat {
     program: "gatereeve",
     current: 1,
 };
+
+// Each format up to this one only adds a file to the one before, so that there is nothing to back up, and an older
+// version goes on from what is there. Before a step that changes a file counts here, it has to keep a copy of it.
+const _: () = assert!(FORMAT.current == 1, "does the new format only add?");
 
 /// Which network the device is in, and whether it is to take part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,8 +119,7 @@ impl StateDir {
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .with_context(|| format!("cannot write {}", lock_path.display()))?;
-        // Format 1 is format 0 with the file that says so: nothing is to be rewritten, and an older version
-        // passes the file over. A step that rewrites anything has to keep what was there first.
+        // Format 1 is format 0 with the file that says so, and an older version passes the file over.
         if format < FORMAT.current {
             FORMAT
                 .write(path, FORMAT.current)
@@ -230,7 +236,7 @@ pub fn wants_to_take_part(path: &Path) -> Result<bool> {
 
 fn network_at(directory: &Path) -> Result<Option<NetworkFile>> {
     let path = directory.join("network");
-    match std::fs::read(&path) {
+    match state_file::read(&path, NETWORK_LIMIT) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(|| {
             format!(
                 "{} is damaged; `gatereeve leave` and join again, or restore it",

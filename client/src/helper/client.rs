@@ -1,24 +1,26 @@
 //! The daemon's end.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use thiserror::Error;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Interest};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot};
 
 use super::{MAX_LINE, Reply, Request};
 use crate::posture::CollectedFact;
 
-/// Requests of one kind that may wait; one more waits to be taken.
-const QUEUE: usize = 4;
+/// How long an answer may take; longer than the collector may.
+const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Why the helper has no answer.
 #[derive(Debug, Error)]
@@ -26,25 +28,24 @@ pub enum HelperError {
     /// It could not do what it was asked.
     #[error("{0}")]
     Failed(String),
+    /// The process that was to answer ended first; the next question gets another one.
+    #[error("the helper's process ended before it had answered")]
+    Died,
+    /// No answer in time.
+    #[error("the daemon's helper did not answer within {PATIENCE:?}")]
+    Silent,
     /// There is no helper any more, and a confined daemon can start no other.
     #[error("the daemon's helper process has ended; restart the daemon")]
     Gone,
-}
-
-/// The two ends of one line for each kind of request.
-type Ends = [StdUnixStream; 2];
-
-/// Two socket pairs: our ends, and the helper's.
-pub(super) fn pairs() -> io::Result<(Ends, Ends)> {
-    let (collect, their_collect) = StdUnixStream::pair()?;
-    let (resolve, their_resolve) = StdUnixStream::pair()?;
-    Ok(([collect, resolve], [their_collect, their_resolve]))
+    /// The system gives no more descriptors.
+    #[error("the daemon's helper cannot be asked: {0}")]
+    Io(#[from] io::Error),
 }
 
 /// A helper that runs, not spoken to yet: it is started before there is an async runtime.
 #[derive(Debug)]
 pub struct PreparedHelper {
-    ends: Ends,
+    control: StdUnixStream,
 }
 
 impl PreparedHelper {
@@ -54,7 +55,7 @@ impl PreparedHelper {
     /// # Errors
     /// When the system gives no more processes or descriptors.
     pub fn spawn(program: &Path, config_dir: &Path) -> io::Result<Self> {
-        let (ends, [collect, resolve]) = pairs()?;
+        let (control, theirs) = StdUnixStream::pair()?;
         Command::new(program)
             .args([OsStr::new("helper"), OsStr::new("--config-dir")])
             .arg(config_dir)
@@ -62,35 +63,32 @@ impl PreparedHelper {
             // What is collected is collected in this language.
             .env("LC_ALL", "C")
             .process_group(0)
-            .stdin(Stdio::from(OwnedFd::from(collect)))
-            .stdout(Stdio::from(OwnedFd::from(resolve)))
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
             .spawn()?;
-        Ok(Self { ends })
+        Ok(Self { control })
     }
 
     #[cfg(test)]
-    pub(super) fn over(ends: Ends) -> Self {
-        Self { ends }
+    pub(super) fn over(control: StdUnixStream) -> Self {
+        Self { control }
     }
 
     /// Begins to speak to it; needs a tokio runtime.
     ///
     /// # Errors
-    /// When the runtime cannot watch the sockets.
+    /// When the runtime cannot watch the socket.
     pub fn start(self) -> io::Result<Helper> {
-        let [collect, resolve] = self.ends;
-        Ok(Helper {
-            collect: Line::start(collect)?,
-            resolve: Line::start(resolve)?,
-        })
+        self.control.set_nonblocking(true)?;
+        let control = UnixStream::from_std(self.control)?;
+        Ok(Helper { control })
     }
 }
 
 /// The helper, as the daemon's tasks use it.
 #[derive(Debug)]
 pub struct Helper {
-    collect: Line,
-    resolve: Line,
+    control: UnixStream,
 }
 
 impl Helper {
@@ -102,10 +100,10 @@ impl Helper {
         let request = Request::Collect {
             watched: watched.to_owned(),
         };
-        match self.collect.ask(request).await? {
+        match self.ask(&request).await? {
             Reply::Facts(facts) => Ok(facts),
             Reply::Failed(why) => Err(HelperError::Failed(why)),
-            Reply::Addresses(_) => Err(HelperError::Gone),
+            Reply::Addresses(_) => Err(HelperError::Died),
         }
     }
 
@@ -114,59 +112,62 @@ impl Helper {
     /// # Errors
     /// [`HelperError`].
     pub async fn resolve(&self, name: &str) -> Result<Vec<SocketAddr>, HelperError> {
-        match self.resolve.ask(Request::Resolve(name.to_owned())).await? {
+        match self.ask(&Request::Resolve(name.to_owned())).await? {
             Reply::Addresses(addresses) => Ok(addresses),
             Reply::Failed(why) => Err(HelperError::Failed(why)),
-            Reply::Facts(_) => Err(HelperError::Gone),
+            Reply::Facts(_) => Err(HelperError::Died),
         }
     }
-}
 
-type Asked = (Request, oneshot::Sender<Reply>);
-
-/// One stream of questions and answers. A task of its own keeps them in step, whoever gives up waiting.
-#[derive(Debug)]
-struct Line {
-    asked: mpsc::Sender<Asked>,
-}
-
-impl Line {
-    fn start(stream: StdUnixStream) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        let stream = UnixStream::from_std(stream)?;
-        let (asked, inbox) = mpsc::channel(QUEUE);
-        #[expect(clippy::disallowed_methods, reason = "ends with the helper")]
-        tokio::spawn(async move {
-            if let Err(error) = speak(stream, inbox).await {
-                tracing::error!(%error, "the helper process is lost");
-            }
-        });
-        Ok(Self { asked })
-    }
-
-    async fn ask(&self, request: Request) -> Result<Reply, HelperError> {
-        let (answer, inbox) = oneshot::channel();
-        let asked = self.asked.send((request, answer)).await;
-        asked.map_err(|_| HelperError::Gone)?;
-        inbox.await.map_err(|_| HelperError::Gone)
-    }
-}
-
-async fn speak(mut stream: UnixStream, mut inbox: mpsc::Receiver<Asked>) -> io::Result<()> {
-    let (reading, mut writing) = stream.split();
-    let mut reading = BufReader::new(reading.take(MAX_LINE));
-    while let Some((request, answer)) = inbox.recv().await {
-        let mut line = serde_json::to_vec(&request)?;
-        line.push(b'\n');
-        writing.write_all(&line).await?;
-        reading.get_mut().set_limit(MAX_LINE);
-        let mut line = Vec::new();
-        reading.read_until(b'\n', &mut line).await?;
-        if line.pop() != Some(b'\n') {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+    async fn ask(&self, request: &Request) -> Result<Reply, HelperError> {
+        match tokio::time::timeout(PATIENCE, self.asked(request)).await {
+            Ok(result) => result,
+            Err(_) => Err(HelperError::Silent),
         }
-        // Who asked may have given up.
-        drop(answer.send(serde_json::from_slice(&line)?));
     }
+
+    /// One question over a connection of its own. Whoever gives up waiting closes it.
+    async fn asked(&self, request: &Request) -> Result<Reply, HelperError> {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        let sent = self
+            .control
+            .async_io(Interest::WRITABLE, || hand_over(&self.control, &theirs));
+        sent.await.map_err(|_| HelperError::Gone)?;
+        // With this end open here, the end of the other process would not show.
+        drop(theirs);
+        ours.set_nonblocking(true)?;
+        let line = spoken(UnixStream::from_std(ours)?, request).await;
+        let line = line.map_err(|_| HelperError::Died)?;
+        serde_json::from_slice(&line).map_err(|_| HelperError::Died)
+    }
+}
+
+/// Gives the helper the far end of a question's connection.
+fn hand_over(control: &UnixStream, end: &StdUnixStream) -> io::Result<()> {
+    let ends = [end.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut attached = SendAncillaryBuffer::new(&mut space);
+    if !attached.push(SendAncillaryMessage::ScmRights(&ends)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    sendmsg(
+        control,
+        &[IoSlice::new(&[0])],
+        &mut attached,
+        SendFlags::NOSIGNAL,
+    )?;
     Ok(())
+}
+
+async fn spoken(mut stream: UnixStream, request: &Request) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line).await?;
+    let mut line = Vec::new();
+    let mut reading = BufReader::new(stream.take(MAX_LINE));
+    reading.read_until(b'\n', &mut line).await?;
+    if line.pop() != Some(b'\n') {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(line)
 }

@@ -1,10 +1,13 @@
 //! What the daemon cannot do once it is confined, done by a process that it starts before.
 //!
 //! The helper has no socket to any network when it starts, no key and, where the daemon is not root, no
-//! capability. It does two things, each when asked over a socket pair of its own: it starts a posture collector
-//! ([`crate::posture::process`]), where no other one is to be had, and it looks up the names of controllers, whose
-//! answers come from the network and whose configuration files are replaced while the daemon runs. It ends with
-//! the daemon.
+//! capability. It takes connections over a socket pair, one for each question, and starts a process for each, which
+//! answers and ends. It reads nothing of a question itself, so that whatever a question does to the process that
+//! answers it, the next one finds a fresh one. It ends with the daemon.
+//!
+//! Two things are asked: to start a posture collector ([`crate::posture::process`]), where no other one is to be
+//! had, and to look up the names of controllers, whose answers come from the network and whose configuration files
+//! are replaced while the daemon runs.
 
 mod client;
 mod serve;
@@ -16,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::posture::CollectedFact;
 
 pub use client::{Helper, HelperError, PreparedHelper};
-pub use serve::serve;
+pub use serve::{answer_one, serve};
 
 /// The longest line, either way.
 const MAX_LINE: u64 = 256 * 1024;
@@ -45,67 +48,4 @@ enum Reply {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-    use std::time::Duration;
-
-    use super::*;
-
-    const PATIENCE: Duration = Duration::from_secs(20);
-
-    fn started() -> (Helper, tokio::task::JoinHandle<()>) {
-        let (ours, theirs) = client::pairs().unwrap();
-        let serving = async move {
-            let [collect, resolve] = theirs.map(|stream| {
-                stream.set_nonblocking(true).unwrap();
-                tokio::net::UnixStream::from_std(stream).unwrap()
-            });
-            serve::serve_both(collect, resolve, Path::new("/")).await;
-        };
-        #[expect(clippy::disallowed_methods, reason = "ends with the helper")]
-        let serving = tokio::spawn(serving);
-        (PreparedHelper::over(ours).start().unwrap(), serving)
-    }
-
-    #[tokio::test]
-    async fn names_are_looked_up_one_after_the_other_until_the_daemon_ends() {
-        let (helper, serving) = started();
-        let found = helper.resolve("127.0.0.1:80").await.unwrap();
-        assert_eq!(found, ["127.0.0.1:80".parse::<SocketAddr>().unwrap()]);
-        let wrong = helper.resolve("no port").await.unwrap_err();
-        assert!(matches!(wrong, HelperError::Failed(_)), "{wrong:?}");
-        // One that gives up does not put the answers out of step.
-        tokio::select! {
-            biased;
-            answer = helper.resolve("[::1]:1") => panic!("{answer:?}"),
-            () = std::future::ready(()) => {}
-        }
-        let found = helper.resolve("[::1]:2").await.unwrap();
-        assert_eq!(found, ["[::1]:2".parse::<SocketAddr>().unwrap()]);
-        drop(helper);
-        tokio::time::timeout(PATIENCE, serving)
-            .await
-            .unwrap()
-            .unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_helper_that_is_gone_is_said_to_be() {
-        let (helper, serving) = started();
-        serving.abort();
-        drop(serving.await);
-        for _ in 0..2 {
-            let gone = helper.resolve("127.0.0.1:80").await.unwrap_err();
-            assert!(gone.to_string().contains("restart"), "{gone}");
-        }
-    }
-
-    #[test]
-    fn what_is_asked_reads_back() {
-        let request = Request::Collect {
-            watched: vec!["/opt/agent".into()],
-        };
-        let text = serde_json::to_string(&request).unwrap();
-        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
-    }
-}
+mod tests;

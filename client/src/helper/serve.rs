@@ -1,12 +1,16 @@
-//! The helper's end: `gatereeve helper`.
+//! The helper's end: `gatereeve helper`, and `gatereeve helper --answer` for each question.
 
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixStream, lookup_host};
 
@@ -18,23 +22,27 @@ use crate::posture::process::run_collector;
 const PROGRAM: &str = "/proc/self/exe";
 /// How long collecting may take.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// Questions that are answered at a time. The daemon asks two; one that was taken over starts no more.
+pub(super) const AT_A_TIME: usize = 8;
+/// Who starts these by hand is told.
+const ALONE: &str = "the helper is started by `gatereeve daemon` alone";
 
-/// Answers over the sockets that are standard input and output, until the daemon ends.
+/// Starts a process for each question that comes over the socket that is standard input, until the daemon ends.
 ///
 /// # Errors
-/// When they are no sockets: a person has started it.
+/// When it is no socket: a person has started it.
 pub fn serve(config_dir: &Path) -> Result<()> {
     give_up_rights();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let context = "the helper is started by `gatereeve daemon` alone";
-        let collect = socket(io::stdin().as_fd().try_clone_to_owned()).context(context)?;
-        let resolve = socket(io::stdout().as_fd().try_clone_to_owned()).context(context)?;
-        serve_both(collect, resolve, config_dir).await;
-        Ok(())
+    let control = socket().context(ALONE)?;
+    supervise(&control, |question| {
+        Command::new(PROGRAM)
+            .args(["helper", "--answer", "--config-dir"])
+            .arg(config_dir)
+            .stdin(Stdio::from(question))
+            .stdout(Stdio::null())
+            .spawn()
     })
+    .context("the daemon cannot be heard any more")
 }
 
 /// What the daemon has for the host's network is of no use here. Root keeps its rights: where there is no other
@@ -55,39 +63,107 @@ fn give_up_rights() {
     }
 }
 
-fn socket(descriptor: io::Result<OwnedFd>) -> io::Result<UnixStream> {
-    let stream = StdUnixStream::from(descriptor?);
+/// Standard input, which has to be a Unix socket.
+fn socket() -> io::Result<StdUnixStream> {
+    let stream = StdUnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     stream.local_addr()?;
-    stream.set_nonblocking(true)?;
-    UnixStream::from_std(stream)
+    Ok(stream)
 }
 
-/// Answers both lines, until either ends.
-pub(super) async fn serve_both(collect: UnixStream, resolve: UnixStream, config_dir: &Path) {
-    let ended = tokio::select! {
-        ended = line(collect, config_dir) => ended,
-        ended = line(resolve, config_dir) => ended,
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "the daemon is gone");
+/// Has `start` start a process for each question. One that is not answered is closed, which the daemon sees.
+pub(super) fn supervise(
+    control: &StdUnixStream,
+    start: impl Fn(OwnedFd) -> io::Result<Child>,
+) -> io::Result<()> {
+    let place = Arc::new(());
+    while let Some(question) = next(control)? {
+        if Arc::strong_count(&place) > AT_A_TIME {
+            continue;
+        }
+        match start(question) {
+            Ok(child) => await_end(child, Arc::clone(&place))?,
+            Err(error) => tracing::warn!(%error, "no process answers the daemon"),
+        }
+    }
+    Ok(())
+}
+
+/// The connection of the next question; none when the daemon has ended.
+fn next(control: &StdUnixStream) -> io::Result<Option<OwnedFd>> {
+    loop {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut attached = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let received = rustix::io::retry_on_intr(|| {
+            let into = &mut [IoSliceMut::new(&mut byte)];
+            recvmsg(control, into, &mut attached, RecvFlags::CMSG_CLOEXEC)
+        })?;
+        if received.bytes == 0 {
+            return Ok(None);
+        }
+        let question = attached.drain().find_map(|message| {
+            if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
+                descriptors.next()
+            } else {
+                None
+            }
+        });
+        if question.is_some() {
+            return Ok(question);
+        }
     }
 }
 
-async fn line(mut stream: UnixStream, config_dir: &Path) -> io::Result<()> {
+/// Takes notice of the process's end, so that it does not stay as a zombie, and gives up its place.
+fn await_end(mut child: Child, place: Arc<()>) -> io::Result<()> {
+    let waiting = std::thread::Builder::new().spawn(move || {
+        if let Ok(status) = child.wait()
+            && !status.success()
+        {
+            tracing::warn!(%status, "a process that was to answer the daemon failed");
+        }
+        drop(place);
+    });
+    waiting.map(drop)
+}
+
+/// Answers the one question that comes over the socket that is standard input.
+///
+/// # Errors
+/// When it is no socket, or no question comes.
+pub fn answer_one(config_dir: &Path) -> Result<()> {
+    let stream = socket().context(ALONE)?;
+    stream.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let answered = runtime.block_on(async {
+        let mut stream = UnixStream::from_std(stream)?;
+        answer_over(&mut stream, config_dir).await
+    });
+    // A look-up that nobody waits for any more is not waited for here either.
+    runtime.shutdown_background();
+    answered.context("the daemon's question was not answered")
+}
+
+async fn answer_over(stream: &mut UnixStream, config_dir: &Path) -> io::Result<()> {
     let (reading, mut writing) = stream.split();
     let mut reading = BufReader::new(reading.take(MAX_LINE));
-    loop {
-        reading.get_mut().set_limit(MAX_LINE);
-        let mut line = Vec::new();
-        reading.read_until(b'\n', &mut line).await?;
-        if line.pop() != Some(b'\n') {
-            return Ok(());
-        }
-        let mut reply =
-            serde_json::to_vec(&answer(serde_json::from_slice(&line)?, config_dir).await)?;
-        reply.push(b'\n');
-        writing.write_all(&reply).await?;
+    let mut line = Vec::new();
+    reading.read_until(b'\n', &mut line).await?;
+    if line.pop() != Some(b'\n') {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
+    let request = serde_json::from_slice(&line)?;
+    let mut nothing = [0];
+    let reply = tokio::select! {
+        reply = answer(request, config_dir) => reply,
+        // Who asked has given up.
+        _ = reading.read(&mut nothing) => return Ok(()),
+    };
+    let mut reply = serde_json::to_vec(&reply)?;
+    reply.push(b'\n');
+    writing.write_all(&reply).await
 }
 
 async fn answer(request: Request, config_dir: &Path) -> Reply {

@@ -1,12 +1,12 @@
 //! The whole state in one tar file, taken while the controller runs, and back.
 //!
 //! A backup holds the keys, the settings, the signed heads and the journal up to its last whole
-//! batch; the tables are folded from it again. It is as secret as the network key that is in it.
+//! batch; the tables are folded from it again. It is as secret as the network key that is in it. One that is made by
+//! itself holds no key that the service manager keeps sealed ([`Keys`]).
 //!
 //! Which state format it is of stands in an extended header (pax) of its first entry, which readers that
 //! do not know it pass over: release 0.1.0 restores a backup of format 1. One without is of format 0.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Component, Path};
 
@@ -14,7 +14,8 @@ use anyhow::{Context as _, bail, ensure};
 use gatereeve_controller_core::audit::entry::{Actor, AuditEntry};
 use gatereeve_controller_core::audit::record::Record;
 use gatereeve_controller_core::change::Change;
-use gatereeve_runtime::{atomic_file, state_format};
+use gatereeve_runtime::keyfile::KeyFileError;
+use gatereeve_runtime::{atomic_file, state_file, state_format};
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::identity::fingerprint::Fingerprint;
 use gatereeve_shared::time::UnixMillis;
@@ -37,18 +38,28 @@ mod tests;
 /// Files of a backup besides the journal, in the order they are written.
 const FILES: [&str; 4] = ["network.key", "tls.key", "config", "checkpoints"];
 /// Most bytes of one of them.
-const FILE_LIMIT: u64 = 256 * 1024 * 1024;
+const FILE_LIMIT: u64 = checkpoints::LIMIT;
 /// The extended header's key.
 const FORMAT_KEY: &str = "GATEREEVE.state-format";
 /// Most segments of a journal.
 const SEGMENTS: usize = 100_000;
+
+/// Which keys a backup holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// Both, also one that the service manager has unsealed for this process: it is for the day on which that machine
+    /// is gone, and an administrator says where it goes.
+    Both,
+    /// Those that lie in the directory. What is sealed stays sealed, and restoring takes its credential.
+    Unsealed,
+}
 
 /// Writes a backup of `dir` to `to`, and returns the head that it holds.
 ///
 /// # Errors
 /// The state is of a newer format, a file cannot be read, the journal is damaged, or `to` cannot be
 /// written.
-pub fn write(dir: &StateDir, to: &mut dyn Write) -> anyhow::Result<Generation> {
+pub fn write(dir: &StateDir, keys: Keys, to: &mut dyn Write) -> anyhow::Result<Generation> {
     let format = FORMAT.read(dir.root())?;
     let mut tar = tar::Builder::new(to);
     if format > 0 {
@@ -59,16 +70,20 @@ pub fn write(dir: &StateDir, to: &mut dyn Write) -> anyhow::Result<Generation> {
     // The heads are read before the journal, so that every one of them is in it.
     for name in FILES {
         let path = dir.root().join(name);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match state_file::read(&path, FILE_LIMIT) {
             Ok(bytes) => bytes,
             Err(error) if name == "checkpoints" && error.kind() == io::ErrorKind::NotFound => {
                 continue;
             }
-            // A key that the service manager keeps is in the backup all the same: it is for the day on which
-            // that machine is gone.
-            Err(error) => handed_over(name, &path)?
-                .ok_or(error)
-                .with_context(|| format!("cannot read {}", path.display()))?,
+            Err(error) => {
+                let seed = handed_over(name, &path)?
+                    .ok_or(error)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                if keys == Keys::Unsealed {
+                    continue;
+                }
+                seed
+            }
         };
         let bytes = if name == "checkpoints" {
             whole_lines(&bytes)
@@ -85,7 +100,7 @@ pub fn write(dir: &StateDir, to: &mut dyn Write) -> anyhow::Result<Generation> {
             .file_name()
             .and_then(|name| name.to_str())
             .context("a segment has no name")?;
-        let file = File::open(&segment.path)
+        let file = state_file::open_in_folder(&segment.path)
             .with_context(|| format!("cannot read {}", segment.path.display()))?;
         append(
             &mut tar,
@@ -312,8 +327,19 @@ fn raise(
     now: UnixMillis,
 ) -> anyhow::Result<Restored> {
     atomic_file::sync_directory(&dir.journal())?;
-    let network_key = dir.load_network_key()?;
-    dir.load_tls_key()?;
+    let sealed = |error: KeyFileError| {
+        let is_missing = error.is_missing();
+        let error = anyhow::Error::from(error);
+        if !is_missing {
+            return error;
+        }
+        error.context(
+            "the backup was made by itself before a migration, while the key was sealed: it does not hold it, and \
+             restoring it takes the key's credential (systemd-run -p LoadCredentialEncrypted=…)",
+        )
+    };
+    let network_key = dir.load_network_key().map_err(sealed)?;
+    dir.load_tls_key().map_err(sealed)?;
     let signed = checkpoints::load(&dir.checkpoints(), &network_key.public())?;
     let Verified { head: was, .. } = verify(&dir.journal(), &signed)?;
     let mut until = None;

@@ -1,6 +1,6 @@
 //! When the last backup was made: for whoever asks whether there is one.
 
-use gatereeve_runtime::atomic_file;
+use gatereeve_runtime::{atomic_file, state_file};
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::time::UnixMillis;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::state_dir::StateDir;
 
 /// Longest file that is looked at, in bytes.
-const LIMIT: usize = 4096;
+const LIMIT: u64 = 4096;
 
 /// The last backup that the command `backup` has made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,8 +23,8 @@ impl LastBackup {
     /// What the state directory says; `None` where it says nothing that can be read.
     #[must_use]
     pub fn load(dir: &StateDir) -> Option<Self> {
-        let bytes = std::fs::read(dir.last_backup()).ok()?;
-        serde_json::from_slice(bytes.get(..bytes.len().min(LIMIT))?).ok()
+        let bytes = state_file::read(&dir.last_backup(), LIMIT).ok()?;
+        serde_json::from_slice(&bytes).ok()
     }
 
     /// Notes it. Root may make backups of another user's state, so the file is for that user to read;

@@ -7,7 +7,7 @@ use gatereeve_runtime::keyfile;
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::time::UnixMillis;
 
-use super::{restore, write};
+use super::{Keys, restore, write};
 use crate::journal::open::{Floor, open};
 use crate::server::recover::recover;
 use crate::state_dir::StateDir;
@@ -55,7 +55,7 @@ fn a_backup_comes_back_with_a_higher_incarnation() {
     let whole = std::fs::read(&segment).unwrap();
     std::fs::write(&segment, [whole.as_slice(), b"GRVB..."].concat()).unwrap();
     let mut tar = Vec::new();
-    let head = write(&dir, &mut tar).unwrap();
+    let head = write(&dir, Keys::Both, &mut tar).unwrap();
     assert_eq!(
         head,
         Generation {
@@ -93,7 +93,7 @@ fn a_directory_that_is_not_empty_is_left_alone() {
     let root = tempfile::tempdir().unwrap();
     let dir = state_dir(root.path(), 1);
     let mut tar = Vec::new();
-    write(&dir, &mut tar).unwrap();
+    write(&dir, Keys::Both, &mut tar).unwrap();
     let refused = restore(&dir, &mut tar.as_slice(), Actor::System, UnixMillis(9));
     assert!(refused.unwrap_err().to_string().contains("not empty"));
     assert_eq!(
@@ -107,7 +107,7 @@ fn a_file_that_is_no_backup_leaves_nothing() {
     let root = tempfile::tempdir().unwrap();
     let dir = state_dir(root.path(), 3);
     let mut good = Vec::new();
-    write(&dir, &mut good).unwrap();
+    write(&dir, Keys::Both, &mut good).unwrap();
     let with_entry = |name: &str, kind| {
         let mut tar = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_gnu();

@@ -179,7 +179,7 @@ fn run_verify(
             let message = format!("there is no file {}", path.display());
             return Err(Failure::new(ExitStatus::USAGE, message));
         }
-        signed.extend(checkpoints::load(&path, &network).map_err(anyhow::Error::from)?);
+        signed.extend(checkpoints::load_copy(&path, &network).map_err(anyhow::Error::from)?);
     }
     let verified = verify(&dir.journal(), &signed).map_err(anyhow::Error::from)?;
     let view = VerifiedView {

@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::output::Printer;
-use crate::backup;
 use crate::backup::record::LastBackup;
+use crate::backup::{self, Keys};
 use crate::config::Config;
 use crate::state_dir::StateDir;
 
@@ -77,7 +77,7 @@ pub(super) fn run(
                 .into());
         }
     };
-    let written = backup::write(&dir, &mut file).and_then(|generation| {
+    let written = backup::write(&dir, Keys::Both, &mut file).and_then(|generation| {
         file.flush()?;
         file.sync_all().context("cannot make the backup durable")?;
         Ok((generation, file.metadata()?.len()))

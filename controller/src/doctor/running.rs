@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use gatereeve_runtime::quic::{self, CloseCode};
+use gatereeve_runtime::state_file;
 use gatereeve_shared::identity::identity_key::{IdentityKey, IdentityPublicKey};
 
 use super::{Answer, Check};
@@ -17,7 +18,7 @@ const NAMED: usize = 5;
 
 /// The process that serves this state, as the lock says, if it lives.
 pub(super) fn process_of(dir: &StateDir) -> Option<u32> {
-    let text = std::fs::read_to_string(dir.lock()).ok()?;
+    let text = state_file::read_to_string(&dir.lock(), 32).ok()?;
     let pid: u32 = text.trim().parse().ok()?;
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     // The kernel keeps 15 characters.

@@ -137,3 +137,51 @@ fn each_thing_that_is_wrong_is_a_problem_of_its_own_name() {
     assert_eq!(problems(&nothing, NOW), ["state"]);
     assert_eq!(problems(&config, NOW), Vec::<&str>::new());
 }
+
+/// Root looks at what the service's user may have put there.
+#[test]
+fn what_was_put_in_place_of_the_state_is_not_followed_and_not_waited_for() {
+    const SECRET: &str = "root:$6$secret:20000::::::";
+    let root = tempfile::tempdir().unwrap();
+    let (dir, config) = place(root.path());
+    let secret = root.path().join("shadow");
+    std::fs::write(&secret, SECRET).unwrap();
+    let found = |name: &str| {
+        let checks = examined(&config, NOW);
+        assert!(!format!("{checks:?}").contains("secret"), "{checks:?}");
+        standing(&checks, name)
+    };
+    assert_eq!(found("advertised"), Standing::Ok, "the control");
+
+    let aside = root.path().join("config");
+    std::fs::rename(dir.settings(), &aside).unwrap();
+    std::os::unix::fs::symlink(&secret, dir.settings()).unwrap();
+    assert_eq!(found("settings"), Standing::Problem);
+    // It shows what it reads where it is no link: the refusal is what keeps it.
+    std::fs::remove_file(dir.settings()).unwrap();
+    std::fs::write(dir.settings(), SECRET).unwrap();
+    assert!(format!("{:?}", examined(&config, NOW)).contains("secret"));
+    std::fs::rename(&aside, dir.settings()).unwrap();
+
+    for path in [dir.lock(), dir.last_backup(), dir.checkpoints()] {
+        for make in [
+            &(|path: &Path| std::os::unix::fs::symlink("/dev/zero", path).unwrap())
+                as &dyn Fn(&Path),
+            &|path: &Path| {
+                let mode = nix::sys::stat::Mode::S_IRUSR;
+                nix::unistd::mkfifo(path, mode).unwrap();
+            },
+        ] {
+            make(&path);
+            let journal = found("journal");
+            let is_checkpoints = path == dir.checkpoints();
+            assert_eq!(journal == Standing::Problem, is_checkpoints, "{path:?}");
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+
+    std::fs::rename(dir.journal(), root.path().join("journal")).unwrap();
+    std::fs::write(root.path().join("journal/00000000000000000001.log"), SECRET).unwrap();
+    std::os::unix::fs::symlink(root.path().join("journal"), dir.journal()).unwrap();
+    assert_eq!(found("journal"), Standing::Problem);
+}

@@ -1,14 +1,18 @@
 //! Reading the journal while the daemon writes it: for the audit commands and for backups.
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use gatereeve_controller_core::audit::chain::EncodedRecord;
+use gatereeve_runtime::state_file;
 
 use super::Head;
-use super::format::{SEGMENT_HEADER, SegmentHeader};
+use super::file::SEGMENT_BYTES;
+use super::format::{MAX_BODY, SEGMENT_HEADER, SegmentHeader};
 use super::scan::{self, JournalError, SegmentFile};
+
+/// More bytes than any segment has: a full one that takes one more batch.
+const MOST: u64 = 2 * (SEGMENT_BYTES + MAX_BODY as u64);
 
 /// A reader that remembers how far it got. It holds no lock and changes nothing.
 #[derive(Debug)]
@@ -123,7 +127,7 @@ impl Follower {
         let Some(mut current) = self.current.take() else {
             return Ok(Rest::default());
         };
-        let bytes = read_from(&current.file.path, current.offset as u64, u64::MAX)?;
+        let bytes = read_from(&current.file.path, current.offset as u64, MOST)?;
         let end = scan::scan(&current.header, &bytes, 0, &mut self.head, visit);
         let base = current.offset;
         current.offset = base.saturating_add(end.offset);
@@ -150,12 +154,18 @@ impl Follower {
 }
 
 fn read_from(path: &Path, offset: u64, limit: u64) -> Result<Vec<u8>, JournalError> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|mut file| {
-            file.seek(SeekFrom::Start(offset))?;
-            file.take(limit).read_to_end(&mut bytes)
-        })
-        .map_err(|error| JournalError::io("read", path, error))?;
-    Ok(bytes)
+    let read = || {
+        let mut file = state_file::open_in_folder(path)?;
+        if file.metadata()?.len() > MOST {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "it is longer than any segment",
+            ));
+        }
+        file.seek(SeekFrom::Start(offset))?;
+        let mut bytes = Vec::new();
+        file.take(limit).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|error| JournalError::io("read", path, error))
 }

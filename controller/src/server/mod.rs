@@ -28,6 +28,9 @@ pub mod recover;
 pub mod serve;
 mod stop;
 
+#[cfg(test)]
+mod tests;
+
 /// The longest sleep: the timer is looked at again after that, whatever the clocks did.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 
@@ -111,10 +114,17 @@ impl Server {
     /// signs the head and closes the files.
     pub async fn run(mut self, mut inputs: Inputs) {
         self.drain();
-        while self.step(&mut inputs).await {
+        while self.turn(&mut inputs).await {}
+        self.stop(&mut inputs.appended).await;
+    }
+
+    /// One input and all that follows from it; false when it is time to stop.
+    async fn turn(&mut self, inputs: &mut Inputs) -> bool {
+        let goes_on = self.step(inputs).await;
+        if goes_on {
             self.settle();
         }
-        self.stop(&mut inputs.appended).await;
+        goes_on
     }
 
     /// Waits for one input and hands it on; false when it is time to stop.
@@ -130,6 +140,7 @@ impl Server {
             () = inputs.heart.asked() => inputs.heart.answer(self.status_line()),
             Some(request) = inputs.admin.recv() => self.command(request),
             Some(event) = inputs.events.recv() => self.event(event),
+            // Last, and yet never behind a flood: after each input, what is due is done ([`Self::settle`]).
             () = tokio::time::sleep(sleep) => {}
         }
         true

@@ -117,8 +117,13 @@ pub fn recover(dir: &StateDir, now: UnixMillis) -> anyhow::Result<Recovered> {
     }
     let mut notes = Vec::new();
     if let Some(migrated) = migrated {
+        let holds = if dir.network_key().exists() {
+            "which holds the network's key"
+        } else {
+            "without the network's key, which is sealed: restoring it takes the key's credential"
+        };
         notes.push(format!(
-            "the state was brought from format {} to {}; what it was before is in {}, which holds the network's key",
+            "the state was brought from format {} to {}; what it was before is in {}, {holds}",
             migrated.from,
             migrated.to,
             migrated.backup.display()

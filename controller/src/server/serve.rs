@@ -133,7 +133,7 @@ fn ready_line(recovered: &Recovered, endpoints: &[Endpoint], options: &ServeOpti
 }
 
 /// The actor over what was recovered, with its threads running.
-fn start(
+pub(super) fn start(
     recovered: Recovered,
     state_dir: StateDir,
     confinement: Confinement,

@@ -7,9 +7,13 @@ use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use gatereeve_runtime::state_file;
 use gatereeve_shared::identity::checkpoint::Checkpoint;
 use gatereeve_shared::identity::identity_key::IdentityPublicKey;
 use thiserror::Error;
+
+/// Most bytes of the file.
+pub(crate) const LIMIT: u64 = 256 * 1024 * 1024;
 
 /// Why the checkpoints cannot be used.
 #[derive(Debug, Error)]
@@ -40,7 +44,26 @@ pub enum CheckpointError {
 /// # Errors
 /// [`CheckpointError`], also for a signature that `network` did not make.
 pub fn load(path: &Path, network: &IdentityPublicKey) -> Result<Vec<Checkpoint>, CheckpointError> {
-    let text = match std::fs::read_to_string(path) {
+    verified(path, state_file::read_to_string(path, LIMIT), network)
+}
+
+/// The same of a copy that somebody names: whoever does may name a link or a pipe.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_copy(
+    path: &Path,
+    network: &IdentityPublicKey,
+) -> Result<Vec<Checkpoint>, CheckpointError> {
+    verified(path, std::fs::read_to_string(path), network)
+}
+
+fn verified(
+    path: &Path,
+    text: io::Result<String>,
+    network: &IdentityPublicKey,
+) -> Result<Vec<Checkpoint>, CheckpointError> {
+    let text = match text {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => {
@@ -157,6 +180,13 @@ mod tests {
         assert_eq!(load(&path, &key.public()).unwrap(), all);
         drop(CheckpointFile::open(&path).unwrap());
         assert_eq!(std::fs::read(&path).unwrap(), whole);
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(matches!(
+            load(&link, &key.public()),
+            Err(CheckpointError::Io { .. })
+        ));
+        assert_eq!(load_copy(&link, &key.public()).unwrap(), all);
     }
 
     #[test]

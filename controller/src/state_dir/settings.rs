@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use gatereeve_runtime::{atomic_file, state_file};
 use gatereeve_shared::identity::fingerprint::Fingerprint;
 use gatereeve_shared::wire::map::OverlayPrefixes;
 use serde::{Deserialize, Serialize};
@@ -28,11 +29,7 @@ impl Settings {
     /// # Errors
     /// It cannot be read, or is no settings file.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
-        let length = std::fs::metadata(path)
-            .with_context(|| format!("cannot read {}", path.display()))?
-            .len();
-        anyhow::ensure!(length <= LIMIT, "{} is too long", path.display());
-        let text = std::fs::read_to_string(path)
+        let text = state_file::read_to_string(path, LIMIT)
             .with_context(|| format!("cannot read {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
     }
@@ -43,7 +40,7 @@ impl Settings {
     /// What the file system says.
     pub fn save(&self, path: &Path) -> anyhow::Result<()> {
         let text = toml::to_string(self).context("cannot write the settings as TOML")?;
-        gatereeve_runtime::atomic_file::write(path, text.as_bytes(), 0o600)
+        atomic_file::write(path, text.as_bytes(), 0o600)
             .with_context(|| format!("cannot write {}", path.display()))
     }
 }

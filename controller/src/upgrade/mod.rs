@@ -22,7 +22,7 @@ use gatereeve_runtime::state_format::StateFormat;
 use gatereeve_shared::generation::Generation;
 use tracing::info;
 
-use crate::backup;
+use crate::backup::{self, Keys};
 use crate::state_dir::StateDir;
 use crate::state_dir::lock::StateLock;
 
@@ -60,7 +60,7 @@ pub struct Migrated {
     pub from: u32,
     /// The format now.
     pub to: u32,
-    /// Where the backup of what was found lies.
+    /// Where the backup of what was found lies. It holds no key that is sealed.
     pub backup: PathBuf,
 }
 
@@ -192,7 +192,7 @@ fn write_backup(
         .mode(0o600)
         .open(path)?;
     let mut file = Watched { file, reached };
-    let generation = backup::write(dir, &mut file)?;
+    let generation = backup::write(dir, Keys::Unsealed, &mut file)?;
     file.file.sync_all()?;
     Ok(generation)
 }

@@ -16,7 +16,7 @@ use gatereeve_shared::time::UnixMillis;
 use serde::Serialize;
 
 use super::FORMAT;
-use crate::backup;
+use crate::backup::{self, Keys};
 use crate::journal::read::Follower;
 use crate::server::recover::{Fold, Recovered, recover};
 use crate::state_dir::settings::Settings;
@@ -77,7 +77,7 @@ impl Rehearsal {
 }
 
 /// Rehearses in the empty directory `work`, which only its owner may enter: the network's key is in
-/// the copy. Whoever made it removes it.
+/// the copy, unless it is sealed. Whoever made it removes it.
 ///
 /// # Errors
 /// The source cannot be read, or this version cannot start from it.
@@ -162,7 +162,7 @@ fn copy_to(source: &Source, copy: &StateDir, work: &Path) -> anyhow::Result<u32>
                 .open(&path)
                 .with_context(|| format!("cannot write {}", path.display()))?;
             let mut buffered = BufWriter::new(&mut file);
-            backup::write(dir, &mut buffered)
+            backup::write(dir, Keys::Unsealed, &mut buffered)
                 .with_context(|| format!("cannot copy {}", dir.root().display()))?;
             buffered.flush().context("cannot write the copy")?;
             drop(buffered);

@@ -1,19 +1,24 @@
 //! Migrations that are killed at every moment, and a rehearsal that leaves its original alone.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
+use gatereeve_controller_core::audit::entry::Actor;
 use gatereeve_shared::time::UnixMillis;
 use nix::sys::signal::{Signal, raise};
 
+use files::files;
+
 use super::rehearse::{Source, rehearse};
 use super::{FORMAT, Moment, migrate_with};
-use crate::backup;
+use crate::backup::{self, Keys};
 use crate::server::recover::recover;
 use crate::state_dir::StateDir;
+
+#[path = "../../../tests/formats/files.rs"]
+mod files;
 
 const NOW: UnixMillis = UnixMillis(1_800_000_100_000);
 /// Tell the child of [`killed_at_every_moment`] where, and at which moment it dies.
@@ -41,24 +46,6 @@ fn copy(from: &Path, to: &Path) {
             std::fs::set_permissions(&target, PermissionsExt::from_mode(0o600)).unwrap();
         }
     }
-}
-
-/// Every file below `dir`, by its path there.
-fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let name = path.strip_prefix(dir).unwrap().to_owned();
-                found.insert(name, std::fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
 }
 
 #[test]
@@ -137,7 +124,7 @@ fn a_newer_format_is_refused_and_nothing_is_touched() {
     let before = files(dir.root());
     let why = recover(&dir, NOW).unwrap_err().to_string();
     assert!(why.contains("a newer version wrote it"), "{why}");
-    let why = backup::write(&dir, &mut Vec::new())
+    let why = backup::write(&dir, Keys::Both, &mut Vec::new())
         .unwrap_err()
         .to_string();
     assert!(why.contains("a newer version wrote it"), "{why}");
@@ -238,10 +225,10 @@ fn a_rehearsal_finds_nothing_and_leaves_the_original_alone() {
 
     // From a file, of either format.
     let mut old = Vec::new();
-    backup::write(&dir, &mut old).unwrap();
+    backup::write(&dir, Keys::Both, &mut old).unwrap();
     recover(&dir, NOW).unwrap();
     let mut new = Vec::new();
-    backup::write(&dir, &mut new).unwrap();
+    backup::write(&dir, Keys::Both, &mut new).unwrap();
     for (name, bytes, format) in [("old.tar", old, 0), ("new.tar", new, 1)] {
         let path = root.path().join(name);
         std::fs::write(&path, bytes).unwrap();
@@ -277,4 +264,86 @@ fn a_rehearsal_of_what_is_damaged_or_newer_fails() {
     std::fs::write(&segment, good).unwrap();
     let work = tempfile::tempdir().unwrap();
     rehearse(&Source::StateDir(dir), work.path(), NOW).unwrap();
+}
+
+/// The child: all that a controller does by itself with keys that it has from the service manager, and a backup
+/// by hand.
+#[test]
+#[ignore = "started by the test below"]
+fn sealed_child() {
+    let Ok(root) = std::env::var(WHERE) else {
+        return;
+    };
+    let root = Path::new(&root);
+    let dir = StateDir::new(root.join("state"));
+    let work = root.join("work");
+    std::fs::create_dir(&work).unwrap();
+    let rehearsal = rehearse(&Source::StateDir(dir.clone()), &work, NOW).unwrap();
+    assert!(rehearsal.is_safe(), "{rehearsal:?}");
+    let recovered = recover(&dir, NOW).unwrap();
+    let [note] = recovered.notes.as_slice() else {
+        panic!("{:?}", recovered.notes);
+    };
+    assert!(note.contains("which is sealed"), "{note}");
+    drop(recovered);
+    let mut by_hand = std::fs::File::create_new(root.join(BY_HAND)).unwrap();
+    backup::write(&dir, Keys::Both, &mut by_hand).unwrap();
+    // With the credential, what was made by itself leads back.
+    let restored = StateDir::new(root.join("restored"));
+    let mut file = std::fs::File::open(automatic(&dir)).unwrap();
+    backup::restore(&restored, &mut file, Actor::System, NOW).unwrap();
+    recover(&restored, NOW).unwrap();
+}
+
+const BY_HAND: &str = "by-hand.tar";
+
+/// The one backup that was made by itself.
+fn automatic(dir: &StateDir) -> std::path::PathBuf {
+    let mut found = std::fs::read_dir(dir.backups()).unwrap();
+    found.next().unwrap().unwrap().path()
+}
+
+#[test]
+fn sealed_keys_stay_sealed_but_in_a_backup_by_hand() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = released(root.path());
+    let sealed = tempfile::tempdir().unwrap();
+    let mut seeds = Vec::new();
+    for (file, credential) in [
+        (dir.network_key(), "gatereeve-controller.network-key"),
+        (dir.tls_key(), "gatereeve-controller.tls-key"),
+    ] {
+        seeds.push(std::fs::read(&file).unwrap());
+        let credential = sealed.path().join(credential);
+        std::fs::copy(&file, &credential).unwrap();
+        std::fs::remove_file(&file).unwrap();
+    }
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["upgrade::tests::sealed_child", "--exact", "--ignored"])
+        .env(WHERE, root.path())
+        .env("CREDENTIALS_DIRECTORY", sealed.path())
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{child:?}");
+
+    let found = files(root.path());
+    let holds = |seed: &[u8]| -> Vec<_> {
+        let holding = found
+            .iter()
+            .filter(|(_, bytes)| bytes.windows(seed.len()).any(|window| window == seed));
+        holding.map(|(name, _)| name.as_path()).collect()
+    };
+    for seed in &seeds {
+        assert_eq!(holds(seed), [Path::new(BY_HAND)], "and that is the control");
+    }
+    // Without the credential one leads back by itself, the other does not, and says why.
+    let restore = |from: &Path, to: &str| {
+        let target = StateDir::new(root.path().join(to));
+        let mut file = std::fs::File::open(from).unwrap();
+        backup::restore(&target, &mut file, Actor::System, NOW).map(|_| ())
+    };
+    let refused = restore(&automatic(&dir), "refused").unwrap_err();
+    assert!(refused.to_string().contains("credential"), "{refused:#}");
+    assert!(!root.path().join("refused").exists());
+    restore(&root.path().join(BY_HAND), "by-hand").unwrap();
 }

@@ -5,6 +5,9 @@ mod cli;
 #[cfg(test)]
 mod daemon;
 #[cfg(test)]
+#[path = "../../../tests/formats/files.rs"]
+mod files;
+#[cfg(test)]
 mod operations;
 #[cfg(test)]
 mod support;

@@ -1,11 +1,11 @@
 //! Upgrade, doctor, log level and bug report, as an administrator meets them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use gatereeve_runtime::notify::Notifier;
 use serde_json::Value;
 
+use crate::files::files;
 use crate::support::Place;
 
 const POLICY: &str = r#"
@@ -26,23 +26,6 @@ to = "tag:db"
 ports = ["tcp:5432", "tcp:22"]
 expect = ["allow", "deny"]
 "#;
-
-/// Every file below `dir`, by its path there.
-fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                found.insert(path.clone(), std::fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
-}
 
 #[test]
 fn a_rehearsal_while_it_runs_and_from_a_backup_changes_nothing() {

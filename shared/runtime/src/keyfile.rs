@@ -148,7 +148,9 @@ impl KeySource<'_> {
 }
 
 impl KeyFileError {
-    fn is_missing(&self) -> bool {
+    /// Whether there is no such file at all.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 }

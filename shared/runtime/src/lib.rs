@@ -7,8 +7,9 @@
 //! * [`sandbox`]: what a process may do after it has started.
 //! * [`shutdown`], [`telemetry`], [`exit`]: how a process ends, what it logs, what it tells its caller.
 //! * [`notify`], [`process`]: what the service manager is told, and what the process gives up.
-//! * [`state_format`]: the number of a state directory's format. [`diagnostics`], [`redact`],
-//!   [`report`]: looking into a daemon, and what of that may leave the machine.
+//! * [`state_format`]: the number of a state directory's format. [`state_file`]: reading state that another user
+//!   may have replaced.
+//! * [`diagnostics`], [`redact`], [`report`]: looking into a daemon, and what of that may leave the machine.
 
 #![warn(missing_docs)]
 
@@ -27,6 +28,7 @@ pub mod redact;
 pub mod report;
 pub mod sandbox;
 pub mod shutdown;
+pub mod state_file;
 pub mod state_format;
 pub mod telemetry;
 pub mod tls;

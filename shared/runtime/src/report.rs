@@ -1,8 +1,9 @@
 //! A bug report: one text of named sections, each of them redacted, for people to read before they
 //! send it.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -10,6 +11,7 @@ use serde_json::Value;
 
 use crate::clock::Clock;
 use crate::redact::redact;
+use crate::state_file;
 
 /// What a value that was taken out reads as.
 pub const REMOVED: &str = "[removed]";
@@ -83,7 +85,8 @@ impl Report {
     /// Adds names, modes, owners and sizes of the files below a directory; no content.
     pub fn add_listing(&mut self, title: &str, root: &Path) {
         let mut lines = Vec::new();
-        if let Err(error) = list(root, root, &mut lines) {
+        let listed = File::open(root).and_then(|root| list(&root, Path::new(""), &mut lines));
+        if let Err(error) = listed {
             lines.push(format!("{}: {error}", root.display()));
         }
         lines.sort();
@@ -183,24 +186,21 @@ fn configuration(text: &str, secret: &[&str]) -> String {
     lines.join("\n")
 }
 
-fn list(root: &Path, folder: &Path, lines: &mut Vec<String>) -> io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
+/// By the open folder, so that nobody leads elsewhere by putting a link into its place meanwhile.
+fn list(folder: &File, shown: &Path, lines: &mut Vec<String>) -> io::Result<()> {
+    for entry in std::fs::read_dir(format!("/proc/self/fd/{}", folder.as_raw_fd()))? {
         let entry = entry?;
-        let path = entry.path();
         let meta = entry.metadata()?;
-        let shown = path
-            .strip_prefix(root)
-            .unwrap_or(&path)
-            .display()
-            .to_string();
+        let shown = shown.join(entry.file_name());
         lines.push(format!(
-            "{shown}  mode {:04o} user {} bytes {}",
+            "{}  mode {:04o} user {} bytes {}",
+            shown.display(),
             meta.mode() & 0o7777,
             meta.uid(),
             meta.len()
         ));
         if meta.is_dir() && lines.len() < 1000 {
-            list(root, &path, lines)?;
+            list(&state_file::open_folder(&entry.path())?, &shown, lines)?;
         }
     }
     Ok(())
@@ -272,5 +272,22 @@ mod tests {
             "configuration",
             "files"
         ]));
+    }
+
+    #[test]
+    fn a_listing_descends_into_folders_and_not_into_links() {
+        let root = tempfile::tempdir().unwrap();
+        let state = root.path().join("state");
+        std::fs::create_dir_all(state.join("journal")).unwrap();
+        std::fs::create_dir(root.path().join("elsewhere")).unwrap();
+        std::fs::write(state.join("journal/1.log"), "x").unwrap();
+        std::fs::write(root.path().join("elsewhere/secret"), "x").unwrap();
+        std::os::unix::fs::symlink("../elsewhere", state.join("link")).unwrap();
+        let mut report = Report::new("gatereeve-test", "1.2.3");
+        report.add_listing("files", &state);
+        let text = report.to_text();
+        assert!(text.contains("journal/1.log  mode 0"), "{text}");
+        assert!(text.contains("link  mode 0777"), "{text}");
+        assert!(!text.contains("secret"), "{text}");
     }
 }

@@ -8,6 +8,7 @@
 
 mod abuse;
 mod audit;
+mod clients;
 mod enrollment;
 mod harness;
 mod journal;

@@ -7,7 +7,8 @@ use gatereeve_shared::text;
 use gatereeve_shared::wire::client::{ClientMessage, EndpointUpdate};
 use gatereeve_shared::wire::controller::ControllerMessage;
 
-use crate::harness::{Client, LAPTOP_TOO, WEB_TO_DB, World, tag};
+use crate::clients::Client;
+use crate::harness::{LAPTOP_TOO, WEB_TO_DB, World, tag};
 
 /// Whether anything a client was sent speaks of another: name, ID, key, address or endpoint.
 fn mentions(inbox: &[ControllerMessage], world: &World, other: &str) -> bool {

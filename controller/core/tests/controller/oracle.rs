@@ -9,7 +9,8 @@ use gatereeve_shared::wire::client::{ClientMessage, EndpointUpdate};
 use gatereeve_shared::wire::map::{PeerEntry, SelfEntry};
 use proptest::prelude::*;
 
-use crate::harness::{LAPTOP_TOO, Map, POSTURE, WEB_TO_DB, World, encrypted, tag};
+use crate::clients::Map;
+use crate::harness::{LAPTOP_TOO, POSTURE, WEB_TO_DB, World, encrypted, tag};
 
 const NAMES: [&str; 4] = ["web", "db", "laptop", "other"];
 const TAGS: [&str; 3] = ["web", "db", "other"];

@@ -110,6 +110,16 @@ fn forbidden() -> Result<Rules, Error> {
     let thread = number(libc::CLONE_THREAD)?;
     let process = SeccompRule::new(vec![argument(0, SeccompCmpOp::MaskedEq(thread), 0)?])?;
     rules.insert(libc::SYS_clone, vec![process]);
+    // Sending that connects, which Landlock's rules for ports know nothing of.
+    let fast_open = number(libc::MSG_FASTOPEN)?;
+    for (call, flags) in [
+        (libc::SYS_sendto, 3),
+        (libc::SYS_sendmsg, 2),
+        (libc::SYS_sendmmsg, 3),
+    ] {
+        let connects = argument(flags, SeccompCmpOp::MaskedEq(fast_open), fast_open)?;
+        rules.insert(call, vec![SeccompRule::new(vec![connects])?]);
+    }
     Ok(rules)
 }
 
