@@ -377,18 +377,16 @@ const CLIENT_ATTEMPTS: &[(&str, &str)] = &[
     ("read-config", DONE),
     ("start-thread", DONE),
     ("udp-socket", DONE),
-    ("listen-on-tcp", EACCES),
-    // Landlock's rules for ports are about TCP; what is like it must not go past them.
-    ("tcp-socket", DONE),
+    // No TCP at all, nor anything like it: Landlock's rules for ports do not cover every way to use it.
+    ("listen-on-tcp", ENOSYS),
+    ("listen-on-any-tcp", ENOSYS),
+    ("tcp-socket", ENOSYS),
     ("mptcp-socket", ENOSYS),
-    ("connect-tcp", EACCES),
-    // Nor what connects without `connect`; sending as such is let through.
-    ("fast-open-sendto", EPERM),
-    ("fast-open-sendmsg", EPERM),
-    ("fast-open-sendmmsg", EPERM),
+    ("connect-tcp", ENOSYS),
+    ("fast-open-sendto", ENOSYS),
+    ("fast-open-sendmsg", ENOSYS),
+    ("fast-open-sendmmsg", ENOSYS),
     ("send-datagram", DONE),
-    // Landlock knows of ports that are asked for by number alone.
-    ("listen-on-any-tcp", DONE),
 ];
 const CONTROLLER_ATTEMPTS: &[(&str, &str)] = &[
     ("write-state", DONE),

@@ -36,8 +36,9 @@ pub(super) fn confine(config: &Config) -> Result<Confined> {
     if let Some(directory) = config.socket.parent() {
         make(directory, 0o755)?;
     }
-    // Confined, root cannot read what is replaced below /etc; see `Files::allow_look_ups`.
-    let looks_up_alone = !(config.sandbox && is_root);
+    // Confined, the daemon has no TCP, which long answers of name servers take, and root cannot read what is
+    // replaced below /etc (`Files::allow_look_ups`).
+    let looks_up_alone = !config.sandbox;
     let helper = if config.posture_socket.exists() && looks_up_alone {
         None
     } else {
@@ -74,9 +75,7 @@ pub fn sandbox(config: &Config, is_root: bool) -> Sandbox {
         .allow_if_there("/proc/sys/net", Access::Read)
         // How many processors the daemon may use.
         .allow_if_there("/sys/fs/cgroup", Access::Read)
-        .allow_look_ups(is_root)
-        // Long answers of name servers.
-        .allow_tcp_to(53);
+        .allow_look_ups(is_root);
     if let Some(directory) = config.socket.parent() {
         files = files.allow(directory, Access::Sockets);
     }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, LandlockStatus,
-    NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr as _, RulesetCreated,
-    RulesetCreatedAttr as _, RulesetStatus, Scope,
+    PathBeneath, PathFd, Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _,
+    RulesetStatus, Scope,
 };
 
 /// The newest ABI whose rights are handled. What an older kernel does not know is left to the rest.
@@ -41,7 +41,6 @@ pub struct Grant {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files {
     grants: Vec<Grant>,
-    ports: Vec<u16>,
 }
 
 impl Files {
@@ -61,13 +60,6 @@ impl Files {
     #[must_use]
     pub fn allow_if_there(self, path: impl Into<PathBuf>, access: Access) -> Self {
         self.grant(path, access, false)
-    }
-
-    /// And connections to this TCP port.
-    #[must_use]
-    pub fn allow_tcp_to(mut self, port: u16) -> Self {
-        self.ports.push(port);
-        self
     }
 
     /// And what looking up users, groups and host names by the system's libraries takes.
@@ -145,9 +137,6 @@ impl Files {
                     ruleset
                 }
             };
-        }
-        for port in &self.ports {
-            ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
         }
         let status = ruleset.restrict_self()?;
         let abi = match status.landlock {

@@ -69,11 +69,6 @@ fn allowed(calls: Calls) -> Result<Rules, Error> {
             socket(libc::AF_UNIX, libc::SOCK_DGRAM)?,
             socket(libc::AF_INET, libc::SOCK_DGRAM)?,
             socket(libc::AF_INET6, libc::SOCK_DGRAM)?,
-            // Long answers of name servers come by TCP; Landlock leaves their port alone.
-            tcp(libc::AF_INET, 0)?,
-            tcp(libc::AF_INET, libc::IPPROTO_TCP)?,
-            tcp(libc::AF_INET6, 0)?,
-            tcp(libc::AF_INET6, libc::IPPROTO_TCP)?,
             netlink(libc::NETLINK_ROUTE)?,
             netlink(libc::NETLINK_NETFILTER)?,
         ],
@@ -110,16 +105,6 @@ fn forbidden() -> Result<Rules, Error> {
     let thread = number(libc::CLONE_THREAD)?;
     let process = SeccompRule::new(vec![argument(0, SeccompCmpOp::MaskedEq(thread), 0)?])?;
     rules.insert(libc::SYS_clone, vec![process]);
-    // Sending that connects, which Landlock's rules for ports know nothing of.
-    let fast_open = number(libc::MSG_FASTOPEN)?;
-    for (call, flags) in [
-        (libc::SYS_sendto, 3),
-        (libc::SYS_sendmsg, 2),
-        (libc::SYS_sendmmsg, 3),
-    ] {
-        let connects = argument(flags, SeccompCmpOp::MaskedEq(fast_open), fast_open)?;
-        rules.insert(call, vec![SeccompRule::new(vec![connects])?]);
-    }
     Ok(rules)
 }
 
@@ -127,15 +112,6 @@ fn socket(family: i32, kind: i32) -> Result<SeccompRule, Error> {
     Ok(SeccompRule::new(vec![
         argument(0, SeccompCmpOp::Eq, number(family)?)?,
         argument(1, SeccompCmpOp::MaskedEq(KIND), number(kind)?)?,
-    ])?)
-}
-
-/// TCP and nothing that is like it: Landlock's rules for ports are about TCP alone.
-fn tcp(family: i32, protocol: i32) -> Result<SeccompRule, Error> {
-    Ok(SeccompRule::new(vec![
-        argument(0, SeccompCmpOp::Eq, number(family)?)?,
-        argument(1, SeccompCmpOp::MaskedEq(KIND), number(libc::SOCK_STREAM)?)?,
-        argument(2, SeccompCmpOp::Eq, number(protocol)?)?,
     ])?)
 }
 
