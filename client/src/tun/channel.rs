@@ -87,9 +87,12 @@ impl Tun for ChannelTun {
 }
 
 impl TunQueue for ChannelTun {
-    fn receive(&self, batch: &mut Batch) -> io::Result<bool> {
+    fn receive(&self, most: usize, batch: &mut Batch) -> io::Result<bool> {
         let mut queue = self.from_host.lock();
-        while !batch.is_full() {
+        for _ in 0..most {
+            if batch.is_full() {
+                break;
+            }
             let Some(packet) = queue.pop_front() else {
                 let _ = self.ready.read();
                 return Ok(false);
@@ -113,14 +116,17 @@ mod tests {
         let tun = ChannelTun::new("test").unwrap();
         assert!(tun.push(b"one") && tun.push(b"two") && tun.push(b"three"));
         let mut batch = Batch::new(2, 16);
-        assert!(tun.receive(&mut batch).unwrap(), "one more waits");
+        assert!(
+            tun.receive(usize::MAX, &mut batch).unwrap(),
+            "one more waits"
+        );
         let read: Vec<_> = batch.packets().map(|(packet, _)| packet.to_vec()).collect();
         assert_eq!(read, [b"one".to_vec(), b"two".to_vec()]);
         batch.clear();
-        assert!(!tun.receive(&mut batch).unwrap());
+        assert!(!tun.receive(usize::MAX, &mut batch).unwrap());
         assert_eq!(batch.len(), 1);
         batch.clear();
-        assert!(!tun.receive(&mut batch).unwrap());
+        assert!(!tun.receive(usize::MAX, &mut batch).unwrap());
         assert!(batch.is_empty());
     }
 }

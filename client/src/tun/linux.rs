@@ -276,9 +276,9 @@ impl Tun for LinuxTun {
 }
 
 impl TunQueue for Queue {
-    fn receive(&self, batch: &mut Batch) -> io::Result<bool> {
-        let mut bytes = 0;
-        while bytes < BATCH_BYTES {
+    fn receive(&self, most: usize, batch: &mut Batch) -> io::Result<bool> {
+        let (mut bytes, mut count) = (0, 0);
+        while bytes < BATCH_BYTES && count < most {
             let Some(slot) = batch.slot() else { break };
             let mut header = [0; HEADER];
             let read = if self.shared.tso {
@@ -288,6 +288,7 @@ impl TunQueue for Queue {
                 nix::unistd::read(&self.device, slot)
             };
             bytes += read.unwrap_or(0);
+            count += 1;
             match read {
                 Ok(len) if self.shared.tso => {
                     match (len.checked_sub(HEADER), vnet::decode(&header)) {

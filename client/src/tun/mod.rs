@@ -43,12 +43,12 @@ pub trait Tun: Debug + Send + Sync {
 
 /// One queue of a [`Tun`]; threads may share it.
 pub trait TunQueue: Debug + Send + Sync {
-    /// Reads packets until `batch` is full, as much as is good for a batch, or no more are there. Whether
-    /// more may be waiting.
+    /// Reads packets until there are `most` of them, `batch` is full or has as much as is good for a batch, or no
+    /// more are there. Whether more may be waiting.
     ///
     /// # Errors
     /// When the device is gone or broken. No packet being there is none.
-    fn receive(&self, batch: &mut Batch) -> io::Result<bool>;
+    fn receive(&self, most: usize, batch: &mut Batch) -> io::Result<bool>;
 
     /// Readable when [`Self::receive`] has something to read.
     fn readable(&self) -> BorrowedFd<'_>;

@@ -41,17 +41,20 @@ impl Receiver {
         }
     }
 
-    /// Fills free slots of `batch` with what `port` has. Whether more may be waiting.
+    /// Fills free slots of `batch`, `most` of them at most, with what `port` has. Whether more may be waiting.
     ///
     /// The slots must hold 65,535 bytes, the most that the kernel coalesces: of what is longer than a slot
     /// the rest is lost.
     ///
     /// # Errors
     /// Those of the socket. Nothing being there is none.
-    pub fn receive(&mut self, port: &Port, batch: &mut Batch) -> io::Result<bool> {
+    pub fn receive(&mut self, port: &Port, most: usize, batch: &mut Batch) -> io::Result<bool> {
         let mut offered = 0;
+        let wanted = self.shape.offer().min(most);
+        // A call that was not to bring more says nothing about what others should.
+        let counts = wanted == self.shape.offer();
         let received = {
-            let mut slots = batch.slots(self.shape.offer());
+            let mut slots = batch.slots(wanted);
             let mut slices: [IoSliceMut<'_>; MANY] = std::array::from_fn(|_| {
                 let slot = slots.next();
                 offered += usize::from(slot.is_some());
@@ -66,7 +69,9 @@ impl Receiver {
         let filled = match received {
             Ok(filled) => filled,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.shape.note(offered, 0, false);
+                if counts {
+                    self.shape.note(offered, 0, false);
+                }
                 return Ok(false);
             }
             Err(error) => return Err(error),
@@ -78,7 +83,9 @@ impl Receiver {
             // An empty datagram takes up its slot, too.
             batch.commit_coalesced(meta.len, meta.stride.max(1), meta.addr, ecn);
         }
-        self.shape.note(offered, filled, coalesced);
+        if counts || coalesced {
+            self.shape.note(offered, filled, coalesced);
+        }
         Ok(filled == offered)
     }
 

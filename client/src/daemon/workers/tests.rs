@@ -120,7 +120,7 @@ impl Tun for Faulty {
 }
 
 impl TunQueue for Faulty {
-    fn receive(&self, _batch: &mut Batch) -> std::io::Result<bool> {
+    fn receive(&self, _most: usize, _batch: &mut Batch) -> std::io::Result<bool> {
         panic!("a fault that the test makes")
     }
 

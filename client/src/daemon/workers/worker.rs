@@ -102,11 +102,13 @@ impl Worker {
                 }
             }
             let mut round = sources.round();
-            while let Some(position) = sources.next(&mut round) {
+            while let Some((position, sparse)) = sources.next(&mut round) {
                 let Some(reader) = sources.reader(position) else {
                     continue;
                 };
-                let turn = match self.pass(reader, &mut batch) {
+                let most = if sparse { 1 } else { BATCH };
+                let turn = match self.pass(reader, most, &mut batch) {
+                    Ok(true) if sparse => Turn::Unknown,
                     Ok(true) => Turn::More,
                     Ok(false) => Turn::Emptied,
                     Err(error) => {
@@ -120,11 +122,16 @@ impl Worker {
         }
     }
 
-    /// Takes one batch all the way. Whether more may be waiting.
-    fn pass(&mut self, reader: &mut Reader<'_>, batch: &mut Batch) -> io::Result<bool> {
+    /// Takes one batch of `most` reads at most all the way. Whether more may be waiting.
+    fn pass(
+        &mut self,
+        reader: &mut Reader<'_>,
+        most: usize,
+        batch: &mut Batch,
+    ) -> io::Result<bool> {
         let more = match reader {
-            Reader::Tun(own) => own.receive(batch),
-            Reader::Udp(port, receiver) => receiver.receive(port, batch),
+            Reader::Tun(own) => own.receive(most, batch),
+            Reader::Udp(port, receiver) => receiver.receive(port, most, batch),
         };
         // What was read before an error is packets all the same.
         if !batch.is_empty() {
