@@ -91,7 +91,10 @@ main() {
 }
 
 end_case() {
+  local status=$?
+  ((status == 0 || status == 77)) || show_journals
   stop_machines
+  remove_cgroups
   unmount_roots
 }
 
