@@ -93,6 +93,7 @@ main() {
 end_case() {
   local status=$?
   ((status == 0 || status == 77)) || show_journals
+  stop_containers "$status"
   stop_machines
   remove_cgroups
   unmount_roots
