@@ -58,7 +58,7 @@ three() {
 # Everything of ours in the network of a machine, but what was there before.
 rules_of() { nsenter -t "${first[$1]}" -n sh -c 'ip rule; ip -6 rule' | grep -E '^52[0-9]{2}:' || true; }
 routes_of() { nsenter -t "${first[$1]}" -n sh -c 'ip route show table all; ip -6 route show table all' | grep -E 'table 52[0-9]{2}' || true; }
-interfaces_of() { nsenter -t "${first[$1]}" -n ip -o link | awk -F': ' '{sub("@.*", "", $2); print $2}' | sort | tr '\n' ' '; }
+interfaces_of() { nsenter -t "${first[$1]}" -n ip -o link 2>/dev/null | awk -F': ' '{sub("@.*", "", $2); print $2}' | sort | tr '\n' ' '; }
 
 started_by_us() {
   on "$1" systemctl list-units --all --plain --no-legend 'gatereeve*' | awk '{print $1, $3, $4}' | sort
@@ -207,6 +207,10 @@ END
 case_systemd_brings_the_network_back() {
   local address since
   three
+  watch_for_leaks one
+  # All along, in the background.
+  on one ping -i 0.02 -W 1 "$address" >"$work/pings" 2>&1 &
+  disown
   # A daemon that is killed.
   since=$(now_ms)
   on one systemctl kill --signal KILL --kill-who main "$client_unit"
@@ -235,8 +239,9 @@ case_systemd_brings_the_network_back() {
   must 'and its unreachable routes' grep -q '^unreachable 100\.64\.' <<<"$(routes_of one)"
   must_not 'and nothing passes' pings one "$address"
   must_not 'nor is it sent elsewhere' on one ip route get "$address"
-  same 'nftables' "$(lacks nft || nsenter -t "${first[one]}" -n nft list tables)" ''
+  same 'nftables' "$(nsenter -t "${first[one]}" -n nft list tables)" 'table inet probe'
   must 'status without a daemon says so' sh -c '[ "$1" = 6 ]' - "$(on one gatereeve status >/dev/null 2>&1 || echo $?)"
+  same 'in clear so far' "$(leaks one)" 0
   since=$(now_ms)
   must 'the controller stops' on hq systemctl stop gatereeve-controller
   note "controller stopped in $(($(now_ms) - since)) ms"
@@ -246,7 +251,14 @@ case_systemd_brings_the_network_back() {
   must 'a start' on one systemctl start gatereeve
   wait_for 'a ping after the stop' 20 pings one "$address"
 
-  # Machines that restart.
+  # The control of the watch: with nothing of ours there, it counts.
+  must 'a stop' on one systemctl stop gatereeve
+  must 'repair' on one gatereeve repair --remove
+  pings one "$address" >/dev/null 2>&1 || true
+  (($(leaks one) > 0)) || fail 'the watch for packets in clear sees none where there are some'
+
+  # Machines that restart. One waits for what came in from outside.
+  end_program one ping TERM
   shut_down hq
   shut_down one
   since=$(now_ms)
