@@ -101,5 +101,6 @@ end_case() {
 
 end_suite() {
   unmount_roots
+  remove_cgroups
   rm -rf "$work"
 }
