@@ -55,8 +55,10 @@ static() {
   name=gatereeve-$version-$triple
   local stage=$target/$triple/release/package program
   rm -rf "${stage:?}"
-  # The container recipes begin with `context`: the programs, and what a volume is laid over.
-  mkdir -p "$stage/$name" "$stage/context/empty"
+  # The container recipes begin with `context`: the programs, and the directories that volumes are laid over. Those lie in
+  # others, for COPY keeps the mode of what is in a directory, and not of the directory.
+  mkdir -p "$stage/$name" "$stage/context"
+  for program in "${programs[@]}"; do install -d -m 700 "$stage/context/state/$program/$program"; done
   for program in "${programs[@]}"; do
     install -m 755 "$target/$triple/release/$program" "$stage/$name/"
     strip --strip-all "$stage/$name/$program"

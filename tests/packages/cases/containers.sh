@@ -94,3 +94,99 @@ case_containers_need_no_root() {
       "$([[ $name = hub ]] && echo 0000000000000000 || echo 0000000000001000)"
   done
 }
+
+# The recipes themselves: built by buildah and run by podman as their heads say, in a store of their own. No registry is asked:
+# the stage that sets the capability begins with the Debian root of this suite.
+pod() {
+  podman --root "$work/store/graph" --runroot "$work/store/run" --tmpdir "$work/store/tmp" --storage-driver vfs \
+    --runtime crun --cgroup-manager cgroupfs --events-backend none "$@"
+}
+
+build() { buildah --root "$work/store/graph" --runroot "$work/store/run" --storage-driver vfs "$@"; }
+
+# Limits and cgroups are the machine's: podman would raise the former, and crun wants the latter of version 2 alone.
+pod_run() { # network of, arguments of podman run
+  pod run --ulimit nofile=16384:16384 --ulimit nproc=4096:4096 --cgroups disabled --network "ns:/proc/${first[$1]}/ns/net" \
+    --read-only --cap-drop ALL "${@:2}"
+}
+
+stop_containers() {
+  [[ -d $work/store ]] || return 0
+  local name
+  for name in $(pod ps --all --format '{{.Names}}' 2>/dev/null); do
+    pod logs "$name" 2>&1 | tail -n 10 | sed "s/^/    $name: /" >"$work/store/$name.log" || true
+  done
+  (($1 == 0 || $1 == 77)) || cat "$work/store"/*.log >&2 || true
+  pod rm --all --force --time 2 >/dev/null 2>&1 || true
+  umount --recursive --lazy "$work/store/graph" 2>/dev/null || true
+  umount --lazy /sys/fs/cgroup 2>/dev/null || true
+  rm -rf "$work/store"
+}
+
+case_containers_are_built_and_run() {
+  local tool lower name container from status flags
+  from=$target/$(uname -m)-unknown-linux-musl/release/package/context
+  [[ -x $from/gatereeve ]] || skip "$from is not there (packaging/build static)"
+  for tool in buildah podman crun; do
+    if lacks "$tool"; then skip "$tool is missing (apt-get install buildah podman crun)"; fi
+  done
+  if lacks ip || lacks jq || lacks ping; then skip 'ip, jq or ping is missing (apt-get install iproute2 jq iputils-ping)'; fi
+  [[ -e /dev/net/tun ]] || skip '/dev/net/tun is not to be had'
+  base plain
+  mkdir -p "$work/store"
+  # With the mode that udev gives it.
+  mknod -m 666 "$work/store/tun" c 10 200
+  mount -t cgroup2 cgroup2 /sys/fs/cgroup || skip 'cgroup2 is not to be had'
+  tar -C "$lower" --exclude='./dev/*' -cf "$work/store/tools.tar" .
+  container=$(build from scratch) || skip 'buildah makes no container here'
+  must 'a base' build add --quiet "$container" "$work/store/tools.tar" /
+  must 'a base' build commit --quiet "$container" localhost/tools
+  rm "$work/store/tools.tar"
+  must 'the image of the controller' build build --isolation chroot -f "$repo/packaging/oci/controller.Containerfile" \
+    -t gatereeve-controller "$from"
+  must 'the image of the client' build build --isolation chroot --build-arg TOOLS=localhost/tools \
+    -f "$repo/packaging/oci/client.Containerfile" -t gatereeve "$from"
+  for name in gatereeve gatereeve-controller; do
+    container=$(build from "localhost/$name")
+    same "$name: files" "$(find "$(build mount "$container")" -type f -printf '%P\n')" "usr/bin/$name"
+    build rm "$container" >/dev/null
+  done
+  switch
+  plug hub 10.77.2.1
+  plug one 10.77.2.2
+  plug two 10.77.2.3
+  pod_run hub --rm -v network:/var/lib/gatereeve-controller gatereeve-controller \
+    init --name example --advertise 10.77.2.1:8443 >"$work/output" 2>&1 || {
+    cat "$work/output" >&2
+    skip 'podman runs no container here'
+  }
+  flags=$(sed -n 's/^#.* --tmpfs \([^ ]*\).*/\1/p' "$repo/packaging/oci/controller.Containerfile")
+  pod_run hub -d --name hub --security-opt no-new-privileges --tmpfs "$flags" -v network:/var/lib/gatereeve-controller \
+    gatereeve-controller >/dev/null
+  wait_for 'the controller' 10 pod exec hub gatereeve-controller status
+  printf 'version = 1\n[[allow]]\nid = "all"\nfrom = ["alice@example.com"]\nto = ["alice@example.com"]\nports = ["icmp"]\n' \
+    >"$work/policy.toml"
+  must 'a policy' pod exec -i hub gatereeve-controller policy apply - <"$work/policy.toml"
+  flags=$(sed -n 's/^#.* --tmpfs \([^ ]*\).*/\1/p' "$repo/packaging/oci/client.Containerfile")
+  for name in one two; do
+    pod_run "$name" -d --name "$name" --cap-add NET_ADMIN --device "$work/store/tun:/dev/net/tun" --tmpfs "$flags" \
+      -v "$name:/var/lib/gatereeve" gatereeve >/dev/null
+    wait_for "the daemon of $name" 10 pod exec "$name" gatereeve status
+    pod exec hub gatereeve-controller invite create --user alice@example.com --json | jq -r .invite >"$work/invite"
+    must "$name joins" pod exec -i "$name" gatereeve join - <"$work/invite"
+  done
+  local address
+  address=$(pod exec two gatereeve status --json | jq -r '.. | .v4? // empty' | head -n 1)
+  wait_for 'a ping between containers' 20 nsenter -t "${first[one]}" -n ping -c 1 -W 1 "$address"
+  # The control: without the client there is no way.
+  must 'a stop' pod stop --time 10 two
+  same 'how it ended' "$(pod inspect two --format '{{.State.ExitCode}}')" 0
+  must_not 'a ping to nobody' nsenter -t "${first[one]}" -n ping -c 1 -W 1 "$address"
+  for name in hub one; do
+    status=/proc/$(pod inspect "$name" --format '{{.State.Pid}}')/status
+    same "$name: user" "$(awk '/^Uid/ {print $2, $3, $4, $5}' "$status")" "$user $user $user $user"
+    same "$name: capabilities" "$(awk '/^CapEff/ {print $2}' "$status")" \
+      "$([[ $name = hub ]] && echo 0000000000000000 || echo 0000000000001000)"
+    same "$name: root" "$(awk '$5 == "/" {print substr($6, 1, 2)}' "${status%status}mountinfo")" ro
+  done
+}

@@ -1,23 +1,31 @@
-# Fresh Debian systems in folders: one base made by debootstrap and kept, and a layer over it for each use.
+# Fresh Debian systems in folders: bases made by debootstrap and kept, and a layer over one of them for each use.
 # shellcheck shell=bash disable=SC2154,SC2016,SC2317
 
 suite=bookworm
+# `plain` is what packages need to be installed, `booted` what a machine with systemd as its first process has.
+# shellcheck disable=SC2054 # debootstrap's lists have commas
+declare -A contents=(
+  [plain]=systemd,init-system-helpers,iproute2,iputils-ping
+  [booted]=systemd,systemd-sysv,dbus,init-system-helpers,iproute2,iputils-ping,netbase
+)
 
 mirror() {
   apt-get indextargets --format '$(SITE) $(RELEASE)' 2>/dev/null | awk -v suite="$suite" '$2 == suite {print $1; exit}'
 }
 
-# Makes the base once. systemd is in it, for it is on the machines that packages are installed on.
-base() {
+# Makes a base once. systemd is in each, for it is on the machines that packages are installed on.
+base() { # kind
   [[ $EUID = 0 ]] || skip 'not root: packages are installed as root'
   if lacks debootstrap; then skip 'debootstrap is missing (apt-get install debootstrap)'; fi
   local at=$cache/$suite
+  [[ $1 = plain ]] || at+=-$1
+  lower=$at/root
   [[ -e $at/complete ]] && return
   local site
   site=$(mirror)
   rm -rf "$at"
   mkdir -p "$at"
-  debootstrap --variant=minbase --include=systemd,init-system-helpers,iproute2,iputils-ping \
+  debootstrap --variant=minbase --include="${contents[$1]}" \
     "$suite" "$at/root" "${site:-http://deb.debian.org/debian}" >"$work/debootstrap.log" 2>&1 || {
     tail -n 5 "$work/debootstrap.log" >&2
     rm -rf "$at"
@@ -28,13 +36,14 @@ base() {
 }
 
 # A fresh root with the packages below /packages. Sets `root`.
-fresh() { # name
+fresh() { # name, kind of base
+  local lower
   have_packages
-  base
+  base "${2:-plain}"
   local layer=$work/layers/$1
   root=$work/roots/$1
   mkdir -p "$layer"/{upper,work} "$root"
-  mount -t overlay overlay -o "lowerdir=$cache/$suite/root,upperdir=$layer/upper,workdir=$layer/work" "$root" ||
+  mount -t overlay overlay -o "lowerdir=$lower,upperdir=$layer/upper,workdir=$layer/work" "$root" ||
     skip 'overlay file systems are not to be had'
   mount -t proc proc "$root/proc"
   mount -t tmpfs -o mode=755 tmpfs "$root/run"

@@ -91,11 +91,16 @@ main() {
 }
 
 end_case() {
+  local status=$?
+  ((status == 0 || status == 77)) || show_journals
+  stop_containers "$status"
   stop_machines
+  remove_cgroups
   unmount_roots
 }
 
 end_suite() {
   unmount_roots
+  remove_cgroups
   rm -rf "$work"
 }
