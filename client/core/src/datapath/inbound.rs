@@ -13,7 +13,7 @@ use super::table::{ForwardingTable, Gate};
 use crate::drop_reason::DropReason;
 use crate::packet::offload::{Ecn, Offload};
 use crate::packet::{IpPacket, ip, mss};
-use crate::peers::Context;
+use crate::peers::{Context, PathMessage};
 use crate::wg::demux::{Datagram, classify};
 use crate::wg::{Admission, HANDSHAKE_ROOM, OVERLAY_MTU};
 
@@ -117,7 +117,10 @@ impl<'a> Inbound<'a> {
         };
         let (len, first) = held.state.open(link, from, datagram, &mut cx)?;
         if let Some(len) = len {
-            Self::deliver(self.table, held, len, ecn, &mut cx);
+            match PathMessage::read(cx.out.delivery_room(len)) {
+                Some(message) => held.state.path_message(link, message, &mut cx),
+                None => Self::deliver(self.table, held, len, ecn, &mut cx),
+            }
         }
         if first {
             held.state.established(link, &mut cx);

@@ -133,14 +133,13 @@ impl Builder<'_> {
         table: &mut ForwardingTable,
     ) {
         let underlay = peer.endpoints.iter().copied();
-        state.candidates = underlay
+        let mut candidates: Vec<_> = underlay
             .filter(|endpoint| table.is_underlay(*endpoint))
             .take(CANDIDATES)
             .collect();
-        state.candidates.shrink_to_fit();
-        state.endpoint = state
-            .endpoint
-            .filter(|endpoint| table.is_underlay(*endpoint));
+        candidates.shrink_to_fit();
+        let endpoint = state.endpoint.filter(|known| table.is_underlay(*known));
+        state.set_endpoints(candidates, endpoint);
 
         let mut pairs: Vec<_> = locals
             .iter()

@@ -13,6 +13,12 @@ impl Permit {
         Self { _private: () }
     }
 
+    /// For what this data path says to the peer's about the path between them: it is no host's packet on
+    /// either side, and is delivered to none.
+    pub(crate) fn for_path_message() -> Self {
+        Self::new()
+    }
+
     /// For a refusal that this device itself makes up and hands to its own applications: it has crossed
     /// no tunnel, so no rule speaks of it.
     pub(crate) fn for_own_answer() -> Self {

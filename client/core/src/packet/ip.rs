@@ -17,6 +17,8 @@ pub mod protocol {
     pub const UDP: u8 = 17;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
+    /// For experiments (RFC 3692).
+    pub const EXPERIMENT: u8 = 253;
 }
 
 /// Extension headers that are walked before a packet is dropped.

@@ -3,10 +3,12 @@
 mod allowed_ips;
 mod link;
 mod path_mtu;
+mod path_probe;
 mod queue;
 mod state;
 
 pub(crate) use allowed_ips::AllowedIps;
 pub(crate) use link::Link;
+pub(crate) use path_probe::PathMessage;
 pub(crate) use queue::QueueBudget;
 pub(crate) use state::{Context, PeerState};

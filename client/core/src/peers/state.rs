@@ -1,12 +1,14 @@
 //! One peer's mutable state, behind its lock: tunnels, tracked flows, endpoint, waiting packets.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use gatereeve_shared::ids::DeviceId;
 use gatereeve_shared::time::{Mono, Now};
 
 use super::link::Link;
 use super::path_mtu::PathMtu;
+use super::path_probe::{Kind, PathMessage, SHORT};
 use super::queue::{Queue, QueueBudget};
 use crate::datapath::{DataPathEvent, Direction, Lane, Outbox, Shared};
 use crate::drop_reason::DropReason;
@@ -15,13 +17,15 @@ use crate::packet::answer::Refusal;
 use crate::packet::offload::Ecn;
 use crate::packet::{IpPacket, ip};
 use crate::wg::handshake_limit::Bucket;
-use crate::wg::timers::Due;
-use crate::wg::{HANDSHAKE_ROOM, OVERHEAD, Opened, TunnelError};
+use crate::wg::timers::{Due, SOONEST};
+use crate::wg::{HANDSHAKE_ROOM, OVERHEAD, OVERLAY_MTU, Opened, TunnelError};
 
 /// Endpoints that a handshake is tried on at once.
 const TARGETS: usize = 8;
 /// Initiations of one peer that are answered per second.
 const INITIATIONS: u64 = 50;
+/// Probes of one peer that are answered per second: two searches.
+const PROBES: u64 = 32;
 
 /// Lives as long as its device is in the table; handed from table to table.
 #[derive(Debug)]
@@ -44,6 +48,7 @@ pub(crate) struct PeerState {
     pub(crate) tx: u64,
     queue: Queue,
     initiations: Bucket,
+    probes: Bucket,
 }
 
 /// What a call works with besides the peer.
@@ -75,6 +80,7 @@ impl PeerState {
             tx: 0,
             queue: Queue::new(queues),
             initiations: Bucket::new(INITIATIONS, INITIATIONS, now),
+            probes: Bucket::new(PROBES, PROBES, now),
         }
     }
 
@@ -122,7 +128,12 @@ impl PeerState {
         };
         for position in 0..self.links.len() {
             if self.seal(position, permit, packet, to, cx) {
+                let len = u64::try_from(packet.len()).unwrap_or(0);
+                self.tx = self.tx.saturating_add(len);
                 self.improve(position, cx);
+                if self.path.is_due(packet.len(), cx.now.mono) {
+                    self.probe(SOONEST, cx);
+                }
                 return;
             }
         }
@@ -158,13 +169,68 @@ impl PeerState {
             return false;
         };
         cx.out.commit_in(lane, len, to, ip::ecn(packet));
-        self.tx = self
-            .tx
-            .saturating_add(u64::try_from(packet.len()).unwrap_or(0));
         if link.timers.sent_data(Some(session), cx.now.mono) {
             self.initiate(position, cx);
         }
         true
+    }
+
+    /// Has the peer say what comes through; more of it no sooner than `soonest` from now.
+    fn probe(&mut self, soonest: Duration, cx: &mut Context<'_>) {
+        let (search, probes) = self.path.look(cx.now.mono, soonest);
+        let has_session = |link: &Link| link.tunnel.session(cx.now).is_some();
+        let position = self.links.iter().position(has_session);
+        let (Some(to), Some(position)) = (self.destination(), position) else {
+            return;
+        };
+        for (length, len) in probes {
+            let message = PathMessage {
+                kind: Kind::Probe,
+                length: *length,
+                search,
+            };
+            self.say(position, message, *len, to, cx);
+        }
+    }
+
+    /// Something about the path that came over the link at `position`.
+    pub(crate) fn path_message(
+        &mut self,
+        position: usize,
+        message: PathMessage,
+        cx: &mut Context<'_>,
+    ) {
+        match message.kind {
+            Kind::Answer => {
+                self.path
+                    .answered(message.search, message.length, cx.now.mono);
+            }
+            Kind::Probe => {
+                if let Some(to) = self.destination()
+                    && self.probes.take(cx.now.mono)
+                {
+                    let answer = PathMessage {
+                        kind: Kind::Answer,
+                        ..message
+                    };
+                    self.say(position, answer, SHORT, to, cx);
+                }
+            }
+        }
+    }
+
+    fn say(
+        &mut self,
+        position: usize,
+        message: PathMessage,
+        len: usize,
+        to: SocketAddr,
+        cx: &mut Context<'_>,
+    ) {
+        let mut room = [0; OVERLAY_MTU];
+        if let Some(bytes) = message.write(len, &mut room) {
+            self.seal(position, &Permit::for_path_message(), bytes, to, cx);
+        }
     }
 
     /// While a worse link carries the traffic, tries the better ones.
@@ -216,6 +282,20 @@ impl PeerState {
             } else {
                 cx.out.repeat_transmit(to);
             }
+        }
+    }
+
+    /// Where the peer may be and where it was, as of a new table.
+    pub(crate) fn set_endpoints(
+        &mut self,
+        candidates: Vec<SocketAddr>,
+        endpoint: Option<SocketAddr>,
+    ) {
+        let before = self.destination();
+        self.candidates = candidates;
+        self.endpoint = endpoint;
+        if self.destination() != before {
+            self.path.changed();
         }
     }
 
@@ -329,7 +409,7 @@ impl PeerState {
     fn moved(&mut self, from: SocketAddr, cx: &mut Context<'_>) {
         if self.endpoint != Some(from) {
             self.endpoint = Some(from);
-            self.path = PathMtu::default();
+            self.path.changed();
             cx.out.event(DataPathEvent::EndpointMoved {
                 device: self.device,
                 endpoint: from,
@@ -357,7 +437,7 @@ impl PeerState {
             .links
             .iter()
             .flat_map(|link| [link.timers.next(), link.tunnel.expires()]);
-        let others = [self.filter.expires(), self.path.expires()];
+        let others = [self.filter.expires(), self.path.next()];
         links.chain(others).flatten().min()
     }
 
@@ -370,18 +450,28 @@ impl PeerState {
             self.forget_sessions(cx.shared, cx.now);
             return;
         }
-        let mut gave_up = false;
+        let (mut gave_up, mut is_silent) = (false, false);
         for position in 0..self.links.len() {
             let Some(link) = self.links.get_mut(position) else {
                 break;
             };
             link.tunnel.maintain(cx.now);
+            let was_trying = link.timers.is_trying();
             match link.timers.due(cx.now.mono) {
                 Due::Nothing => {}
-                Due::Initiation => self.initiate(position, cx),
+                Due::Initiation => {
+                    is_silent |= !was_trying;
+                    self.initiate(position, cx);
+                }
                 Due::Keepalive => self.keepalive(position, cx),
                 Due::GiveUp => gave_up = true,
             }
+        }
+        if is_silent {
+            self.path.doubt(cx.now.mono);
+        }
+        if self.path.is_late(cx.now.mono) {
+            self.probe(Duration::ZERO, cx);
         }
         if self.links.iter().any(|link| link.timers.is_trying()) {
             return;
@@ -440,6 +530,7 @@ impl PeerState {
         while self.queue.pop().is_some() {
             shared.drops.count(DropReason::NoRule);
         }
+        self.path.changed();
         self.filter.clear();
     }
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use gatereeve_client_core::datapath::DataPathEvent;
 use gatereeve_client_core::packet::ip::{IpPacket, TcpFlags, Transport, protocol};
 use gatereeve_client_core::packet::samples;
 
@@ -177,4 +178,118 @@ fn a_path_becomes_wide_again() {
     world.nodes[0].path.path_mtu(elsewhere, OUTER, world.now);
     world.send(0, &packet);
     assert_eq!(world.received(1).len(), 1, "another path is another path");
+}
+
+/// Sends a packet every 250 ms for `secs`; how many came.
+fn flow(world: &mut World, packet: &[u8], secs: u64) -> usize {
+    let mut came = 0;
+    for _ in 0..secs * 4 {
+        world.send(0, packet);
+        came += world.received(1).len();
+        world.pass(Duration::from_millis(250));
+    }
+    came
+}
+
+/// Datagrams that the path does not carry are gone, and nobody says so.
+fn hole(world: &mut World) {
+    let to = world.nodes[1].endpoint;
+    world.loses = Box::new(move |(_, at, bytes)| *at == to && bytes.len() + 28 > OUTER);
+}
+
+#[test]
+fn a_path_that_drops_in_silence_is_found_out() {
+    for (from, to) in families() {
+        let mut world = connected(&["tcp:443", "udp:443"]);
+        let headers = transport_at(&udp(from, to, b"")) + 8;
+        let packet = udp(from, to, &bytes(1420 - headers));
+        assert_eq!(flow(&mut world, &packet, 5), 20, "the control");
+        hole(&mut world);
+        // The path was proven: for so long, it is believed to be wide, unless the peer falls silent.
+        assert_eq!(flow(&mut world, &packet, 10), 0);
+        assert_eq!(world.drops(0, "too_big"), 0);
+        // What it owes for what came before is heard from it still.
+        assert_eq!(flow(&mut world, &packet, 20), 0);
+        assert!(world.drops(0, "too_big") > 0);
+        let answers = world.received(0);
+        assert!(!answers.is_empty());
+        world.nodes[0].received.push(answers[0].clone());
+        check_too_big(&mut world, from, to);
+
+        world.send(0, &udp(from, to, &bytes(INNER - headers)));
+        assert_eq!(world.received(1).len(), 1);
+        let packet = tcp(from, to, 1, TcpFlags::ACK, &bytes(20_000));
+        longest_datagram(&mut world);
+        world.send_offloaded(0, &packet, offload(&packet, Some(1348)));
+        assert!(longest_datagram(&mut world) + 28 <= OUTER);
+        let payload = world.received(1).iter().map(|one| one.len()).sum::<usize>();
+        assert!(payload > 20_000);
+
+        world.loses = Box::new(|_| false);
+        let packet = udp(from, to, &bytes(INNER - headers));
+        flow(&mut world, &packet, 601);
+        world.send(0, &udp(from, to, &bytes(1420 - headers)));
+        assert_eq!(world.received(1).len(), 1, "wide again");
+        // Nothing of this is the hosts' business.
+        assert_eq!(world.drops(1, "spoofed_source"), 0);
+        let denied = |node: usize| world.nodes[node].events.iter();
+        let denied = denied(0).chain(denied(1));
+        let denied = denied.filter(|event| matches!(event, DataPathEvent::Denied { .. }));
+        assert_eq!(denied.count(), 0);
+    }
+}
+
+#[test]
+fn who_does_not_answer_makes_no_path_narrow() {
+    let mut world = connected(&["tcp:443", "udp:443"]);
+    let (from, to) = families()[0];
+    let back = world.nodes[0].endpoint;
+    // A path that carries nothing back: nothing can be concluded from silence.
+    world.loses = Box::new(move |(_, at, _)| *at == back);
+    let packet = udp(from, to, &bytes(1392));
+    assert_eq!(flow(&mut world, &packet, 14), 56);
+    assert_eq!(world.drops(0, "too_big"), 0);
+}
+
+#[test]
+fn a_flow_that_waits_longer_and_longer_is_helped_by_time() {
+    let mut world = connected(&["tcp:443", "udp:443"]);
+    let (from, to) = families()[0];
+    let packet = udp(from, to, &bytes(1392));
+    assert_eq!(flow(&mut world, &packet, 1), 4, "the control");
+    hole(&mut world);
+    // Seconds between retransmissions.
+    for pause in [1, 2, 4, 8, 16, 32] {
+        world.send(0, &packet);
+        world.pass(Duration::from_secs(pause));
+    }
+    assert_eq!(world.drops(0, "too_big"), 0);
+    world.send(0, &packet);
+    assert_eq!(world.drops(0, "too_big"), 1);
+    // The search is over, and nobody is looked at for it.
+    world.pass(Duration::from_secs(900));
+    assert_eq!(world.nodes[0].path.next_tick(), None);
+}
+
+#[test]
+fn one_path_says_nothing_of_the_next() {
+    let mut world = connected(&["tcp:443", "udp:443"]);
+    let (from, to) = families()[0];
+    // A flow that can be answered.
+    world.send(0, &udp(from, to, &bytes(10)));
+    assert_eq!(world.received(1).len(), 1);
+    hole(&mut world);
+    let packet = udp(from, to, &bytes(1392));
+    flow(&mut world, &packet, 5);
+    assert!(world.drops(0, "too_big") > 0);
+    world.send(0, &packet);
+    assert!(world.received(1).is_empty());
+    // The peer is somewhere else now, and is heard from there.
+    let elsewhere = "198.51.100.9:7".parse().unwrap();
+    world.nodes[1].endpoint = elsewhere;
+    let answer = samples::udp((to, 443), (from, 1000), &bytes(10));
+    world.send(1, &answer);
+    assert_eq!(world.received(0).last(), Some(&answer), "the control");
+    world.send(0, &packet);
+    assert_eq!(world.received(1).len(), 1);
 }

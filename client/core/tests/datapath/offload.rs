@@ -353,6 +353,9 @@ fn fragments(from: IpAddr, to: IpAddr, id: u8) -> [Vec<u8>; 2] {
 #[test]
 fn fragments_do_not_break_runs_nor_overtake_their_first() {
     let mut world = connected(&["udp:443", "tcp:443"]);
+    // The first long packet has the path looked at.
+    world.send(0, &samples::udp((v4(0), 1000), (v4(1), 443), &bytes(1300)));
+    assert_eq!(world.received(1).len(), 1);
     let mut batch = Batch::new(64, 2048);
     for id in 0..10 {
         for fragment in fragments(v4(0), v4(1), id) {
