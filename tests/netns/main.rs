@@ -61,6 +61,7 @@ fn main() -> ExitCode {
             interop::wireguard_go_both_ways,
             offload::contents_survive_offloads,
             narrow::a_narrower_path_loses_no_flow,
+            narrow::a_path_that_drops_in_silence_is_found_out,
             admission::an_invite_lets_in_once,
             admission::approval_comes_from_an_administrator,
             admission::a_bad_policy_changes_nothing,

@@ -1,6 +1,6 @@
 //! A path that becomes narrower while it is used.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -9,14 +9,20 @@ use rtnetlink::packet_route::route::{RouteAttribute, RouteMetric};
 
 use gatereeve_tests::netns::Namespace;
 use gatereeve_tests::netns::links::{UNDERLAY_INTERFACE, index};
+use gatereeve_tests::suite::Skip;
 use gatereeve_tests::traffic::bulk::{bursts, exchange};
 use gatereeve_tests::traffic::tcp::TcpSource;
-use gatereeve_tests::world::{DeviceHost, World};
+use gatereeve_tests::world::{DeviceHost, World, firewall};
 
 use crate::scene::{apply, rule, wait_open, world};
 
 /// How long nothing may come in the middle of a transfer.
 const LIMIT: Duration = Duration::from_secs(20);
+/// The same where nobody says so: a silence of 15 seconds, the search, and the next retransmission.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// A router that tells nobody what it cannot send on.
+const SILENT: &str = "table ip silent { chain out { type filter hook output priority 0; policy accept; \
+    icmp type destination-unreachable counter drop; }; }";
 /// Bytes in each direction: more than pass before the path becomes narrow.
 const BYTES: usize = 24 << 20;
 /// What the path carries then, in bytes: enough for the least packet of IPv6 in a tunnel.
@@ -25,59 +31,100 @@ const NARROW: u32 = 1380;
 const LOCK_MTU: u32 = 1 << 2;
 const SIZES: [usize; 4] = [64, 1000, 1200, 1392];
 
-/// Open flows and new ones go on when a router in between starts to drop what is longer.
-pub(crate) fn a_narrower_path_loses_no_flow() -> anyhow::Result<()> {
-    let mut world = world()?;
-    let (router, router_underlay) = world.connect()?;
-    forward(&router)?;
-    let client = behind(&mut world, "client", router_underlay.v4)?;
-    let server = behind(&mut world, "server", router_underlay.v4)?;
-    route(
-        &client.namespace,
-        server.underlay.v4,
-        Some(router_underlay.v4),
-        None,
-    )?;
-    route(
-        &server.namespace,
-        client.underlay.v4,
-        Some(router_underlay.v4),
-        None,
-    )?;
-    let ports = r#"["tcp:80-81", "udp:53"]"#;
-    apply(&world, &rule("tag:client", "tag:server", ports, ""))?;
-    let source = TcpSource::start(&server.namespace, 81)?;
-    wait_open(&client, &server, 81)?;
-    drop(source);
-    // The control: as long as it is wide, nothing is too big.
-    exchange(
-        &client.namespace,
-        &server.namespace,
-        server.v4(80)?,
-        BYTES,
-        LIMIT,
-    )?;
-    ensure!(too_long(&router)? == 0);
+/// Two devices with a router between them.
+struct Scene {
+    client: DeviceHost,
+    server: DeviceHost,
+    router: Namespace,
+    _world: World,
+}
 
-    let to = server.v4(80)?;
-    std::thread::scope(|scope| {
-        let flow = scope.spawn(|| exchange(&client.namespace, &server.namespace, to, BYTES, LIMIT));
-        std::thread::sleep(Duration::from_millis(50));
-        route(&router, server.underlay.v4, None, Some(NARROW))?;
-        route(&router, client.underlay.v4, None, Some(NARROW))?;
-        match flow.join() {
-            Ok(result) => result.context("a flow that was open"),
-            Err(_) => bail!("the flow's thread panicked"),
+impl Scene {
+    fn new() -> anyhow::Result<Self> {
+        let mut world = world()?;
+        let (router, router_underlay) = world.connect()?;
+        forward(&router)?;
+        let client = behind(&mut world, "client", router_underlay.v4)?;
+        let server = behind(&mut world, "server", router_underlay.v4)?;
+        for (from, to) in [(&client, &server), (&server, &client)] {
+            route(
+                &from.namespace,
+                to.underlay.v4,
+                Some(router_underlay.v4),
+                None,
+            )?;
         }
-    })?;
-    for to in [server.v4(80)?, server.v6(80)?] {
-        exchange(&client.namespace, &server.namespace, to, BYTES / 8, LIMIT)
-            .context("a flow that opens later")?;
+        let ports = r#"["tcp:80-81", "udp:53"]"#;
+        apply(&world, &rule("tag:client", "tag:server", ports, ""))?;
+        let source = TcpSource::start(&server.namespace, 81)?;
+        wait_open(&client, &server, 81)?;
+        drop(source);
+        Ok(Self {
+            client,
+            server,
+            router,
+            _world: world,
+        })
     }
-    ensure!(too_long(&router)? > 0, "the path was not narrow");
-    for to in [server.v4(53)?, server.v6(53)?] {
-        bursts(&client.namespace, &server.namespace, to, &SIZES, LIMIT)?;
+
+    /// The router drops what is longer than [`NARROW`] from now on.
+    fn become_narrow(&self) -> anyhow::Result<()> {
+        route(&self.router, self.server.underlay.v4, None, Some(NARROW))?;
+        route(&self.router, self.client.underlay.v4, None, Some(NARROW))
     }
+
+    fn exchange(&self, to: SocketAddr, bytes: usize, limit: Duration) -> anyhow::Result<()> {
+        let (client, server) = (&self.client.namespace, &self.server.namespace);
+        exchange(client, server, to, bytes, limit)
+    }
+
+    /// A flow is open when the path becomes narrow, and others open later.
+    fn flows_go_on(&self, limit: Duration) -> anyhow::Result<()> {
+        let to = self.server.v4(80)?;
+        // The control: as long as it is wide, nothing is too big.
+        self.exchange(to, BYTES, limit)?;
+        ensure!(too_long(&self.router)? == 0);
+        std::thread::scope(|scope| {
+            let flow = scope.spawn(|| self.exchange(to, BYTES, limit));
+            std::thread::sleep(Duration::from_millis(50));
+            self.become_narrow()?;
+            match flow.join() {
+                Ok(result) => result.context("a flow that was open"),
+                Err(_) => bail!("the flow's thread panicked"),
+            }
+        })?;
+        for to in [self.server.v4(80)?, self.server.v6(80)?] {
+            self.exchange(to, BYTES / 8, limit)
+                .context("a flow that opens later")?;
+        }
+        ensure!(too_long(&self.router)? > 0, "the path was not narrow");
+        Ok(())
+    }
+}
+
+/// Open flows and new ones go on when a router in between starts to drop what is longer, and says so.
+pub(crate) fn a_narrower_path_loses_no_flow() -> anyhow::Result<()> {
+    let scene = Scene::new()?;
+    scene.flows_go_on(LIMIT)?;
+    let (client, server) = (&scene.client.namespace, &scene.server.namespace);
+    for to in [scene.server.v4(53)?, scene.server.v6(53)?] {
+        bursts(client, server, to, &SIZES, LIMIT)?;
+    }
+    Ok(())
+}
+
+/// The same where the router does not say so: the flow stands still until the devices have found out themselves.
+pub(crate) fn a_path_that_drops_in_silence_is_found_out() -> anyhow::Result<()> {
+    firewall::nft().ok_or_else(|| Skip("nft is not installed".into()))?;
+    let scene = Scene::new()?;
+    firewall::load(&scene.router, SILENT)?;
+    scene.flows_go_on(PATIENCE)?;
+    let said = firewall::described(&scene.router)?;
+    let packets = said.split("\"packets\": ").nth(1).context("no counter")?;
+    ensure!(
+        !packets.starts_with('0'),
+        "the router had nothing to say: {said}"
+    );
     Ok(())
 }
 

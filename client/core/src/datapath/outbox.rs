@@ -23,6 +23,8 @@ pub struct Outbox {
     /// What is sent first, and later fragments behind it: mixed, they would end each other's runs.
     sent: Sent,
     sent_later: Sent,
+    /// Behind both, each on its own.
+    sent_alone: Sent,
     delivered: Arena,
     packets: Vec<Range<usize>>,
     stretches: Vec<StretchOf>,
@@ -39,6 +41,9 @@ pub(crate) enum Lane {
     /// Fragments but the first of a datagram. They may come in any order, so they wait until the batch's
     /// other datagrams are out: a stream of fragmented datagrams is two runs, not two per datagram.
     Fragments,
+    /// What is never sent together with anything: Linux sends what it segments without "do not fragment", and the
+    /// length of such a datagram says nothing of the path.
+    Alone,
 }
 
 /// Datagrams one behind the other, and how they go together.
@@ -134,7 +139,8 @@ impl Outbox {
 
     /// The same datagrams, as many together as one system call takes.
     pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
-        [&self.sent, &self.sent_later].into_iter().flat_map(|sent| {
+        let lanes = [&self.sent, &self.sent_later, &self.sent_alone];
+        lanes.into_iter().flat_map(|sent| {
             sent.runs.iter().map(|run| Run {
                 to: run.to,
                 ecn: run.ecn,
@@ -192,7 +198,7 @@ impl Outbox {
 
     /// Forgets everything, keeps the buffers.
     pub fn clear(&mut self) {
-        for sent in [&mut self.sent, &mut self.sent_later] {
+        for sent in [&mut self.sent, &mut self.sent_later, &mut self.sent_alone] {
             sent.arena.used = 0;
             sent.runs.clear();
         }
@@ -207,6 +213,7 @@ impl Outbox {
         match lane {
             Lane::First => &mut self.sent,
             Lane::Fragments => &mut self.sent_later,
+            Lane::Alone => &mut self.sent_alone,
         }
     }
 
@@ -229,7 +236,8 @@ impl Outbox {
     pub(crate) fn commit_in(&mut self, lane: Lane, len: usize, to: SocketAddr, ecn: Ecn) {
         let sent = self.lane(lane);
         let range = sent.arena.commit(len);
-        if let Some(run) = sent.runs.last_mut()
+        if lane != Lane::Alone
+            && let Some(run) = sent.runs.last_mut()
             && run.range.end == range.start
             && run.to == to
             && run.ecn == ecn

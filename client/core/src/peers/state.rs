@@ -126,8 +126,13 @@ impl PeerState {
             Self::unreachable(packet, cx);
             return;
         };
+        let lane = if ip::is_later_fragment(packet) {
+            Lane::Fragments
+        } else {
+            Lane::First
+        };
         for position in 0..self.links.len() {
-            if self.seal(position, permit, packet, to, cx) {
+            if self.seal(position, permit, packet, (to, lane), cx) {
                 let len = u64::try_from(packet.len()).unwrap_or(0);
                 self.tx = self.tx.saturating_add(len);
                 self.improve(position, cx);
@@ -149,7 +154,7 @@ impl PeerState {
         position: usize,
         permit: &Permit,
         packet: &[u8],
-        to: SocketAddr,
+        (to, lane): (SocketAddr, Lane),
         cx: &mut Context<'_>,
     ) -> bool {
         let Some(link) = self.links.get_mut(position) else {
@@ -159,11 +164,6 @@ impl PeerState {
             return false;
         };
         let room = packet.len().saturating_add(OVERHEAD + 15);
-        let lane = if ip::is_later_fragment(packet) {
-            Lane::Fragments
-        } else {
-            Lane::First
-        };
         let room = cx.out.room_in(lane, room.max(HANDSHAKE_ROOM));
         let Ok(len) = link.tunnel.encapsulate(permit, packet, cx.now, room) else {
             return false;
@@ -177,7 +177,13 @@ impl PeerState {
 
     /// Has the peer say what comes through; more of it no sooner than `soonest` from now.
     fn probe(&mut self, soonest: Duration, cx: &mut Context<'_>) {
+        let before = self.path.inner();
         let (search, probes) = self.path.look(cx.now.mono, soonest);
+        let carries = self.path.inner();
+        tracing::debug!(device = %self.device, search, probes = probes.len(), carries, "looking at the path");
+        if carries != before {
+            tracing::info!(device = %self.device, before, carries, "the path to the peer drops what is longer");
+        }
         let has_session = |link: &Link| link.tunnel.session(cx.now).is_some();
         let position = self.links.iter().position(has_session);
         let (Some(to), Some(position)) = (self.destination(), position) else {
@@ -229,7 +235,8 @@ impl PeerState {
     ) {
         let mut room = [0; OVERLAY_MTU];
         if let Some(bytes) = message.write(len, &mut room) {
-            self.seal(position, &Permit::for_path_message(), bytes, to, cx);
+            let permit = Permit::for_path_message();
+            self.seal(position, &permit, bytes, (to, Lane::Alone), cx);
         }
     }
 

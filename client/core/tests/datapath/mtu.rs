@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use gatereeve_client_core::datapath::DataPathEvent;
+use gatereeve_client_core::datapath::{Batch, DataPathEvent, Outbox};
 use gatereeve_client_core::packet::ip::{IpPacket, TcpFlags, Transport, protocol};
 use gatereeve_client_core::packet::samples;
 
@@ -249,6 +249,22 @@ fn who_does_not_answer_makes_no_path_narrow() {
     let packet = udp(from, to, &bytes(1392));
     assert_eq!(flow(&mut world, &packet, 14), 56);
     assert_eq!(world.drops(0, "too_big"), 0);
+}
+
+#[test]
+fn a_probe_is_never_a_piece_of_a_segmented_send() {
+    let world = connected(&["tcp:443", "udp:443"]);
+    let (from, to) = families()[0];
+    let mut batch = Batch::new(64, 2048);
+    for _ in 0..10 {
+        assert!(batch.push(&samples::udp((from, 1000), (to, 443), &bytes(1392)), None));
+    }
+    let mut out = Outbox::new();
+    world.nodes[0]
+        .path
+        .outbound(&mut batch, world.now, &mut out);
+    let runs: Vec<_> = out.runs().map(|run| (run.count(), run.segment)).collect();
+    assert_eq!(runs, [(10, 1452), (1, 1452), (1, 96)]);
 }
 
 #[test]
