@@ -13,6 +13,7 @@ pub mod output;
 mod repair;
 pub mod target;
 
+use gatereeve_runtime::words::in_words;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -353,7 +354,7 @@ impl Failure {
     pub fn failed(error: &anyhow::Error) -> Self {
         Self {
             status: 1,
-            message: printable(&format!("{error:#}")),
+            message: printable(&in_words(error)),
         }
     }
 }

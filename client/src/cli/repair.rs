@@ -14,6 +14,7 @@ use crate::config;
 use crate::daemon::state_dir::wants_to_take_part;
 use crate::routes::Place;
 use crate::routes::survey;
+use gatereeve_runtime::words::in_words;
 
 pub(super) const EXAMPLES: &str = "\
 Without --apply or --remove nothing is changed, and no rights are needed.
@@ -132,7 +133,7 @@ fn place(arguments: &RepairArgs) -> Result<Place, Failure> {
         .map(|tun| Place::of(&tun))
         .map_err(|error| Failure {
             status: 2,
-            message: format!("{error:#}"),
+            message: in_words(&error),
         })
 }
 
@@ -180,7 +181,7 @@ fn delete(places: impl IntoIterator<Item = Place>) -> Result<Vec<String>, Failur
         if refused {
             Failure {
                 status: 3,
-                message: format!("{error:#}; run it as root"),
+                message: format!("{}; run it as root", in_words(&error)),
             }
         } else {
             Failure::failed(&error)

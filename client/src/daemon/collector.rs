@@ -1,6 +1,7 @@
 //! Posture: when the engine asks, and when something watched changes. A process of its own collects it; the
 //! firewall alone is read here, where its rules are.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +10,14 @@ use tokio::sync::mpsc;
 
 use gatereeve_client_core::output::ObservedFact;
 use gatereeve_runtime::clock::Clock;
+use gatereeve_runtime::words::in_words;
 use gatereeve_shared::posture::fact::names;
 use gatereeve_shared::time::Mono;
 
 use crate::helper::Helper;
+use crate::posture::connection::{self, ConnectionError};
 use crate::posture::watch::{ChangeWatch, Sight};
-use crate::posture::{CollectRequest, CollectedFact, connection, nftables};
+use crate::posture::{CollectRequest, CollectedFact, nftables};
 
 /// How long collecting may take.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -166,21 +169,32 @@ impl Collectors {
     /// What there is to know; or why there is nothing, in words.
     async fn collect(&self, request: &CollectRequest) -> Result<Vec<CollectedFact>, String> {
         let watched = &request.watched;
-        let words = |error: anyhow::Error| format!("{error:#}");
-        let mut facts = if self.socket.exists() {
-            connection::ask(&self.socket, watched, DEADLINE)
-                .await
-                .map_err(|error| words(error.into()))?
-        } else if let Some(helper) = &self.helper {
-            helper
+        let words = |error: anyhow::Error| in_words(&error);
+        let asked = if self.socket.exists() {
+            match connection::ask(&self.socket, watched, DEADLINE).await {
+                // A socket that is left over: nobody listens.
+                Err(ConnectionError::Connection { source, .. })
+                    if source.kind() == io::ErrorKind::ConnectionRefused =>
+                {
+                    None
+                }
+                asked => Some(asked.map_err(|error| words(error.into()))?),
+            }
+        } else {
+            None
+        };
+        let mut facts = match (asked, &self.helper) {
+            (Some(facts), _) => facts,
+            (None, Some(helper)) => helper
                 .collect(watched)
                 .await
-                .map_err(|error| words(error.into()))?
-        } else {
-            return Err(format!(
-                "no posture collector listens at {}; start gatereeve-posture.socket, or restart the daemon without it",
-                self.socket.display()
-            ));
+                .map_err(|error| words(error.into()))?,
+            (None, None) => {
+                return Err(format!(
+                    "no posture collector listens at {}; start gatereeve-posture.socket, or restart the daemon without it",
+                    self.socket.display()
+                ));
+            }
         };
         // The firewall is what the kernel says here, whatever a collector makes of it.
         facts.retain(|fact| fact.id != names::FIREWALL);
@@ -231,6 +245,25 @@ mod tests {
             "{delays:?}"
         );
         assert_eq!(delays.last(), Some(&60));
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_left_over_is_no_collector() {
+        let directory = tempfile::tempdir().unwrap();
+        let collectors = Collectors {
+            socket: directory.path().join("s"),
+            helper: None,
+            sight: Sight::Own,
+        };
+        drop(tokio::net::UnixListener::bind(&collectors.socket).unwrap());
+        assert!(collectors.socket.exists());
+        let request = CollectRequest {
+            root: "/".into(),
+            config_dir: directory.path().into(),
+            watched: Vec::new(),
+        };
+        let problem = collectors.collect(&request).await.unwrap_err();
+        assert!(problem.contains("listens"), "{problem}");
     }
 
     #[tokio::test]

@@ -22,6 +22,7 @@ use crate::routes::{HostPlan, Place, survey};
 use crate::tun::linux::LinuxTun;
 use crate::tun::{self, Tun};
 use crate::udp::Udp;
+use gatereeve_runtime::words::in_words;
 
 /// What stands while the device takes part.
 #[derive(Debug)]
@@ -300,7 +301,7 @@ async fn tune(network: &HostNetwork, tun: &LinuxTun, plan: &HostPlan) {
         .then(|| tun::longest_super_packet(plan.mtu));
     if let Err(error) = network.tune(&plan.tun, tun::QUEUE_LENGTH, longest).await {
         tracing::info!(
-            error = format!("{error:#}"),
+            error = in_words(&error),
             "the interface keeps its queue as it is"
         );
     }
@@ -309,7 +310,7 @@ async fn tune(network: &HostNetwork, tun: &LinuxTun, plan: &HostPlan) {
 /// Guards the addresses of `plan`, or says why not: the device takes part all the same, and warns.
 fn guard(plan: &HostPlan) -> Result<Guard, String> {
     Guard::new(&plan.tun, &plan.addresses).map_err(|error| {
-        let problem = format!("{error:#}");
+        let problem = in_words(&error);
         tracing::warn!(error = %problem, "the overlay addresses are not guarded on other interfaces");
         problem
     })

@@ -15,6 +15,7 @@ use gatereeve_client_core::engine::{Engine, EngineConfig};
 use gatereeve_client_core::output::{HostConfig, Output};
 use gatereeve_client_core::wg::NoiseTunnels;
 use gatereeve_runtime::clock::Clock;
+use gatereeve_runtime::words::in_words;
 use gatereeve_shared::identity::identity_key::IdentityKey;
 use gatereeve_shared::time::{Mono, Now};
 use gatereeve_shared::wire::controller::EnrollReply;
@@ -296,7 +297,7 @@ impl Joined {
 
     fn save_network(&mut self, state: &StateDir) {
         if let Err(error) = state.save_network(&self.network) {
-            let problem = format!("{error:#}");
+            let problem = in_words(&error);
             tracing::warn!(error = %problem, "the network file was not written");
             self.state_problem = Some(problem);
         }
@@ -320,7 +321,7 @@ impl Joined {
                 return changes;
             }
             Err(error) => {
-                let problem = format!("{error:#}");
+                let problem = in_words(&error);
                 tracing::warn!(error = %problem, "the host's network is not as it should be");
                 self.host_problem = Some(problem);
                 self.host_due = Some(now.mono.saturating_add(HOST_RETRY));

@@ -35,6 +35,7 @@ use gatereeve_runtime::process;
 use gatereeve_runtime::sandbox::Confinement;
 use gatereeve_runtime::shutdown::Shutdown;
 use gatereeve_runtime::telemetry;
+use gatereeve_runtime::words::in_words;
 use gatereeve_shared::time::Mono;
 use gatereeve_shared::wire::map::OverlayPrefixes;
 
@@ -78,7 +79,7 @@ pub fn run(arguments: &DaemonArgs, socket: PathBuf) -> Result<(), Failure> {
     }
     let config = Config::load(arguments, socket).map_err(|error| Failure {
         status: 2,
-        message: format!("{error:#}"),
+        message: in_words(&error),
     })?;
     let confined = confine::confine(&config).map_err(|error| Failure::failed(&error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -182,9 +183,8 @@ impl Daemon {
         let interfaces = match interfaces::watch(prefixes).await {
             Ok(receiver) => Some(receiver),
             Err(error) => {
-                warnings.push(format!(
-                    "{error:#}; peers learn no address of this host, and changes of its routes go unnoticed"
-                ));
+                let error = in_words(error);
+                warnings.push(format!("{error}; peers learn no address of this host, and changes of its routes go unnoticed"));
                 None
             }
         };
@@ -388,7 +388,7 @@ impl Daemon {
             tracing::warn!(reason = %refusal, "the network refused this device");
             self.refused = Some(refusal);
             if let Err(error) = self.leave().await {
-                self.warnings.push(format!("{error:#}"));
+                self.warnings.push(in_words(&error));
             }
         }
     }
@@ -441,7 +441,10 @@ impl Daemon {
     /// Takes away what an earlier run left, where this device does not take part.
     async fn clear_host(&mut self) {
         if let Err(error) = self.host.take_down().await {
-            let warning = format!("what an earlier run left could not be removed: {error:#}");
+            let warning = format!(
+                "what an earlier run left could not be removed: {}",
+                in_words(&error)
+            );
             tracing::warn!(%warning);
             self.warnings.push(warning);
         }

@@ -14,6 +14,7 @@ use gatereeve_shared::wire::client::ClientMessage;
 
 use super::state_dir::save_stored;
 use crate::control::ControlLink;
+use gatereeve_runtime::words::in_words;
 
 /// Jobs that may wait; the engine's task waits beyond.
 const QUEUE: usize = 1024;
@@ -90,7 +91,7 @@ async fn run(
             let written = tokio::task::spawn_blocking(move || save_stored(&path, &stored)).await;
             let failed = match written {
                 Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(format!("{error:#}")),
+                Ok(Err(error)) => Some(in_words(&error)),
                 Err(error) => Some(error.to_string()),
             };
             if let Some(error) = &failed {

@@ -17,6 +17,7 @@ use tokio::net::{UnixStream, lookup_host};
 use super::{MAX_LINE, Reply, Request};
 use crate::posture::CollectRequest;
 use crate::posture::process::run_collector;
+use gatereeve_runtime::words::in_words;
 
 /// This program, even when its file was replaced by an upgrade.
 const PROGRAM: &str = "/proc/self/exe";
@@ -176,7 +177,7 @@ async fn answer(request: Request, config_dir: &Path) -> Reply {
             };
             match run_collector(Path::new(PROGRAM), &request, DEADLINE).await {
                 Ok(facts) => Reply::Facts(facts),
-                Err(error) => Reply::Failed(format!("{:#}", anyhow::Error::from(error))),
+                Err(error) => Reply::Failed(in_words(anyhow::Error::from(error))),
             }
         }
         Request::Resolve(name) => match lookup_host(&name).await {

@@ -9,6 +9,7 @@ use gatereeve_runtime::diagnostics::{FILTER_PATH, FilterRequest, WARNINGS_PATH, 
 use gatereeve_runtime::exit::ExitStatus;
 use gatereeve_runtime::report::Report;
 use gatereeve_runtime::telemetry::LogFilter;
+use gatereeve_runtime::words::in_words;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -107,7 +108,7 @@ fn make(config_file: Option<PathBuf>, config: &anyhow::Result<Config>) -> Report
         Err(error) => {
             report.add(
                 "state",
-                &format!("the configuration is not understood: {error:#}"),
+                &format!("the configuration is not understood: {}", in_words(error)),
             );
             return report;
         }

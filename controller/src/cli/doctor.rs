@@ -4,6 +4,7 @@ use clap::Args;
 use gatereeve_controller_core::command::{Command, Reply};
 use gatereeve_runtime::clock::Clock;
 use gatereeve_runtime::exit::ExitStatus;
+use gatereeve_runtime::words::in_words;
 use serde::Serialize;
 
 use super::ask;
@@ -62,11 +63,7 @@ pub(super) fn checks(config: &anyhow::Result<Config>) -> Vec<Check> {
         Ok(config) => config,
         Err(error) => {
             let advice = "mend it; nothing else was looked at, as it says where everything is";
-            return vec![Check::problem(
-                "configuration",
-                format!("{error:#}"),
-                advice,
-            )];
+            return vec![Check::problem("configuration", in_words(error), advice)];
         }
     };
     let mut checks = vec![Check::ok("configuration", "understood")];

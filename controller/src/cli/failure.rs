@@ -3,6 +3,7 @@
 use gatereeve_controller_core::command::{CommandError, ErrorCode, PolicyProblem};
 use gatereeve_runtime::exit::ExitStatus;
 use gatereeve_runtime::local_socket::CallError;
+use gatereeve_runtime::words::in_words;
 
 /// What failed, why, and what to do next.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::new(ExitStatus::FAILED, format!("{error:#}"))
+        Self::new(ExitStatus::FAILED, in_words(&error))
     }
 }
 

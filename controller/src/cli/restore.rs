@@ -6,6 +6,7 @@ use clap::Args;
 use gatereeve_controller_core::audit::entry::Actor;
 use gatereeve_runtime::clock::Clock;
 use gatereeve_runtime::exit::ExitStatus;
+use gatereeve_runtime::words::in_words;
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::identity::fingerprint::Fingerprint;
 use nix::unistd::{User, getuid};
@@ -68,7 +69,7 @@ pub(super) fn run(
         } else {
             ExitStatus::FAILED
         };
-        Failure::new(status, format!("{error:#}"))
+        Failure::new(status, in_words(&error))
     })?;
     let since = restored
         .until

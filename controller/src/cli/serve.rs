@@ -9,6 +9,7 @@ use gatereeve_runtime::process;
 use gatereeve_runtime::sandbox::Confinement;
 use gatereeve_runtime::shutdown::Shutdown;
 use gatereeve_runtime::telemetry;
+use gatereeve_runtime::words::in_words;
 
 use super::failure::Failure;
 use super::output::Printer;
@@ -72,7 +73,7 @@ pub(super) fn run(
     match served {
         Ok(()) => Ok(ExitStatus::DONE),
         Err(error) if error.is::<LockError>() => {
-            Err(Failure::new(ExitStatus::CONFLICT, format!("{error:#}")))
+            Err(Failure::new(ExitStatus::CONFLICT, in_words(&error)))
         }
         Err(error) => Err(error.into()),
     }

@@ -8,6 +8,7 @@ use super::Check;
 use super::running::process_of;
 use crate::state_dir::settings::Settings;
 use crate::state_dir::{StateDir, space};
+use gatereeve_runtime::words::in_words;
 
 /// With less than this changes are about to be refused.
 const FULL: u64 = 64 << 20;
@@ -46,7 +47,7 @@ pub(super) fn advertised(dir: &StateDir) -> Vec<Check> {
         Err(error) => {
             return vec![Check::problem(
                 "settings",
-                format!("{error:#}"),
+                in_words(&error),
                 "put the file `config` in the state directory back from a backup",
             )];
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use gatereeve_runtime::quic::{self, CloseCode};
 use gatereeve_runtime::state_file;
+use gatereeve_runtime::words::in_words;
 use gatereeve_shared::identity::identity_key::{IdentityKey, IdentityPublicKey};
 
 use super::{Answer, Check};
@@ -83,7 +84,7 @@ fn answering(dir: &StateDir, address: SocketAddr) -> Check {
         ),
         Err(error) => Check::problem(
             "port",
-            format!("UDP {address}: {error:#}"),
+            format!("UDP {address}: {}", in_words(&error)),
             "is a local firewall in the way, or does the controller listen elsewhere (--listen, \
              GATEREEVE_CONTROLLER_LISTEN)?",
         ),

@@ -11,6 +11,7 @@ use crate::backup::record::LastBackup;
 use crate::journal::read::Follower;
 use crate::state_dir::{StateDir, checkpoints};
 use crate::upgrade::FORMAT;
+use gatereeve_runtime::words::in_words;
 
 /// A clock before this is wrong: the program did not exist.
 const EARLIEST: UnixMillis = UnixMillis(1_780_000_000_000);
@@ -107,7 +108,7 @@ fn journal(dir: &StateDir, now: UnixMillis, checks: &mut Vec<Check>) -> Option<u
         Err(error) => {
             checks.push(Check::problem(
                 "journal",
-                format!("{error:#}"),
+                in_words(&error),
                 "put the file back from a backup",
             ));
             return None;

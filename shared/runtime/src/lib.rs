@@ -7,6 +7,7 @@
 //! * [`sandbox`]: what a process may do after it has started.
 //! * [`shutdown`], [`telemetry`], [`exit`]: how a process ends, what it logs, what it tells its caller.
 //! * [`notify`], [`process`]: what the service manager is told, and what the process gives up.
+//! * [`words`]: errors as text for people.
 //! * [`state_format`]: the number of a state directory's format. [`state_file`]: reading state that another user
 //!   may have replaced.
 //! * [`diagnostics`], [`redact`], [`report`]: looking into a daemon, and what of that may leave the machine.
@@ -32,3 +33,4 @@ pub mod state_file;
 pub mod state_format;
 pub mod telemetry;
 pub mod tls;
+pub mod words;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::event::DataPathEvent;
 use crate::filter::Permit;
 use crate::packet::IpPacket;
+use crate::packet::ip::{self, Piece};
 use crate::packet::join::{MAX_TAILS, Stretch};
 use crate::packet::offload::{Ecn, Offload};
 
@@ -25,6 +26,8 @@ pub struct Outbox {
     sent_later: Sent,
     /// Behind both, each on its own.
     sent_alone: Sent,
+    /// Whether first fragments are among what is sent first.
+    has_first_fragments: bool,
     delivered: Arena,
     packets: Vec<Range<usize>>,
     stretches: Vec<StretchOf>,
@@ -39,7 +42,9 @@ pub(crate) enum Lane {
     /// Everything that has an order to keep.
     First,
     /// Fragments but the first of a datagram. They may come in any order, so they wait until the batch's
-    /// other datagrams are out: a stream of fragmented datagrams is two runs, not two per datagram.
+    /// other datagrams are out: a stream of fragmented datagrams is two runs, not two per datagram. Those whose first
+    /// fragment was in the batch before do not wait: Linux gives a datagram up when 64 fragments of others come in
+    /// between (`ipfrag_max_dist`).
     Fragments,
     /// What is never sent together with anything: Linux sends what it segments without "do not fragment", and the
     /// length of such a datagram says nothing of the path.
@@ -202,6 +207,7 @@ impl Outbox {
             sent.arena.used = 0;
             sent.runs.clear();
         }
+        self.has_first_fragments = false;
         self.delivered.used = 0;
         self.packets.clear();
         self.stretches.clear();
@@ -215,6 +221,16 @@ impl Outbox {
             Lane::Fragments => &mut self.sent_later,
             Lane::Alone => &mut self.sent_alone,
         }
+    }
+
+    /// The lane of a packet that comes now.
+    pub(crate) fn lane_of(&mut self, packet: &[u8]) -> Lane {
+        match ip::piece(packet) {
+            Piece::LaterFragment if self.has_first_fragments => return Lane::Fragments,
+            Piece::FirstFragment => self.has_first_fragments = true,
+            Piece::LaterFragment | Piece::Whole => {}
+        }
+        Lane::First
     }
 
     /// Room for a datagram of up to `len` bytes.

@@ -89,6 +89,7 @@ impl Engine {
             ping: None,
             acked: None,
         }));
+        tracing::info!(standing = ?hello.standing, "connected to the controller");
         self.arm_ping(now);
         if !self.posture.is_awaited(now) {
             self.collect_posture(now);
@@ -120,6 +121,7 @@ impl Engine {
         let was_up = match &self.link {
             Link::Up(session) => {
                 self.backoff.session_ended(session.since, now.mono);
+                tracing::info!(error = %shown(error), "the connection to the controller has ended; what it allowed holds until its leases end");
                 true
             }
             Link::Off | Link::Idle | Link::Connecting => false,

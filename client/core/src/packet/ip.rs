@@ -218,15 +218,32 @@ pub fn ecn(bytes: &[u8]) -> Ecn {
     }
 }
 
-/// Whether `bytes`, which was parsed before, is a fragment but not the first of its datagram. In IPv6 only
-/// where the fragment header comes first; the others keep their order, which is no harm.
-pub(crate) fn is_later_fragment(bytes: &[u8]) -> bool {
-    match bytes.first().map(|first| first >> 4) {
-        Some(4) => u16_at(bytes, 6).is_some_and(|field| field & 0x1fff != 0),
-        Some(6) => {
-            u8_at(bytes, 6) == Some(44) && u16_at(bytes, 42).is_some_and(|field| field >> 3 != 0)
+/// What of its datagram a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    Whole,
+    FirstFragment,
+    LaterFragment,
+}
+
+/// What `bytes`, which was parsed before, is of its datagram. In IPv6 only where the fragment header comes first;
+/// the others keep their order, which is no harm.
+pub(crate) fn piece(bytes: &[u8]) -> Piece {
+    let (offset, more) = match bytes.first().map(|first| first >> 4) {
+        Some(4) => {
+            let field = u16_at(bytes, 6).unwrap_or(0);
+            (field & 0x1fff, field & 0x2000)
         }
-        _ => false,
+        Some(6) if u8_at(bytes, 6) == Some(44) => {
+            let field = u16_at(bytes, 42).unwrap_or(0);
+            (field >> 3, field & 1)
+        }
+        _ => (0, 0),
+    };
+    match (offset, more) {
+        (0, 0) => Piece::Whole,
+        (0, _) => Piece::FirstFragment,
+        _ => Piece::LaterFragment,
     }
 }
 

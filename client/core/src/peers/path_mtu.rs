@@ -2,8 +2,9 @@
 //!
 //! Packetization-layer path MTU discovery (RFC 8899) between two data paths. The first long packet on a path, and one a
 //! minute, has a short and a full probe sent beside it, and so has a silence of the peer. Where the short one is
-//! answered and the full one is not, a second later all lengths in between are tried, twice: what is lost by accident shall
-//! not make a path narrow. Where nothing is answered, the peer does not know probes or the path is down, and nothing is
+//! answered and the full one is not, a second later all lengths in between are tried, three times: what is lost by
+//! accident shall not make a path narrow. It can all the same while a path is overrun, so a narrow one is asked for
+//! its full length again soon. Where nothing is answered, the peer does not know probes or the path is down, and nothing is
 //! concluded. Who sends nothing long causes none of it.
 
 use std::net::SocketAddr;
@@ -34,7 +35,9 @@ const ANSWERS: Duration = Duration::from_secs(1);
 /// Short and full probes before it is given up for a while.
 const ASKED: u8 = 3;
 /// Times that all lengths are tried.
-const SEARCHED: u8 = 2;
+const SEARCHED: u8 = 3;
+/// How long a path that was found narrow is left alone.
+const RECHECKED: Duration = Duration::from_secs(15);
 /// How long a peer that answers nothing is left alone.
 const SILENT: Duration = Duration::from_secs(60);
 
@@ -44,7 +47,7 @@ pub(crate) struct PathMtu {
     /// What a router has said.
     told: Option<Narrow>,
     /// The longest packet that came through, where a full one did not.
-    found: Option<usize>,
+    found: Option<Narrow>,
     step: Step,
     /// When a long packet takes the next step.
     due: Mono,
@@ -93,7 +96,7 @@ impl PathMtu {
     /// The largest packet that goes through, before padding.
     pub(crate) fn inner(&self) -> usize {
         let told = self.told.map_or(OVERLAY_MTU, |narrow| narrow.inner);
-        self.found.map_or(told, |found| found.min(told))
+        self.found.map_or(told, |narrow| narrow.inner.min(told))
     }
 
     /// Another path, of which nothing is known.
@@ -156,15 +159,25 @@ impl PathMtu {
                 self.answered = 0;
                 (Step::Asks(1), ANSWERS, FIRST)
             }
-            Step::Asks(_) if short_came => (Step::Searches(1), ANSWERS, ALL),
+            Step::Asks(_) if short_came => {
+                let is_known = |narrow: Narrow| now.since(narrow.since) < BELIEVED;
+                if self.found.is_some_and(is_known) {
+                    (Step::Rests, RECHECKED, [].as_slice())
+                } else {
+                    (Step::Searches(1), ANSWERS, ALL)
+                }
+            }
             Step::Asks(times) if times < ASKED => (Step::Asks(times + 1), ANSWERS, FIRST),
             Step::Asks(_) => (Step::Rests, SILENT, [].as_slice()),
             Step::Searches(times) if times < SEARCHED => (Step::Searches(times + 1), ANSWERS, ALL),
             Step::Searches(_) => {
                 match ALL.iter().find(|(at, _)| self.has(*at)) {
                     Some((_, longest)) => {
-                        self.found = Some(*longest);
-                        (Step::Rests, BELIEVED, [].as_slice())
+                        self.found = Some(Narrow {
+                            inner: *longest,
+                            since: now,
+                        });
+                        (Step::Rests, RECHECKED, [].as_slice())
                     }
                     // Not even the shortest: this is no matter of length.
                     None => (Step::Rests, SILENT, [].as_slice()),
@@ -256,14 +269,18 @@ mod tests {
             (1150, 1104),
         ] {
             let (mut path, mut now) = (PathMtu::default(), Mono(7));
-            let probes = traffic(&mut path, &mut now, 4, carries);
-            assert_eq!((path.inner(), probes), (found, 2 + 7 + 7), "{carries}");
-            // It stays so, and costs nothing for ten minutes.
+            let probes = traffic(&mut path, &mut now, 5, carries);
+            assert_eq!((path.inner(), probes), (found, 2 + 3 * 7), "{carries}");
+            // It stays so, at two probes in a quarter of a minute.
             let probes = traffic(&mut path, &mut now, 590, carries);
-            assert_eq!((path.inner(), probes), (found, 0));
-            traffic(&mut path, &mut now, 30, carries);
             assert_eq!(path.inner(), found);
-            traffic(&mut path, &mut now, 620, OVERLAY_MTU);
+            assert!((60..=80).contains(&probes), "{probes}");
+            // Ten minutes later all lengths are tried again.
+            let probes = traffic(&mut path, &mut now, 60, carries);
+            assert_eq!(path.inner(), found);
+            assert!(probes > 3 * 7, "{probes}");
+            // Wide again, or it never was narrow: it takes no longer than the next question.
+            traffic(&mut path, &mut now, 18, OVERLAY_MTU);
             assert_eq!(path.inner(), OVERLAY_MTU);
         }
     }
@@ -288,7 +305,7 @@ mod tests {
         path.answered(search, probes[1].0, Mono(1));
         assert_eq!(path.next(), Some(Mono(5 * SECOND)));
         assert!(!path.is_late(Mono(4 * SECOND)) && path.is_late(Mono(5 * SECOND)));
-        for second in 5..8 {
+        for second in 5..9 {
             let (search, probes) = path.look(Mono(second * SECOND), Duration::ZERO);
             for (number, length) in probes {
                 if *length <= 1300 {
@@ -296,7 +313,7 @@ mod tests {
                 }
             }
             let next = path.next();
-            assert_eq!(next, (second < 7).then_some(Mono((second + 1) * SECOND)));
+            assert_eq!(next, (second < 8).then_some(Mono((second + 1) * SECOND)));
         }
         assert_eq!(path.inner(), 1280);
 
@@ -343,7 +360,10 @@ mod tests {
         path.answered(other, 0, Mono(0));
         assert!(!path.is_due(OVERLAY_MTU, Mono(SECOND)), "the control");
         // What nobody asked for changes nothing that was found.
-        path.found = Some(1280);
+        path.found = Some(Narrow {
+            inner: 1280,
+            since: Mono(0),
+        });
         path.answered(other, 0, Mono(0));
         assert_eq!(path.inner(), 1280);
     }
@@ -356,7 +376,7 @@ mod tests {
         assert_eq!(traffic(&mut path, &mut now, 4, 1300), 0);
         assert_eq!(path.inner(), 1328);
         path.changed();
-        traffic(&mut path, &mut now, 4, 1300);
+        traffic(&mut path, &mut now, 5, 1300);
         path.learn(to, 1400, now);
         assert_eq!(path.inner(), 1280);
     }

@@ -126,11 +126,7 @@ impl PeerState {
             Self::unreachable(packet, cx);
             return;
         };
-        let lane = if ip::is_later_fragment(packet) {
-            Lane::Fragments
-        } else {
-            Lane::First
-        };
+        let lane = cx.out.lane_of(packet);
         for position in 0..self.links.len() {
             if self.seal(position, permit, packet, (to, lane), cx) {
                 let len = u64::try_from(packet.len()).unwrap_or(0);

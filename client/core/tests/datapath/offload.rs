@@ -380,6 +380,31 @@ fn fragments_do_not_break_runs_nor_overtake_their_first() {
     assert_eq!(world.drops(1, "fragment_without_verdict"), 0);
 }
 
+#[test]
+fn a_fragment_whose_first_was_in_another_batch_does_not_wait() {
+    let world = connected(&["udp:443", "tcp:443"]);
+    let mut later_than_first = Batch::new(64, 2048);
+    let [first, _] = fragments(v4(0), v4(1), 0);
+    let mut single = Batch::new(1, 2048);
+    assert!(single.push(&first, None));
+    let [_, later] = fragments(v4(0), v4(1), 0);
+    assert!(later_than_first.push(&later, None));
+    for id in 1..10 {
+        for fragment in fragments(v4(0), v4(1), id) {
+            assert!(later_than_first.push(&fragment, None));
+        }
+    }
+    let mut out = Outbox::new();
+    let (path, now) = (&world.nodes[0].path, world.now);
+    path.outbound(&mut single, now, &mut out);
+    out.clear();
+    path.outbound(&mut later_than_first, now, &mut out);
+    let runs: Vec<usize> = out.runs().map(|run| run.count()).collect();
+    assert_eq!(runs, [1, 9, 9]);
+    let short = out.transmits().next().map(|(_, bytes)| bytes.len());
+    assert!(short.unwrap() < 200, "the later fragment is out first");
+}
+
 /// Datagrams that `node` 0 has sent for packets that node 1 is to receive in one batch.
 fn on_the_wire(world: &mut World, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
     packets.iter().for_each(|packet| world.send_held(0, packet));

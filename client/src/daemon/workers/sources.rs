@@ -4,8 +4,8 @@
 //! something again comes before those that have had a turn and still have more: what is sparse never waits for
 //! more than one batch of bulk. And those that have more take turns, so that none starves.
 //!
-//! A sparse source is asked for one packet, and not whether there is another: the kernel tells in the next wait,
-//! which comes anyway. Where one follows at once, the source counts as one that had more.
+//! A source that was quiet for a while is asked for one packet, and not whether there is another: the kernel tells in
+//! the next wait, which comes anyway. Where one follows soon, the source counts as one that had more.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,8 +25,8 @@ const REST_MS: u8 = 250;
 const EVENTS: usize = 32;
 /// Stands for the stop event, where others have their position.
 const STOP: u64 = u64::MAX;
-/// What a source has this long after a turn was not there at the turn.
-const AT_ONCE: Duration = Duration::from_micros(50);
+/// A source that had nothing for so long is quiet: more than a packet at once is not to be expected.
+const QUIET: Duration = Duration::from_micros(500);
 
 /// Where packets come from.
 #[derive(Debug)]
@@ -38,12 +38,12 @@ struct Source<'a, T> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The kernel tells when there is something.
-    Empty,
+    /// The kernel tells when there is something; there was nothing at that time.
+    Empty(Mono),
     /// The kernel tells when there is something; nobody has looked since the turn at that time.
     Unknown(Mono),
-    /// Waits for its turn.
-    Ready,
+    /// Waits for its turn. Whether it was quiet before.
+    Ready { quiet: bool },
     /// It failed: not looked at until then.
     Resting(Mono),
 }
@@ -100,7 +100,7 @@ impl<'a, T> Sources<'a, T> {
             all.push(Source {
                 reader,
                 readable,
-                state: State::Empty,
+                state: State::Empty(Mono(0)),
             });
         }
         Ok(Self {
@@ -143,15 +143,18 @@ impl<'a, T> Sources<'a, T> {
             let Some(source) = self.all.get_mut(position) else {
                 continue;
             };
-            match source.state {
-                State::Empty => self.sparse.push_back(position),
-                State::Unknown(turn) if Clock::mono().since(turn) > AT_ONCE => {
-                    self.sparse.push_back(position);
-                }
-                State::Unknown(_) => self.bulk.push_back(position),
-                State::Ready | State::Resting(_) => continue,
+            let (since, is_known) = match source.state {
+                State::Empty(since) => (since, true),
+                State::Unknown(since) => (since, false),
+                State::Ready { .. } | State::Resting(_) => continue,
+            };
+            let quiet = Clock::mono().since(since) >= QUIET;
+            if quiet || is_known {
+                self.sparse.push_back(position);
+            } else {
+                self.bulk.push_back(position);
             }
-            source.state = State::Ready;
+            source.state = State::Ready { quiet };
         }
         if self.sparse.is_empty() && self.bulk.is_empty() {
             Waited::Nothing
@@ -168,15 +171,17 @@ impl<'a, T> Sources<'a, T> {
         }
     }
 
-    /// The next of the round, and whether it was empty before.
+    /// The next of the round, and whether it was quiet before.
     pub(super) fn next(&mut self, round: &mut Round) -> Option<(usize, bool)> {
-        if round.sparse > 0 {
+        let position = if round.sparse > 0 {
             round.sparse -= 1;
-            return self.sparse.pop_front().map(|position| (position, true));
-        }
-        let bulk = std::mem::take(&mut round.bulk);
-        let position = bulk.then(|| self.bulk.pop_front()).flatten()?;
-        Some((position, false))
+            self.sparse.pop_front()?
+        } else {
+            let bulk = std::mem::take(&mut round.bulk);
+            bulk.then(|| self.bulk.pop_front()).flatten()?
+        };
+        let state = self.all.get(position).map(|source| source.state);
+        Some((position, state == Some(State::Ready { quiet: true })))
     }
 
     /// What reads the source at `position`.
@@ -190,9 +195,12 @@ impl<'a, T> Sources<'a, T> {
             return;
         };
         match turn {
-            Turn::More => self.bulk.push_back(position),
+            Turn::More => {
+                source.state = State::Ready { quiet: false };
+                self.bulk.push_back(position);
+            }
             Turn::Unknown => source.state = State::Unknown(Clock::mono()),
-            Turn::Emptied => source.state = State::Empty,
+            Turn::Emptied => source.state = State::Empty(Clock::mono()),
             Turn::Failed => {
                 // As long as it is among those watched, it would wake us at once, whatever is asked for: the
                 // kernel always tells errors.
@@ -214,7 +222,7 @@ impl<'a, T> Sources<'a, T> {
                 continue;
             }
             source.state = match self.epoll.add(source.readable, interest(position)) {
-                Ok(()) | Err(Errno::EEXIST) => State::Empty,
+                Ok(()) | Err(Errno::EEXIST) => State::Empty(now),
                 Err(_) => State::Resting(now.saturating_add(Duration::from_millis(REST_MS.into()))),
             };
         }
@@ -285,25 +293,29 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_looked_at_is_bulk_if_it_has_more_at_once_and_sparse_later() {
+    fn a_quiet_source_is_known_by_the_time_since_it_was_empty() {
         let (stop, event) = (event(), event());
         let mut sources = Sources::new(&stop, [(&event, event.as_fd())]).unwrap();
-        let mut turn = |expected: Turn| {
+        let mut turn = |turn: Turn| {
             assert_eq!(sources.wait(None), Waited::Ready);
+            let sparse = sources.round().sparse > 0;
             let mut round = sources.round();
-            let (position, sparse) = sources.next(&mut round).unwrap();
-            sources.done(position, expected);
-            sparse
+            let (position, quiet) = sources.next(&mut round).unwrap();
+            sources.done(position, turn);
+            (sparse, quiet)
         };
         event.write(1).unwrap();
-        assert!(turn(Turn::Unknown), "it was empty");
+        assert_eq!(turn(Turn::Unknown), (true, true));
         let start = Clock::mono();
-        let at_once = !turn(Turn::Unknown);
+        let at_once = turn(Turn::Emptied);
         // A slow machine cannot tell.
-        assert!(at_once || Clock::mono().since(start) > AT_ONCE);
-        std::thread::sleep(2 * AT_ONCE);
-        assert!(turn(Turn::Unknown), "a packet that came later");
-        std::thread::sleep(2 * AT_ONCE);
+        let is_slow = |start| Clock::mono().since(start) >= QUIET;
+        assert!(at_once == (false, false) || is_slow(start), "it had more");
+        let start = Clock::mono();
+        let soon = turn(Turn::Unknown);
+        assert!(soon == (true, false) || is_slow(start), "empty in between");
+        std::thread::sleep(2 * QUIET);
+        assert_eq!(turn(Turn::Unknown), (true, true), "much later");
         event.read().unwrap();
         assert_eq!(sources.wait(Some(1)), Waited::Nothing);
     }

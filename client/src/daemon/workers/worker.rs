@@ -102,13 +102,13 @@ impl Worker {
                 }
             }
             let mut round = sources.round();
-            while let Some((position, sparse)) = sources.next(&mut round) {
+            while let Some((position, quiet)) = sources.next(&mut round) {
                 let Some(reader) = sources.reader(position) else {
                     continue;
                 };
-                let most = if sparse { 1 } else { BATCH };
+                let most = if quiet { 1 } else { BATCH };
                 let turn = match self.pass(reader, most, &mut batch) {
-                    Ok(true) if sparse => Turn::Unknown,
+                    Ok(true) if quiet => Turn::Unknown,
                     Ok(true) => Turn::More,
                     Ok(false) => Turn::Emptied,
                     Err(error) => {

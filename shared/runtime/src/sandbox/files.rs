@@ -144,7 +144,8 @@ impl Files {
             LandlockStatus::NotEnabled => {
                 return Err("Landlock is not switched on in this kernel (lsm=)".into());
             }
-            LandlockStatus::NotImplemented => return Err("this kernel has no Landlock".into()),
+            LandlockStatus::NotImplemented => return Err(
+                    "this kernel has no Landlock, or the service manager's SystemCallFilter= does not let it be used".into()),
         };
         if status.ruleset == RulesetStatus::NotEnforced {
             return Err("the kernel does not put it in force".into());
