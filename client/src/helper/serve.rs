@@ -4,12 +4,15 @@ use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixStream, lookup_host};
@@ -25,6 +28,9 @@ const PROGRAM: &str = "/proc/self/exe";
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Questions that are answered at a time. The daemon asks two; one that was taken over starts no more.
 pub(super) const AT_A_TIME: usize = 8;
+/// How long one may take, longer than the daemon waits, and how often it is looked at meanwhile.
+const LONGEST: Duration = Duration::from_secs(20);
+const LOOKS: u32 = 200;
 /// Who starts these by hand is told.
 const ALONE: &str = "the helper is started by `gatereeve daemon` alone";
 
@@ -41,6 +47,7 @@ pub fn serve(config_dir: &Path) -> Result<()> {
             .arg(config_dir)
             .stdin(Stdio::from(question))
             .stdout(Stdio::null())
+            .process_group(0)
             .spawn()
     })
     .context("the daemon cannot be heard any more")
@@ -82,7 +89,7 @@ pub(super) fn supervise(
             continue;
         }
         match start(question) {
-            Ok(child) => await_end(child, Arc::clone(&place))?,
+            Ok(child) => await_end(child, Arc::clone(&place)),
             Err(error) => tracing::warn!(%error, "no process answers the daemon"),
         }
     }
@@ -115,17 +122,43 @@ fn next(control: &StdUnixStream) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Takes notice of the process's end, so that it does not stay as a zombie, and gives up its place.
-fn await_end(mut child: Child, place: Arc<()>) -> io::Result<()> {
+/// Takes notice of the process's end, so that it does not stay as a zombie, and gives up its place. Who takes too long
+/// is ended, with all that it has started.
+fn await_end(child: Child, place: Arc<()>) {
+    let child = Arc::new(Mutex::new(child));
+    let waited_for = Arc::clone(&child);
     let waiting = std::thread::Builder::new().spawn(move || {
-        if let Ok(status) = child.wait()
-            && !status.success()
-        {
-            tracing::warn!(%status, "a process that was to answer the daemon failed");
+        let mut child = waited_for.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..LOOKS {
+            match child.try_wait() {
+                Ok(None) => std::thread::sleep(LONGEST / LOOKS),
+                Ok(Some(status)) if status.success() => break,
+                Ok(Some(status)) => {
+                    tracing::warn!(%status, "a process that was to answer the daemon failed");
+                    break;
+                }
+                Err(_) => break,
+            }
         }
+        end(&mut child);
         drop(place);
     });
-    waiting.map(drop)
+    if let Err(error) = waiting {
+        tracing::warn!(%error, "nobody can wait for the process that answers the daemon; it is ended");
+        end(&mut child.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Ends the process and its group, if it has not ended.
+pub(super) fn end(child: &mut Child) {
+    // Not after its end was noticed: the number could be another's by then.
+    if let Ok(None) = child.try_wait() {
+        let group = i32::try_from(child.id()).map(Pid::from_raw);
+        if group.is_ok_and(|group| killpg(group, Signal::SIGKILL).is_ok()) || child.kill().is_ok() {
+            tracing::warn!("a process that was to answer the daemon took too long, and was ended");
+            drop(child.wait());
+        }
+    }
 }
 
 /// Answers the one question that comes over the socket that is standard input.

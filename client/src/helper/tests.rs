@@ -1,7 +1,9 @@
 //! A helper whose processes are shells: what answers, what dies, what hangs.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -144,4 +146,33 @@ fn what_is_asked_reads_back() {
     };
     let text = serde_json::to_string(&request).unwrap();
     assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
+}
+
+#[test]
+fn who_takes_too_long_is_ended_with_what_it_has_started() {
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", "sleep 600 & echo $!; wait"])
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let stdout = child.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    let grandchild = std::path::PathBuf::from(format!("/proc/{}", line.trim()));
+    assert!(grandchild.exists(), "the control");
+    serve::end(&mut child);
+    assert!(child.try_wait().unwrap().is_some());
+    let state = || std::fs::read_to_string(grandchild.join("stat"));
+    // Whoever is the first process here may be slow to take notice of its end.
+    let is_gone = || state().map_or(true, |stat| stat.contains(") Z "));
+    for _ in 0..500 {
+        if is_gone() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(is_gone());
+    // Once more changes nothing.
+    serve::end(&mut child);
 }

@@ -75,6 +75,10 @@ pub fn write(dir: &StateDir, keys: Keys, to: &mut dyn Write) -> anyhow::Result<G
             Err(error) if name == "checkpoints" && error.kind() == io::ErrorKind::NotFound => {
                 continue;
             }
+            // A file that is there and cannot be read is no sealed key.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
             Err(error) => {
                 let seed = handed_over(name, &path)?
                     .ok_or(error)

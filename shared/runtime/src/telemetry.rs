@@ -117,7 +117,12 @@ fn parsed(text: &str) -> Result<Targets, FilterError> {
     if text.contains('[') {
         return Err(invalid(text, "spans and fields cannot be filtered by"));
     }
-    text.parse()
+    // The parser takes a space for a part of a module's name, and nothing at all for a level.
+    let directives = text.split(',').map(str::trim);
+    let directives: Vec<_> = directives.filter(|part| !part.is_empty()).collect();
+    let directives = directives.join(",");
+    directives
+        .parse()
         .map_err(|error: tracing_subscriber::filter::ParseError| invalid(text, &error.to_string()))
 }
 
@@ -280,6 +285,13 @@ mod tests {
         assert!(configured.ends_with("warn,gatereeve=debug") && wrong.is_none());
         assert!(filter.would_enable("gatereeve::daemon", &Level::DEBUG));
         assert!(!filter.would_enable("quinn", &Level::INFO));
+        for spaced in ["gatereeve=debug, info", " info , gatereeve=debug,"] {
+            let (_, filter, wrong) = from_environment(Some(spaced));
+            assert!(wrong.is_none(), "{spaced}");
+            assert!(filter.would_enable("gatereeve", &Level::DEBUG), "{spaced}");
+            assert!(filter.would_enable("quinn", &Level::INFO), "{spaced}");
+            assert!(!filter.would_enable("quinn", &Level::DEBUG), "{spaced}");
+        }
     }
 
     #[test]

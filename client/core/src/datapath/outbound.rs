@@ -10,13 +10,16 @@ use super::shared::{Denial, Shared};
 use super::table::{ForwardingTable, TablePeer};
 use crate::drop_reason::DropReason;
 use crate::packet::answer::Refusal;
-use crate::packet::offload::{Offload, SegmentKind};
+use crate::packet::ip::Transport;
+use crate::packet::offload::{Offload, SegmentKind, SegmentsOf};
 use crate::packet::segment::{Segments, finish_whole};
 use crate::packet::{IpPacket, mss};
 use crate::peers::{Context, PeerState};
 use crate::wg::OVERLAY_MTU;
 
 const UDP_HEADER: usize = 8;
+/// The least that a path of IPv6 carries.
+const LEAST_IPV6: usize = 1280;
 
 /// A peer whose lock is held from one packet of a batch to the next.
 pub(super) struct Held<'a> {
@@ -109,8 +112,12 @@ impl Outbound<'_> {
             out: self.out,
         };
         let most = held.state.mtu();
+        let mut offload = offload;
         if most < OVERLAY_MTU {
             mss::clamp(bytes, packet, &offload, most);
+            if let Some(segments) = unteachable(bytes, packet, &offload, most) {
+                offload.segments = Some(segments);
+            }
             if is_too_big(packet, &offload, most) {
                 return Err(DropReason::TooBig);
             }
@@ -167,6 +174,13 @@ impl Outbound<'_> {
             .as_ref()
             .filter(|held| Some(held.position) == owner);
         let mtu = held.map_or_else(|| peer.state.lock().mtu(), |held| held.state.mtu());
+        // Less is not heeded at all.
+        let least = if packet.source.is_ipv4() {
+            0
+        } else {
+            LEAST_IPV6
+        };
+        let mtu = mtu.max(least);
         let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
         self.shared
             .refuse(bytes, packet, Refusal::TooBig(mtu), self.now.mono, self.out);
@@ -182,6 +196,30 @@ fn is_too_big(packet: &IpPacket, offload: &Offload, most: usize) -> bool {
             how.kind == SegmentKind::Udp && datagram > most
         }
     }
+}
+
+/// How to cut a lone TCP packet whose sender would not heed that it is too long: a path of IPv6 carries
+/// 1,280 bytes, and Linux takes no notice of who says less (RFC 8200, section 5).
+fn unteachable(
+    bytes: &[u8],
+    packet: &IpPacket,
+    offload: &Offload,
+    most: usize,
+) -> Option<SegmentsOf> {
+    let is_one = offload.segments.is_none() && packet.len > most;
+    let Transport::Tcp { .. } = packet.transport else {
+        return None;
+    };
+    if !is_one || packet.source.is_ipv4() || most >= LEAST_IPV6 {
+        return None;
+    }
+    let words = bytes.get(packet.transport_at.checked_add(12)?)? >> 4;
+    let header = packet.transport_at.checked_add(usize::from(words) * 4)?;
+    Some(SegmentsOf {
+        kind: SegmentKind::Tcp6,
+        header: u16::try_from(header).ok()?,
+        size: u16::try_from(most.checked_sub(header)?).ok()?,
+    })
 }
 
 fn route(table: &ForwardingTable, is_open: bool, packet: &IpPacket) -> Result<usize, DropReason> {

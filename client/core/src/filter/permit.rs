@@ -1,7 +1,7 @@
 //! The proof that a packet passed the filter.
 
 /// Made by this folder alone, for exactly one packet. What seals or delivers a packet asks for it, so
-/// bytes that were not filtered do not type-check.
+/// bytes of a host that were not filtered do not type-check. Two constructors are for what is no host's: they say so.
 #[derive(Debug)]
 #[must_use]
 pub struct Permit {

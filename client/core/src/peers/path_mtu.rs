@@ -32,6 +32,8 @@ const SHORT_AT: u8 = 7;
 const LONG: usize = 1000;
 /// How long answers are waited for.
 const ANSWERS: Duration = Duration::from_secs(1);
+/// From one search to the next at least.
+const DISTANCE: Duration = Duration::from_secs(1);
 /// Short and full probes before it is given up for a while.
 const ASKED: u8 = 3;
 /// Times that all lengths are tried.
@@ -55,6 +57,9 @@ pub(crate) struct PathMtu {
     timer: Option<Mono>,
     /// Tells the answers of this search from those of another.
     search: u32,
+    /// When it began. The next one keeps a distance, on another path, too: a peer that moves to and fro must not
+    /// have every packet followed by probes.
+    began: Option<Mono>,
     /// The lengths that were answered, a bit for each.
     answered: u8,
 }
@@ -101,8 +106,11 @@ impl PathMtu {
 
     /// Another path, of which nothing is known.
     pub(crate) fn changed(&mut self) {
+        let began = self.began;
         *self = Self {
             search: self.search,
+            began,
+            due: began.map_or(Mono(0), |began| began.saturating_add(DISTANCE)),
             ..Self::default()
         };
     }
@@ -156,6 +164,7 @@ impl PathMtu {
         let (step, wait, probes) = match self.step {
             Step::Rests => {
                 self.search = self.search.wrapping_add(1);
+                self.began = Some(now);
                 self.answered = 0;
                 (Step::Asks(1), ANSWERS, FIRST)
             }
@@ -325,6 +334,23 @@ mod tests {
         path.doubt(Mono(SECOND));
         assert!(path.is_late(Mono(SECOND)));
         assert_eq!(path.look(Mono(SECOND), Duration::ZERO).1, FIRST);
+    }
+
+    #[test]
+    fn a_peer_that_moves_with_every_packet_costs_two_probes_a_second() {
+        let mut path = PathMtu::default();
+        let probes: usize = (0..1000)
+            .map(|millis| {
+                path.changed();
+                let now = Mono(7 + millis * 10_000_000);
+                if path.is_due(OVERLAY_MTU, now) {
+                    path.look(now, SOONEST).1.len()
+                } else {
+                    0
+                }
+            })
+            .sum();
+        assert_eq!(probes, 20);
     }
 
     #[test]

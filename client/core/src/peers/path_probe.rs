@@ -3,7 +3,8 @@
 //!
 //! On the wire both look like an IPv4 packet of protocol 253, which is left for such things (RFC 3692), from
 //! nobody to nobody. They come through a session, so that only the peer can have sent them; they are read here
-//! and never given to the host. Who does not know them drops them, as coming from an address that is not the peer's.
+//! and never given to the host. Who does not know them drops them, as coming from an address that is not the peer's, and
+//! counts them as such.
 
 use crate::packet::ip::protocol;
 use crate::wg::OVERLAY_MTU;
@@ -58,6 +59,9 @@ impl PathMessage {
 
     /// Reads what came out of a session; `None` for everything else.
     pub(crate) fn read(packet: &[u8]) -> Option<Self> {
+        if packet.len() < SHORT {
+            return None;
+        }
         let (header, body) = packet.split_first_chunk::<HEADER>()?;
         let is_one =
             header[0] == 0x45 && header[9] == protocol::EXPERIMENT && header[12..] == [0; 8];
@@ -95,7 +99,7 @@ mod tests {
             let bytes = message.write(len, &mut room).unwrap().to_vec();
             assert_eq!(bytes.len(), len);
             assert_eq!(PathMessage::read(&bytes), Some(message));
-            for cut in 0..36 {
+            for cut in 0..SHORT {
                 assert_eq!(PathMessage::read(&bytes[..cut]), None, "{cut}");
             }
             for at in [0, 9, 12, 19, 20, 27, 28] {

@@ -178,7 +178,7 @@ impl PeerState {
         let carries = self.path.inner();
         tracing::debug!(device = %self.device, search, probes = probes.len(), carries, "looking at the path");
         if carries != before {
-            tracing::info!(device = %self.device, before, carries, "the path to the peer drops what is longer");
+            tracing::info!(device = %self.device, before, carries, "the path to the peer drops longer packets in silence");
         }
         let has_session = |link: &Link| link.tunnel.session(cx.now).is_some();
         let position = self.links.iter().position(has_session);

@@ -240,6 +240,36 @@ fn a_path_that_drops_in_silence_is_found_out() {
 }
 
 #[test]
+fn a_path_below_the_least_of_ipv6_carries_tcp_all_the_same() {
+    let (from, to) = families()[1];
+    assert!(from.is_ipv6());
+    let mut world = connected(&["tcp:443", "udp:443"]);
+    let far = world.nodes[1].endpoint;
+    world.loses = Box::new(move |(_, at, bytes)| *at == far && bytes.len() + 28 > 1200);
+    let long = udp(from, to, &bytes(1420 - 48));
+    flow(&mut world, &long, 6);
+    assert!(world.drops(0, "too_big") > 0);
+    // The sender is told the least that it heeds.
+    world.received(0);
+    world.send(0, &long);
+    let told = &world.received(0)[0];
+    let at = IpPacket::parse(told).unwrap().transport_at;
+    assert_eq!(told[at + 4..at + 8], 1280_u32.to_be_bytes());
+    // A retransmission of a flow that is open: one segment, longer than what passes.
+    let packet = tcp(from, to, 1, TcpFlags::ACK, &bytes(1300));
+    world.send_offloaded(0, &packet, offload(&packet, None));
+    let received = world.received(1);
+    assert_eq!(received.len(), 2);
+    received.iter().for_each(|one| assert_sums(one));
+    let header = transport_at(&packet) + 32;
+    let payload: Vec<u8> = received
+        .iter()
+        .flat_map(|one| one[header..].to_vec())
+        .collect();
+    assert!(payload == bytes(1300));
+}
+
+#[test]
 fn who_does_not_answer_makes_no_path_narrow() {
     let mut world = connected(&["tcp:443", "udp:443"]);
     let (from, to) = families()[0];

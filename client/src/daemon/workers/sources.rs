@@ -199,6 +199,11 @@ impl<'a, T> Sources<'a, T> {
                 source.state = State::Ready { quiet: false };
                 self.bulk.push_back(position);
             }
+            // Beside others that have more, the next wait is a while away, and the time until then says nothing.
+            Turn::Unknown if !self.bulk.is_empty() => {
+                source.state = State::Ready { quiet: false };
+                self.bulk.push_back(position);
+            }
             Turn::Unknown => source.state = State::Unknown(Clock::mono()),
             Turn::Emptied => source.state = State::Empty(Clock::mono()),
             Turn::Failed => {
@@ -318,6 +323,26 @@ mod tests {
         assert_eq!(turn(Turn::Unknown), (true, true), "much later");
         event.read().unwrap();
         assert_eq!(sources.wait(Some(1)), Waited::Nothing);
+    }
+
+    #[test]
+    fn beside_bulk_nobody_is_asked_for_one_packet_for_long() {
+        let (stop, first, second) = (event(), event(), event());
+        let events = [&first, &second];
+        let mut sources = Sources::new(&stop, events.map(|event| (event, event.as_fd()))).unwrap();
+        first.write(1).unwrap();
+        assert_eq!(round(&mut sources, &[true, true]), [0, 0]);
+        second.write(1).unwrap();
+        assert_eq!(sources.wait(None), Waited::Ready);
+        let mut one = sources.round();
+        assert_eq!(sources.next(&mut one), Some((1, true)));
+        sources.done(1, Turn::Unknown);
+        assert_eq!(sources.next(&mut one), Some((0, false)));
+        std::thread::sleep(2 * QUIET);
+        sources.done(0, Turn::More);
+        assert_eq!(sources.wait(None), Waited::Ready);
+        let mut one = sources.round();
+        assert_eq!(sources.next(&mut one), Some((1, false)), "its turn");
     }
 
     #[test]

@@ -24,7 +24,9 @@ impl Runtime for ClientRuntime {
         match Alarm::new() {
             Ok(alarm) => Box::pin(Timer {
                 alarm,
+                at,
                 due: boot_time(at),
+                instead: None,
             }),
             // Out of descriptors: the connection goes on with what there is.
             Err(error) => {
@@ -48,21 +50,34 @@ impl Runtime for ClientRuntime {
 #[derive(Debug)]
 struct Timer {
     alarm: Alarm,
+    at: Instant,
     due: Mono,
+    /// Tokio's, once the alarm has failed.
+    instead: Option<Pin<Box<dyn AsyncTimer>>>,
 }
 
 impl AsyncTimer for Timer {
     fn reset(mut self: Pin<&mut Self>, at: Instant) {
+        self.at = at;
         self.due = boot_time(at);
+        if let Some(instead) = &mut self.instead {
+            instead.as_mut().reset(at);
+        }
     }
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.get_mut();
-        if let Err(error) = ready!(timer.alarm.poll(timer.due, cx)) {
-            // Due now: quinn sees what really is, and asks again.
-            tracing::warn!(%error, "a connection's timer has failed");
+        if timer.instead.is_none() {
+            let Err(error) = ready!(timer.alarm.poll(timer.due, cx)) else {
+                return Poll::Ready(());
+            };
+            tracing::warn!(%error, "a connection's timer has failed, and is replaced");
         }
-        Poll::Ready(())
+        let at = timer.at;
+        let instead = timer
+            .instead
+            .get_or_insert_with(|| TokioRuntime.new_timer(at));
+        instead.as_mut().poll(cx)
     }
 }
 
