@@ -105,7 +105,11 @@ case_systemd_starts_what_it_should() {
     local uid
     uid=$(on lone id -u "${unit%.service}")
     same "$unit: user" "$(threads lone "$unit" Uid)" "$uid $uid $uid $uid"
-    for field in CapEff CapPrm CapBnd CapAmb; do same "$unit: $field" "$(threads lone "$unit" "$field")" "$capabilities"; done
+    for field in CapEff CapPrm CapBnd; do same "$unit: $field" "$(threads lone "$unit" "$field")" "$capabilities"; done
+    # What it starts inherits nothing.
+    same "$unit: CapAmb" "$(threads lone "$unit" CapAmb)" 0000000000000000
+    same "$unit: CapPrm of what it has started" "$(children lone "$unit" CapPrm)" \
+      "$([[ $unit = "$client_unit" ]] && echo 0000000000000000 || true)"
     same "$unit: NoNewPrivs" "$(threads lone "$unit" NoNewPrivs)" 1
     same "$unit: Seccomp" "$(threads lone "$unit" Seccomp)" 2
     # Its own sandbox is inside of the unit's.

@@ -116,4 +116,9 @@ threads() { # machine, unit, field
   on "$1" sh -c 'sed -n "s/^$2:[[:space:]]*//p" /proc/"$1"/task/*/status | sort -u' - "$(property "$1" "$2" MainPID)" "$3" | tr '\t' ' '
 }
 
+# The same of every process that a unit's main process has started.
+children() { # machine, unit, field
+  on "$1" sh -c 'for child in $(cat /proc/"$1"/task/*/children); do sed -n "s/^$2:[[:space:]]*//p" "/proc/$child/status"; done | sort -u' - "$(property "$1" "$2" MainPID)" "$3" | tr '\t' ' '
+}
+
 journal() { on "$1" journalctl --no-pager -o cat "${@:2}"; } # machine, options
