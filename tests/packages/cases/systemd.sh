@@ -108,8 +108,9 @@ case_systemd_starts_what_it_should() {
     for field in CapEff CapPrm CapBnd; do same "$unit: $field" "$(threads lone "$unit" "$field")" "$capabilities"; done
     # What it starts inherits nothing.
     same "$unit: CapAmb" "$(threads lone "$unit" CapAmb)" 0000000000000000
-    same "$unit: CapPrm of what it has started" "$(children lone "$unit" CapPrm)" \
-      "$([[ $unit = "$client_unit" ]] && echo 0000000000000000 || true)"
+    local started=
+    if [[ $unit = "$client_unit" ]]; then started=0000000000000000; fi
+    same "$unit: CapPrm of what it has started" "$(children lone "$unit" CapPrm)" "$started"
     same "$unit: NoNewPrivs" "$(threads lone "$unit" NoNewPrivs)" 1
     same "$unit: Seccomp" "$(threads lone "$unit" Seccomp)" 2
     # Its own sandbox is inside of the unit's.
