@@ -2,8 +2,8 @@
 //!
 //! The helper has no socket to any network when it starts, no key and, where the daemon is not root, no
 //! capability. It takes connections over a socket pair, one for each question, and starts a process for each, which
-//! answers and ends. It reads nothing of a question itself, so that whatever a question does to the process that
-//! answers it, the next one finds a fresh one. It ends with the daemon.
+//! answers and ends, or is ended. It reads nothing of a question itself, so that a process that crashes or hangs over one
+//! takes nothing with it. It ends with the daemon.
 //!
 //! Two things are asked: to start a posture collector ([`crate::posture::process`]), where no other one is to be
 //! had, and to look up the names of controllers, whose answers come from the network and whose configuration files

@@ -50,6 +50,8 @@ pub(crate) struct PathMtu {
     told: Option<Narrow>,
     /// The longest packet that came through, where a full one did not.
     found: Option<Narrow>,
+    /// The peer has fallen silent since: even what was found may no longer come through.
+    is_doubted: bool,
     step: Step,
     /// When a long packet takes the next step.
     due: Mono,
@@ -154,6 +156,7 @@ impl PathMtu {
     pub(crate) fn doubt(&mut self, now: Mono) {
         if matches!(self.step, Step::Rests) && self.due > Mono(0) && self.told.is_none() {
             self.timer = Some(now);
+            self.is_doubted = true;
         }
     }
 
@@ -170,7 +173,7 @@ impl PathMtu {
             }
             Step::Asks(_) if short_came => {
                 let is_known = |narrow: Narrow| now.since(narrow.since) < BELIEVED;
-                if self.found.is_some_and(is_known) {
+                if self.found.is_some_and(is_known) && !self.is_doubted {
                     (Step::Rests, RECHECKED, [].as_slice())
                 } else {
                     (Step::Searches(1), ANSWERS, ALL)
@@ -180,6 +183,7 @@ impl PathMtu {
             Step::Asks(_) => (Step::Rests, SILENT, [].as_slice()),
             Step::Searches(times) if times < SEARCHED => (Step::Searches(times + 1), ANSWERS, ALL),
             Step::Searches(_) => {
+                self.is_doubted = false;
                 match ALL.iter().find(|(at, _)| self.has(*at)) {
                     Some((_, longest)) => {
                         self.found = Some(Narrow {
@@ -209,6 +213,7 @@ impl PathMtu {
         self.answered |= 1 << length;
         if self.has(FULL_AT) {
             self.found = None;
+            self.is_doubted = false;
             self.step = Step::Rests;
             self.due = now.saturating_add(PROVEN);
             self.timer = None;
@@ -292,6 +297,24 @@ mod tests {
             traffic(&mut path, &mut now, 18, OVERLAY_MTU);
             assert_eq!(path.inner(), OVERLAY_MTU);
         }
+    }
+
+    #[test]
+    fn a_narrow_path_that_becomes_narrower_is_found_out_by_silence() {
+        let (mut path, mut now) = (PathMtu::default(), Mono(7));
+        traffic(&mut path, &mut now, 5, 1400);
+        assert_eq!(path.inner(), 1392);
+        traffic(&mut path, &mut now, 60, 1300);
+        assert_eq!(path.inner(), 1392, "asked for its full length alone");
+        while !path.is_late(now) {
+            path.doubt(now);
+            now = Mono(now.0 + SECOND);
+        }
+        traffic(&mut path, &mut now, 40, 1300);
+        assert_eq!(path.inner(), 1280);
+        // The same questions again cost what they did.
+        assert!(traffic(&mut path, &mut now, 45, 1300) <= 8);
+        assert_eq!(path.inner(), 1280);
     }
 
     #[test]
