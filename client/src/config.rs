@@ -24,7 +24,20 @@ struct RawConfig {
     operator: Option<String>,
     operator_group: Option<String>,
     offload: Option<bool>,
+    names: Option<bool>,
+    search: Option<bool>,
     sandbox: Option<bool>,
+}
+
+/// What the host's resolver is told of the names of devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// Nothing.
+    Off,
+    /// Where whole ones are asked for (`web.example.internal`).
+    Whole,
+    /// That those without a domain (`web`) may be meant, too.
+    Search,
 }
 
 /// `listen` as a number or as text.
@@ -54,6 +67,8 @@ pub struct Config {
     pub operator_group: Option<u32>,
     /// Whether the kernel is to cut and join packets, where it can.
     pub offload: bool,
+    /// What the host's resolver is told of the names of devices.
+    pub names: Names,
     /// Where a posture collector listens, if one does.
     pub posture_socket: PathBuf,
     /// Whether the daemon confines itself.
@@ -101,6 +116,11 @@ impl Config {
             operator,
             operator_group,
             offload: raw.offload.unwrap_or(true),
+            names: match (raw.names.unwrap_or(true), raw.search.unwrap_or(false)) {
+                (false, _) => Names::Off,
+                (true, false) => Names::Whole,
+                (true, true) => Names::Search,
+            },
             posture_socket: arguments.posture_socket.clone(),
             sandbox: raw.sandbox.unwrap_or(true),
         })
@@ -216,6 +236,7 @@ mod tests {
         assert_eq!(said.tun, DEFAULT_TUN);
         assert!(said.offload);
         assert!(said.sandbox);
+        assert_eq!(said.names, Names::Whole);
     }
 
     #[test]
@@ -230,6 +251,14 @@ mod tests {
     #[test]
     fn offloads_can_be_switched_off() {
         assert!(!load(Some("offload = false"), None, None).unwrap().offload);
+    }
+
+    #[test]
+    fn names_can_be_switched_off_and_shortened() {
+        let names = |text: &str| load(Some(text), None, None).unwrap().names;
+        assert_eq!(load(None, None, None).unwrap().names, Names::Whole);
+        assert_eq!(names("names = false\nsearch = true"), Names::Off);
+        assert_eq!(names("search = true"), Names::Search);
     }
 
     #[test]

@@ -361,6 +361,7 @@ impl World {
                 v4: "100.64.0.0/10".parse().unwrap(),
                 v6: "fd00::/48".parse().unwrap(),
             }),
+            names: None,
             local_keys: local_keys
                 .iter()
                 .map(|n| LocalKey {

@@ -74,6 +74,7 @@ pub(crate) fn data_path(own: u16, first: u16, peers: u16) -> DataPath {
             v4: "100.64.0.0/10".parse().unwrap(),
             v6: "fd00::/48".parse().unwrap(),
         }),
+        names: None,
         local_keys: vec![LocalKey {
             counter: 1,
             secret: secret(own),

@@ -194,6 +194,42 @@ pub struct StatusView {
     /// How the daemon is confined; `None` from one that does not say.
     #[serde(default)]
     pub sandbox: Option<String>,
+    /// Names of devices; `None` while the device does not take part, and from a daemon that has none.
+    #[serde(default)]
+    pub names: Option<NamesView>,
+}
+
+/// Names of the devices that this one may reach, and who asks for them here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamesView {
+    /// Their domain.
+    pub domain: String,
+    /// Where they are asked for, on this host alone.
+    pub resolver: OverlayAddresses,
+    /// Whether the host's resolver does.
+    pub state: NamesState,
+    /// Why not, where that is not clear from the state.
+    pub problem: Option<String>,
+}
+
+/// Whether the host's programs find names of devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NamesState {
+    /// It is not known yet.
+    Pending,
+    /// systemd-resolved asks for them, and programs ask it.
+    InUse,
+    /// systemd-resolved asks for them; `/etc/resolv.conf` names others.
+    Bypassed,
+    /// There is no systemd-resolved.
+    Absent,
+    /// The daemon's user may not tell it.
+    Forbidden,
+    /// It did not take it.
+    Failed,
+    /// Switched off in `client.toml`.
+    Off,
 }
 
 /// Prefixes that are unreachable but for the tunnel: also while no daemon runs, until `down` or `leave`.

@@ -6,6 +6,7 @@
 //!
 //! * [`engine`], [`output`], [`stored`]: the slow path, what its shell is to do, and what it keeps.
 //! * [`datapath`], [`filter`], [`packet`], [`wg`], [`drop_reason`]: the fast path.
+//! * [`dns`]: names of devices, answered on the fast path.
 //! * [`keyed`]: hash tables under a secret.
 //! * [`api`]: the vocabulary of the local socket.
 
@@ -18,6 +19,7 @@ pub mod bench_support;
 mod clock;
 mod control;
 pub mod datapath;
+pub mod dns;
 pub mod drop_reason;
 pub mod engine;
 pub mod filter;

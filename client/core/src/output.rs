@@ -8,6 +8,7 @@ use gatereeve_shared::wire::map::{OverlayAddresses, OverlayPrefixes};
 
 use crate::api::WhyView;
 use crate::datapath::TableSpec;
+use crate::dns::Domain;
 use crate::stored::Stored;
 
 /// One thing to do. Their order is meaning: what closes access comes before what tells anyone of it.
@@ -56,7 +57,7 @@ pub enum Output {
 }
 
 /// What the host's interface and routes are to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostConfig {
     /// Whether the device takes part. If not, interface and routes go away.
     pub up: bool,
@@ -64,6 +65,8 @@ pub struct HostConfig {
     pub addresses: Option<OverlayAddresses>,
     /// The network's addresses, which are routed to the interface.
     pub prefixes: Option<OverlayPrefixes>,
+    /// The domain of its devices' names, which are asked for at the [resolver](crate::dns::resolver).
+    pub domain: Option<Domain>,
     /// Largest packet of the interface, in bytes.
     pub mtu: u16,
 }

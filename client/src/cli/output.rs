@@ -6,8 +6,8 @@ use std::io::Write as _;
 use comfy_table::{ContentArrangement, Table, presets};
 
 use gatereeve_client_core::api::{
-    BlackholeView, Connection, LocalFact, LocalReply, OffloadView, PathView, PeerView, RuleStatus,
-    StatusView, WhyView,
+    BlackholeView, Connection, LocalFact, LocalReply, NamesState, NamesView, OffloadView, PathView,
+    PeerView, RuleStatus, StatusView, WhyView,
 };
 use gatereeve_shared::policy::port::PortSpec;
 use gatereeve_shared::posture::fact::FactValue;
@@ -213,6 +213,7 @@ fn status_table(status: &StatusView) -> String {
     optional("UDP port", Some(status.listen_port.to_string()));
     optional("offloads", status.offloads.as_ref().map(offloads_text));
     optional("unreachable", status.blackhole.as_ref().map(blackhole_text));
+    optional("names", status.names.as_ref().map(names_text));
     optional("sandbox", status.sandbox.clone());
     optional("WireGuard key", status.wg_key.clone());
     let generation = status.generation.map(|held| match status.enforced {
@@ -250,6 +251,19 @@ fn blackhole_text(view: &BlackholeView) -> String {
         view.prefixes.join(", "),
         view.table
     )
+}
+
+/// Which names there are, and who asks for them.
+fn names_text(view: &NamesView) -> String {
+    let asked = match view.state {
+        NamesState::Pending => "systemd-resolved is being told",
+        NamesState::InUse => "through systemd-resolved",
+        NamesState::Bypassed => "through systemd-resolved, which /etc/resolv.conf does not name",
+        NamesState::Absent => "no systemd-resolved here",
+        NamesState::Forbidden | NamesState::Failed => "systemd-resolved does not ask for them",
+        NamesState::Off => "not told to systemd-resolved (client.toml)",
+    };
+    format!("*.{} at {}: {asked}", view.domain, view.resolver.v4)
 }
 
 /// Offloads in one line.

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use clap::CommandFactory as _;
 
 use gatereeve_client_core::api::{
-    BlackholeView, Connection, OffloadView, PathView, PeerView, RuleStatus, StatusView,
-    TunOffloads, UdpOffloads, WhyView,
+    BlackholeView, Connection, NamesState, NamesView, OffloadView, PathView, PeerView, RuleStatus,
+    StatusView, TunOffloads, UdpOffloads, WhyView,
 };
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::ids::DeviceId;
@@ -99,6 +99,15 @@ fn status() -> StatusView {
         blackhole: Some(BlackholeView {
             table: 5247,
             prefixes: vec!["100.64.0.0/10".into()],
+        }),
+        names: Some(NamesView {
+            domain: "acme.internal".into(),
+            resolver: OverlayAddresses {
+                v4: "100.64.0.0".parse().unwrap(),
+                v6: "fd00::".parse().unwrap(),
+            },
+            state: NamesState::InUse,
+            problem: None,
         }),
         generation: Some(Generation {
             incarnation: 0,

@@ -8,12 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Result;
 use tokio::sync::mpsc;
 
-use gatereeve_client_core::api::{BlackholeView, OffloadView};
+use gatereeve_client_core::api::{BlackholeView, NamesState, NamesView, OffloadView};
 use gatereeve_client_core::datapath::{DataPath, DataPathEvent};
+use gatereeve_client_core::dns;
 use gatereeve_client_core::output::HostConfig;
 
 use super::ping::Pinger;
 use super::workers::{Shared, Workers};
+use crate::config::{Config, Names};
+use crate::dns::Link;
+use crate::dns::keeper::Keeper;
 use crate::routes::guard::Guard;
 use crate::routes::interfaces::NetworkView;
 use crate::routes::linux::HostNetwork;
@@ -32,6 +36,8 @@ struct Standing {
     tun: Arc<LinuxTun>,
     plan: HostPlan,
     guard: Result<Guard, String>,
+    /// What the host's resolver is to know.
+    names: Option<Link>,
 }
 
 /// The host, as far as the daemon changes it.
@@ -45,6 +51,8 @@ pub struct Host {
     broken: mpsc::Sender<String>,
     undelivered: Arc<AtomicU64>,
     overlap: Overlap,
+    /// What of names is told to the host's resolver, and who tells it.
+    names: (Names, Keeper),
     /// What stands is to be compared with the kernel's word, even if nothing else is wanted.
     is_suspect: bool,
     /// Times that something of ours had gone, and what was put back last.
@@ -54,22 +62,22 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host that nothing was done to yet. With `offload`, the interface `tun` leaves cutting and joining
-    /// packets to the kernel.
+    /// A host that nothing was done to yet.
     ///
     /// # Errors
     /// When the kernel gives no netlink socket.
     pub fn new(
-        tun: &str,
-        offload: bool,
+        config: &Config,
+        keeper: Keeper,
         udp: Arc<Udp>,
         events: mpsc::Sender<DataPathEvent>,
         broken: mpsc::Sender<String>,
     ) -> Result<Self> {
         Ok(Self {
-            tun: tun.to_owned(),
-            network: HostNetwork::open(Place::of(tun))?,
-            offload,
+            tun: config.tun.clone(),
+            network: HostNetwork::open(Place::of(&config.tun))?,
+            offload: config.offload,
+            names: (config.names, keeper),
             udp,
             events,
             broken,
@@ -146,16 +154,49 @@ impl Host {
                 );
                 self.put_back = (self.put_back.0 + 1, changes.clone());
             }
+            self.names.1.suspect();
             changes
         } else {
             self.set_up(&mut plan, datapath).await?
         };
         self.is_suspect = false;
+        self.tell_resolver(wanted);
         self.blackhole = Some(BlackholeView {
             table: Place::of(&self.tun).table,
             prefixes: survey::blackhole(&plan),
         });
         Ok(changes)
+    }
+
+    /// Has the host's resolver told what it does not know yet of the interface that stands.
+    fn tell_resolver(&mut self, wanted: &HostConfig) {
+        let (names, keeper) = &self.names;
+        let (Some(standing), Some(domain)) = (&mut self.standing, &wanted.domain) else {
+            return;
+        };
+        let search = *names == Names::Search;
+        let link = Link::new(&self.tun, domain, &standing.plan.prefixes, search);
+        if *names != Names::Off && standing.names.as_ref() != Some(&link) {
+            keeper.want(Some(link.clone()));
+        }
+        standing.names = Some(link);
+    }
+
+    /// Names of devices, while there are any.
+    #[must_use]
+    pub fn names(&self) -> Option<NamesView> {
+        let standing = self.standing.as_ref()?;
+        let (names, keeper) = &self.names;
+        let (state, problem) = match names {
+            Names::Off => (NamesState::Off, None),
+            Names::Whole | Names::Search => keeper.state(),
+        };
+        Some(NamesView {
+            domain: standing.names.as_ref()?.domain.clone(),
+            resolver: dns::resolver(&standing.plan.prefixes),
+            state,
+            problem,
+        })
     }
 
     /// Makes the interface and all that belongs to it.
@@ -186,6 +227,7 @@ impl Host {
             workers,
             tun,
             plan: plan.clone(),
+            names: None,
         });
         Ok(changes)
     }
@@ -200,6 +242,7 @@ impl Host {
     /// Stops the data path and takes the interface away; the routes that fail closed stay.
     pub fn stop(&mut self) {
         if let Some(standing) = self.standing.take() {
+            self.names.1.want(None);
             drop(standing.workers);
             tracing::info!(interface = standing.tun.name(), "not taking part");
         }
@@ -252,6 +295,23 @@ impl Host {
                 "packets for this device's overlay addresses that arrive outside the tunnel are not dropped ({problem}); \
                  they get no answer, but a datagram may reach an application; networks of this host within the overlay's \
                  range go into the tunnel too"
+            ));
+        }
+        if let Some(NamesView {
+            domain,
+            state: state @ (NamesState::Forbidden | NamesState::Failed),
+            problem,
+            ..
+        }) = self.names()
+        {
+            let why = problem.unwrap_or_default();
+            let remedy = if state == NamesState::Forbidden {
+                "; a polkit rule that allows it comes with the packages"
+            } else {
+                ""
+            };
+            warnings.push(format!(
+                "systemd-resolved does not ask for names in {domain} here: {why}{remedy}; `gatereeve repair --apply` tries again"
             ));
         }
         let (times, last) = &self.put_back;

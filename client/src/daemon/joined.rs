@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use gatereeve_client_core::api::WhyView;
 use gatereeve_client_core::datapath::{DataPath, TableSpec};
+use gatereeve_client_core::dns;
 use gatereeve_client_core::engine::{Engine, EngineConfig};
 use gatereeve_client_core::output::{HostConfig, Output};
 use gatereeve_client_core::wg::NoiseTunnels;
@@ -163,7 +164,7 @@ impl Joined {
 
     /// The overlay, as far as it is known.
     pub(super) fn prefixes(&self) -> Option<OverlayPrefixes> {
-        self.host_wanted.and_then(|wanted| wanted.prefixes)
+        self.host_wanted.as_ref()?.prefixes
     }
 
     /// Waits for something of this network's own to happen.
@@ -248,6 +249,12 @@ impl Joined {
 
     fn remember(&mut self, spec: &TableSpec) {
         let before = self.known.len();
+        // Questions for names go into the tunnel's interface, whatever network of the host's has their address.
+        if let Some(prefixes) = &spec.prefixes {
+            let resolver = dns::resolver(prefixes);
+            self.known
+                .extend([IpAddr::V4(resolver.v4), resolver.v6.into()]);
+        }
         for peer in &spec.peers {
             if self.known.len() < overlap::MOST_KNOWN {
                 self.known.insert(peer.addresses.v4.into());
@@ -312,10 +319,10 @@ impl Joined {
     /// Makes the host what the engine wants; where that fails, again a little later.
     pub(super) async fn apply_host(&mut self, host: &mut Host, now: Now) -> Vec<String> {
         self.host_due = None;
-        let Some(wanted) = self.host_wanted else {
+        let Some(wanted) = &self.host_wanted else {
             return Vec::new();
         };
-        match host.apply(&wanted, &self.datapath).await {
+        match host.apply(wanted, &self.datapath).await {
             Ok(changes) => {
                 self.host_problem = None;
                 return changes;

@@ -42,6 +42,7 @@ use gatereeve_shared::wire::map::OverlayPrefixes;
 use crate::cli::{DaemonArgs, Failure};
 use crate::config::Config;
 use crate::control::ControlEvent;
+use crate::dns::keeper::Keeper;
 use crate::helper::PreparedHelper;
 use crate::routes::FWMARK;
 use crate::routes::interfaces::{self, NetworkView};
@@ -155,9 +156,10 @@ enum Input {
 impl Daemon {
     async fn start(config: Config, confined: Confined, shutdown: Shutdown) -> Result<Self> {
         let helper = confined.helper.map(PreparedHelper::start).transpose()?;
+        let helper = helper.map(Arc::new);
         let collectors = Collectors {
             socket: config.posture_socket.clone(),
-            helper: helper.map(Arc::new),
+            helper: helper.clone(),
             sight: confined.sight,
         };
         let state = StateDir::open(&config.state_dir)?;
@@ -170,8 +172,8 @@ impl Daemon {
         let (event_sender, events) = mpsc::channel(EVENTS);
         let (broken_sender, broken) = mpsc::channel(1);
         let host = Host::new(
-            &config.tun,
-            config.offload,
+            &config,
+            Keeper::start(helper, &shutdown),
             Arc::clone(&udp),
             event_sender,
             broken_sender,

@@ -91,6 +91,7 @@ impl Daemon {
             drops: BTreeMap::new(),
             warnings: self.warnings.clone(),
             sandbox: Some(self.confinement.to_string()),
+            names: self.host.names(),
         };
         if let Some(joined) = &self.joined {
             joined.fill(&mut status);

@@ -17,6 +17,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::UnixStream;
 
 use super::{MAX_LINE, Reply, Request};
+use crate::dns::{Link, Told};
 use crate::posture::CollectedFact;
 
 /// How long an answer may take; longer than the collector may.
@@ -103,7 +104,7 @@ impl Helper {
         match self.ask(&request).await? {
             Reply::Facts(facts) => Ok(facts),
             Reply::Failed(why) => Err(HelperError::Failed(why)),
-            Reply::Addresses(_) => Err(HelperError::Died),
+            Reply::Addresses(_) | Reply::Told(_) => Err(HelperError::Died),
         }
     }
 
@@ -115,7 +116,19 @@ impl Helper {
         match self.ask(&Request::Resolve(name.to_owned())).await? {
             Reply::Addresses(addresses) => Ok(addresses),
             Reply::Failed(why) => Err(HelperError::Failed(why)),
-            Reply::Facts(_) => Err(HelperError::Died),
+            Reply::Facts(_) | Reply::Told(_) => Err(HelperError::Died),
+        }
+    }
+
+    /// Tells the host's resolver.
+    ///
+    /// # Errors
+    /// [`HelperError`].
+    pub async fn tell_resolver(&self, link: &Link) -> Result<Told, HelperError> {
+        match self.ask(&Request::TellResolver(link.clone())).await? {
+            Reply::Told(told) => Ok(told),
+            Reply::Failed(why) => Err(HelperError::Failed(why)),
+            Reply::Facts(_) | Reply::Addresses(_) => Err(HelperError::Died),
         }
     }
 

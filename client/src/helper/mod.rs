@@ -5,9 +5,9 @@
 //! answers and ends, or is ended. It reads nothing of a question itself, so that a process that crashes or hangs over one
 //! takes nothing with it. It ends with the daemon.
 //!
-//! Two things are asked: to start a posture collector ([`crate::posture::process`]), where no other one is to be
-//! had, and to look up the names of controllers, whose answers come from the network and whose configuration files
-//! are replaced while the daemon runs.
+//! Three things are asked: to start a posture collector ([`crate::posture::process`]), where no other one is to be
+//! had; to look up the names of controllers, whose answers come from the network and whose configuration files
+//! are replaced while the daemon runs; and to tell the host's resolver of the names of devices ([`crate::dns`]).
 
 mod client;
 mod serve;
@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dns::{Link, Told};
 use crate::posture::CollectedFact;
 
 pub use client::{Helper, HelperError, PreparedHelper};
@@ -35,6 +36,8 @@ enum Request {
     },
     /// The addresses of `host:port`.
     Resolve(String),
+    /// To tell the host's resolver.
+    TellResolver(Link),
 }
 
 /// What it answers: one line of JSON.
@@ -43,6 +46,7 @@ enum Request {
 enum Reply {
     Facts(Vec<CollectedFact>),
     Addresses(Vec<SocketAddr>),
+    Told(Told),
     /// Why there is no answer.
     Failed(String),
 }

@@ -18,6 +18,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixStream, lookup_host};
 
 use super::{MAX_LINE, Reply, Request};
+use crate::dns::resolved;
 use crate::posture::CollectRequest;
 use crate::posture::process::run_collector;
 use gatereeve_runtime::words::in_words;
@@ -26,7 +27,7 @@ use gatereeve_runtime::words::in_words;
 const PROGRAM: &str = "/proc/self/exe";
 /// How long collecting may take.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Questions that are answered at a time. The daemon asks two; one that was taken over starts no more.
+/// Questions that are answered at a time. The daemon asks three; one that was taken over starts no more.
 pub(super) const AT_A_TIME: usize = 8;
 /// How long one may take, longer than the daemon waits, and how often it is looked at meanwhile.
 const LONGEST: Duration = Duration::from_secs(20);
@@ -216,6 +217,10 @@ async fn answer(request: Request, config_dir: &Path) -> Reply {
         Request::Resolve(name) => match lookup_host(&name).await {
             Ok(addresses) => Reply::Addresses(addresses.collect()),
             Err(error) => Reply::Failed(error.to_string()),
+        },
+        Request::TellResolver(link) => match resolved::tell(&link).await {
+            Ok(told) => Reply::Told(told),
+            Err(why) => Reply::Failed(why),
         },
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use gatereeve_client_core::api::{
-    BlackholeView, Connection, Join, LocalError, LocalFact, LocalReply, LocalRequest, OffloadView,
-    PathView, PeerView, PlaceView, RepairView, RuleStatus, StatusView, TunOffloads, UdpOffloads,
-    WhyView,
+    BlackholeView, Connection, Join, LocalError, LocalFact, LocalReply, LocalRequest, NamesState,
+    NamesView, OffloadView, PathView, PeerView, PlaceView, RepairView, RuleStatus, StatusView,
+    TunOffloads, UdpOffloads, WhyView,
 };
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::identity::fingerprint::Fingerprint;
@@ -296,5 +296,11 @@ fn status(full: bool) -> StatusView {
         drops: BTreeMap::from([("no_rule".into(), 7)]),
         warnings: vec!["a warning".into()],
         sandbox: full.then(|| "landlock abi 7, seccomp".into()),
+        names: full.then(|| NamesView {
+            domain: "acme.internal".into(),
+            resolver: addresses(),
+            state: NamesState::Forbidden,
+            problem: Some("not allowed".into()),
+        }),
     }
 }

@@ -30,7 +30,7 @@ pub use event::{DataPathEvent, Direction};
 pub(crate) use outbox::Lane;
 pub use outbox::{Joined, Outbox, Run};
 pub(crate) use shared::Shared;
-pub use spec::{LocalKey, PeerSpec, RuleSpec, TableSpec};
+pub use spec::{LocalKey, PeerSpec, RuleSpec, SelfName, TableSpec};
 pub use worker::WorkerMark;
 
 use crate::drop_reason::DropReason;

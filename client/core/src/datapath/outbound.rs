@@ -8,7 +8,9 @@ use super::event::Direction;
 use super::outbox::Outbox;
 use super::shared::{Denial, Shared};
 use super::table::{ForwardingTable, TablePeer};
+use crate::dns;
 use crate::drop_reason::DropReason;
+use crate::filter::Permit;
 use crate::packet::answer::Refusal;
 use crate::packet::ip::Transport;
 use crate::packet::offload::{Offload, SegmentKind, SegmentsOf};
@@ -79,8 +81,11 @@ impl Outbound<'_> {
                     continue;
                 }
             };
-            if let Err(reason) = self.packet(bytes, &packet, offload) {
-                self.refuse(bytes, &packet, reason);
+            match self.packet(bytes, &packet, offload) {
+                Ok(()) => {}
+                Err(DropReason::NoRoute)
+                    if offload.segments.is_none() && self.names(bytes, &packet) => {}
+                Err(reason) => self.refuse(bytes, &packet, reason),
             }
         }
     }
@@ -137,6 +142,23 @@ impl Outbound<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Answers a question for a name, if it is one.
+    fn names(&mut self, bytes: &[u8], packet: &IpPacket) -> bool {
+        let Some(directory) = self.table.directory(self.now.mono) else {
+            return false;
+        };
+        if !self.table.is_resolver(packet.destination) {
+            return false;
+        }
+        let room = self.out.delivery_room(dns::ROOM);
+        let is_answered = dns::answer(bytes, packet, &directory, room).is_some();
+        if is_answered && let Ok(answer) = IpPacket::parse(room) {
+            let permit = Permit::for_own_answer();
+            self.out.commit_delivery(&permit, &answer);
+        }
+        is_answered
     }
 
     /// Tells the application why its packet goes nowhere, and the slow path.

@@ -58,6 +58,7 @@ impl Builder<'_> {
         let mut table = ForwardingTable {
             own: spec.own,
             prefixes: spec.prefixes,
+            names: spec.names,
             gates: locals.iter().map(|local| self.gate(local)).collect(),
             ..ForwardingTable::new(self.shared.hash)
         };
@@ -91,17 +92,23 @@ impl Builder<'_> {
             }
             let addresses = [IpAddr::V4(peer.addresses.v4), IpAddr::V6(peer.addresses.v6)];
             for address in addresses {
-                // Our own address is nobody else's, whatever the map says.
-                if !table.is_own(address) {
+                // Our own address is nobody else's, nor the resolver's, whatever the map says.
+                if !table.is_own(address) && !table.is_resolver(address) {
                     table.owners.insert(address, position);
                 }
             }
             table.peers.push(TablePeer {
                 device: peer.device,
+                name: peer.name,
+                addresses: peer.addresses,
                 filter,
                 state,
             });
         }
+        let names = table.peers.iter().map(|peer| &peer.name);
+        let mut by_name: Vec<_> = names.zip(0..).collect();
+        by_name.sort();
+        table.by_name = by_name.into_iter().map(|(_, position)| position).collect();
         table
     }
 

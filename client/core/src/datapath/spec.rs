@@ -9,6 +9,8 @@ use gatereeve_shared::policy::port::PortSpec;
 use gatereeve_shared::time::Mono;
 use gatereeve_shared::wire::map::{OverlayAddresses, OverlayPrefixes};
 
+use crate::dns::Domain;
+
 /// Everything the data path needs to know. What is not in here does not pass.
 #[derive(Clone, Debug, Default)]
 pub struct TableSpec {
@@ -20,10 +22,21 @@ pub struct TableSpec {
     pub own: Option<OverlayAddresses>,
     /// The overlay's prefixes: never an endpoint's address.
     pub prefixes: Option<OverlayPrefixes>,
+    /// What the names of devices are in; none is answered without.
+    pub names: Option<SelfName>,
     /// This device's WireGuard keys, oldest first.
     pub local_keys: Vec<LocalKey>,
     /// The peers.
     pub peers: Vec<PeerSpec>,
+}
+
+/// Under which name this device is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelfName {
+    /// The network's domain.
+    pub domain: Domain,
+    /// Its own name.
+    pub name: DeviceName,
 }
 
 /// One of this device's WireGuard keys.

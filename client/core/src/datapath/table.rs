@@ -5,10 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use gatereeve_shared::identity::wg_key::WgPublicKey;
-use gatereeve_shared::ids::DeviceId;
+use gatereeve_shared::ids::{DeviceId, DeviceName};
+use gatereeve_shared::time::Mono;
 use gatereeve_shared::wire::map::{OverlayAddresses, OverlayPrefixes};
 use parking_lot::Mutex;
 
+use super::spec::SelfName;
+use crate::dns::{self, Directory, Domain};
 use crate::filter::PeerFilter;
 use crate::keyed::{HashKey, KeyedMap};
 use crate::peers::{AllowedIps, PeerState};
@@ -19,6 +22,7 @@ use crate::wg::HandshakeGate;
 pub(crate) struct ForwardingTable {
     pub(crate) own: Option<OverlayAddresses>,
     pub(crate) prefixes: Option<OverlayPrefixes>,
+    pub(crate) names: Option<SelfName>,
     /// Newest key first.
     pub(crate) gates: Vec<Gate>,
     pub(crate) peers: Vec<TablePeer>,
@@ -29,6 +33,8 @@ pub(crate) struct ForwardingTable {
     pub(crate) by_key: BTreeMap<WgPublicKey, usize>,
     /// Where peers may be, to their positions: who an initiation from there is probably from.
     pub(crate) by_candidate: BTreeMap<SocketAddr, usize>,
+    /// Positions of the peers by their names: the one way in which a name is found.
+    pub(crate) by_name: Vec<usize>,
     /// For timers.
     pub(crate) by_device: BTreeMap<DeviceId, usize>,
 }
@@ -44,6 +50,8 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 pub(crate) struct TablePeer {
     pub(crate) device: DeviceId,
+    pub(crate) name: DeviceName,
+    pub(crate) addresses: OverlayAddresses,
     pub(crate) filter: PeerFilter,
     pub(crate) state: Arc<Mutex<PeerState>>,
 }
@@ -53,12 +61,14 @@ impl ForwardingTable {
         Self {
             own: None,
             prefixes: None,
+            names: None,
             gates: Vec::new(),
             peers: Vec::new(),
             owners: AllowedIps::new(key),
             by_index: KeyedMap::new(key),
             by_key: BTreeMap::new(),
             by_candidate: BTreeMap::new(),
+            by_name: Vec::new(),
             by_device: BTreeMap::new(),
         }
     }
@@ -71,6 +81,28 @@ impl ForwardingTable {
         })
     }
 
+    /// Whether names are asked for at `address`.
+    pub(crate) fn is_resolver(&self, address: IpAddr) -> bool {
+        self.prefixes.is_some_and(|prefixes| {
+            let resolver = dns::resolver(&prefixes);
+            match address {
+                IpAddr::V4(v4) => resolver.v4 == v4,
+                IpAddr::V6(v6) => resolver.v6 == v6,
+            }
+        })
+    }
+
+    /// What questions for names are answered from.
+    pub(crate) fn directory(&self, now: Mono) -> Option<TableNames<'_>> {
+        Some(TableNames {
+            table: self,
+            this: self.names.as_ref()?,
+            own: self.own?,
+            prefixes: self.prefixes?,
+            now,
+        })
+    }
+
     /// Whether a datagram may go to or come from `endpoint`: never inside the overlay itself, which
     /// would be a loop.
     pub(crate) fn is_underlay(&self, endpoint: SocketAddr) -> bool {
@@ -80,5 +112,45 @@ impl ForwardingTable {
             && !ip.is_multicast()
             && !matches!(ip, IpAddr::V4(v4) if v4.is_broadcast())
             && !self.prefixes.is_some_and(|overlay| overlay.contains(ip))
+    }
+}
+
+/// The names that a table has.
+pub(crate) struct TableNames<'a> {
+    table: &'a ForwardingTable,
+    this: &'a SelfName,
+    own: OverlayAddresses,
+    prefixes: OverlayPrefixes,
+    now: Mono,
+}
+
+impl Directory for TableNames<'_> {
+    fn domain(&self) -> &Domain {
+        &self.this.domain
+    }
+
+    fn prefixes(&self) -> &OverlayPrefixes {
+        &self.prefixes
+    }
+
+    fn addresses(&self, name: &str) -> Option<OverlayAddresses> {
+        if self.this.name.as_str() == name {
+            return Some(self.own);
+        }
+        let peers = &self.table.peers;
+        let named = |position: &usize| peers.get(*position).map(|peer| peer.name.as_str());
+        let by_name = &self.table.by_name;
+        let found = by_name.binary_search_by(|position| named(position).cmp(&Some(name)));
+        let peer = peers.get(*by_name.get(found.ok()?)?)?;
+        // Who may only reach this device has a name there is nothing to do with.
+        peer.filter.may_reach(self.now).then_some(peer.addresses)
+    }
+
+    fn name(&self, address: IpAddr) -> Option<&str> {
+        if self.table.is_own(address) {
+            return Some(self.this.name.as_str());
+        }
+        let position = self.table.owners.owner(address)?;
+        Some(self.table.peers.get(position)?.name.as_str())
     }
 }

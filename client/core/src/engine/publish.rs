@@ -7,7 +7,8 @@ use gatereeve_shared::time::{Mono, Now, UnixMillis};
 use gatereeve_shared::wire::client::ClientMessage;
 
 use super::{Engine, Timer};
-use crate::datapath::{LocalKey, PeerSpec, TableSpec};
+use crate::datapath::{LocalKey, PeerSpec, SelfName, TableSpec};
+use crate::dns::Domain;
 use crate::lease::{self, LeaseView};
 use crate::map::check::KeyCheck;
 use crate::map::table::{self, TableRules};
@@ -78,6 +79,10 @@ impl Engine {
             generation: generation.unwrap_or(self.stored.highest),
             own: this.map(|this| this.addresses),
             prefixes: this.map(|this| this.prefixes),
+            names: this.map(|this| SelfName {
+                domain: Domain::of_network(&this.network),
+                name: this.name.clone(),
+            }),
             local_keys: self.local_keys(),
             peers,
         };
@@ -179,10 +184,11 @@ impl Engine {
             up: self.up,
             addresses: this.map(|this| this.addresses),
             prefixes: this.map(|this| this.prefixes),
+            domain: this.map(|this| Domain::of_network(&this.network)),
             mtu: MTU,
         };
-        if self.host != Some(host) && (self.up || self.host.is_some()) {
-            self.host = Some(host);
+        if self.host.as_ref() != Some(&host) && (self.up || self.host.is_some()) {
+            self.host = Some(host.clone());
             self.ready.push_back(Output::Host(host));
         }
     }

@@ -88,6 +88,12 @@ impl PeerFilter {
         self.ingress.is_live(now) || self.egress.is_live(now)
     }
 
+    /// Whether this device may send the peer anything.
+    #[must_use]
+    pub fn may_reach(&self, now: Mono) -> bool {
+        self.egress.is_live(now)
+    }
+
     /// When the last rule ends, in either direction.
     #[must_use]
     pub fn live_until(&self) -> Option<Mono> {

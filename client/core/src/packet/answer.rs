@@ -9,6 +9,8 @@ use super::{put, u8_at, u16_at, u32_at};
 /// Room that an answer needs at most, in bytes: ICMPv6 may quote up to the least IPv6 MTU.
 pub const ROOM: usize = 1280;
 
+const UDP_HEADER: usize = 8;
+
 /// What is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -124,6 +126,46 @@ fn error(bytes: &[u8], packet: &IpPacket, refusal: Refusal, out: &mut [u8]) -> O
     let sum = sum.add(icmp).finish();
     put(icmp, 2, &sum.to_be_bytes())?;
     start.checked_add(len)
+}
+
+/// What the datagram in `bytes`, which is whole, carries.
+pub(crate) fn udp_payload<'a>(bytes: &'a [u8], packet: &IpPacket) -> Option<&'a [u8]> {
+    let datagram = bytes.get(packet.transport_at..packet.len)?;
+    let len = usize::from(u16_at(datagram, 4)?);
+    datagram.get(UDP_HEADER..len)
+}
+
+/// Where an answer to `packet` has what it carries.
+pub(crate) fn udp_room<'a>(packet: &IpPacket, out: &'a mut [u8]) -> Option<&'a mut [u8]> {
+    out.get_mut(ip_header_len(packet).checked_add(UDP_HEADER)?..)
+}
+
+/// Writes the headers of a datagram that answers `packet`, from and to these ports, in front of the `len` bytes that it
+/// carries, and returns the length of all.
+pub(crate) fn udp(
+    packet: &IpPacket,
+    (from, to): (u16, u16),
+    len: usize,
+    out: &mut [u8],
+) -> Option<usize> {
+    let len = len.checked_add(UDP_HEADER)?;
+    let start = ip_header(packet, protocol::UDP, len, out)?;
+    let datagram = out.get_mut(start..start.checked_add(len)?)?;
+    put(datagram, 0, &from.to_be_bytes())?;
+    put(datagram, 2, &to.to_be_bytes())?;
+    put(datagram, 4, &u16::try_from(len).ok()?.to_be_bytes())?;
+    put(datagram, 6, &[0, 0])?;
+    let sum = Sum::pseudo_header(packet.destination, packet.source, protocol::UDP, len)
+        .add(datagram)
+        .finish();
+    // Zero says that there is none (RFC 768).
+    let sum = if sum == 0 { u16::MAX } else { sum };
+    put(datagram, 6, &sum.to_be_bytes())?;
+    start.checked_add(len)
+}
+
+fn ip_header_len(packet: &IpPacket) -> usize {
+    if packet.source.is_ipv4() { 20 } else { 40 }
 }
 
 /// Writes the header of an answer to `packet` and returns its length.

@@ -6,6 +6,7 @@ mod access;
 mod handshakes;
 mod hostile;
 mod mtu;
+mod names;
 mod offload;
 mod rotation;
 mod timing;

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use gatereeve_client_core::datapath::{
-    Batch, DataPath, DataPathEvent, LocalKey, Outbox, PeerSpec, RuleSpec, TableSpec,
+    Batch, DataPath, DataPathEvent, LocalKey, Outbox, PeerSpec, RuleSpec, SelfName, TableSpec,
 };
+use gatereeve_client_core::dns::Domain;
 use gatereeve_client_core::packet::offload::{Ecn, Offload};
 use gatereeve_client_core::wg::NoiseTunnels;
 use gatereeve_shared::generation::Generation;
@@ -102,6 +103,10 @@ impl World {
                         prefixes: Some(OverlayPrefixes {
                             v4: "100.64.0.0/10".parse().unwrap(),
                             v6: "fd00::/48".parse().unwrap(),
+                        }),
+                        names: Some(SelfName {
+                            domain: Domain::of_network("acme"),
+                            name: DeviceName::new(format!("node-{node}")).unwrap(),
                         }),
                         local_keys: vec![LocalKey {
                             counter: 1,

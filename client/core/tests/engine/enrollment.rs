@@ -165,7 +165,7 @@ fn whoever_loses_standing_loses_everything_at_once_and_on_disk() {
         // Who is no device any longer has no addresses either.
         let is_none = matches!(standing, Standing::Unknown | Standing::Revoked);
         let host = world.out.iter().find_map(|output| match output {
-            Output::Host(host) => Some(*host),
+            Output::Host(host) => Some(host.clone()),
             _ => None,
         });
         assert_eq!(host.is_some(), is_none, "{standing:?}");

@@ -1,0 +1,209 @@
+//! Who keeps telling resolved, as long as there is something to tell.
+//!
+//! It waits for reasons and looks at nothing in between: something else is wanted, something of ours has gone from the
+//! host, or resolved has written its files anew, as it does when it starts. A failure is tried again a few times.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use gatereeve_client_core::api::NamesState;
+use gatereeve_runtime::shutdown::Shutdown;
+
+use super::{Link, Told, resolved};
+use crate::helper::Helper;
+
+/// Where resolved keeps the files that it writes.
+const RUN_DIR: &str = "/run/systemd/resolve";
+/// Time between something that was seen and a look at it; what comes meanwhile is one with it.
+const CALM: Duration = Duration::from_secs(3);
+/// Time before the first time that a failure is tried again; each time, four times as long.
+const RETRY: Duration = Duration::from_secs(2);
+/// How often.
+const RETRIES: u32 = 5;
+
+/// What is wanted, and how often it was said so.
+#[derive(Clone, Debug, Default)]
+struct Wanted {
+    count: u64,
+    link: Option<Link>,
+}
+
+/// The daemon's handle on it.
+#[derive(Debug)]
+pub struct Keeper {
+    wanted: watch::Sender<Wanted>,
+    state: watch::Receiver<(NamesState, Option<String>)>,
+}
+
+impl Keeper {
+    /// Begins, with nothing to tell. It ends with `shutdown`.
+    #[must_use]
+    pub fn start(helper: Option<Arc<Helper>>, shutdown: &Shutdown) -> Self {
+        let (wanted, asked) = watch::channel(Wanted::default());
+        let (tell, state) = watch::channel((NamesState::Pending, None));
+        let task = Task {
+            helper,
+            asked,
+            tell,
+            files: Files::watch(Path::new(RUN_DIR)),
+        };
+        shutdown.spawn(task.run(shutdown.token.clone()));
+        Self { wanted, state }
+    }
+
+    /// There is an interface that resolved is to know this of; or none.
+    pub fn want(&self, link: Option<Link>) {
+        self.wanted.send_modify(|wanted| {
+            wanted.count += 1;
+            wanted.link = link;
+        });
+    }
+
+    /// Something may have changed what resolved knows.
+    pub fn suspect(&self) {
+        self.wanted.send_if_modified(|wanted| {
+            wanted.count += 1;
+            wanted.link.is_some()
+        });
+    }
+
+    /// How it stands, and why it does not stand better.
+    #[must_use]
+    pub fn state(&self) -> (NamesState, Option<String>) {
+        self.state.borrow().clone()
+    }
+}
+
+struct Task {
+    helper: Option<Arc<Helper>>,
+    asked: watch::Receiver<Wanted>,
+    tell: watch::Sender<(NamesState, Option<String>)>,
+    files: Option<Files>,
+}
+
+impl Task {
+    async fn run(mut self, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.keep() => {}
+        }
+    }
+
+    async fn keep(&mut self) {
+        let mut failures = 0;
+        loop {
+            let link = self.asked.borrow_and_update().link.clone();
+            let mut retry = None;
+            if let Some(link) = &link {
+                let state = self.told(link).await;
+                if state.0 == NamesState::Failed && failures < RETRIES {
+                    retry = Some(RETRY * 4u32.pow(failures));
+                    failures += 1;
+                } else {
+                    failures = 0;
+                }
+                self.note(state);
+            } else {
+                self.note((NamesState::Pending, None));
+            }
+            let again = async {
+                match retry {
+                    Some(after) => tokio::time::sleep(after).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let files = &mut self.files;
+            let rewritten = async {
+                match files {
+                    Some(files) if link.is_some() => files.changed().await,
+                    _ => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = self.asked.changed() => if changed.is_err() { return },
+                () = again => {}
+                () = rewritten => failures = 0,
+            }
+        }
+    }
+
+    async fn told(&self, link: &Link) -> (NamesState, Option<String>) {
+        let told = match &self.helper {
+            Some(helper) => helper
+                .tell_resolver(link)
+                .await
+                .map_err(|error| error.to_string()),
+            None => resolved::tell(link).await,
+        };
+        match told {
+            Ok(Told::Done { is_asked: true }) => (NamesState::InUse, None),
+            Ok(Told::Done { is_asked: false }) => (NamesState::Bypassed, None),
+            Ok(Told::Absent) => (NamesState::Absent, None),
+            Ok(Told::Forbidden(why)) => (NamesState::Forbidden, Some(why)),
+            Err(why) => (NamesState::Failed, Some(why)),
+        }
+    }
+
+    fn note(&self, state: (NamesState, Option<String>)) {
+        let is_new = self.tell.send_if_modified(|held| {
+            let is_new = *held != state;
+            *held = state;
+            is_new
+        });
+        let (state, why) = &*self.tell.borrow();
+        match state {
+            _ if !is_new => {}
+            NamesState::Forbidden | NamesState::Failed => {
+                tracing::warn!(?state, why, "systemd-resolved does not ask us for names");
+            }
+            NamesState::Pending => {}
+            NamesState::InUse | NamesState::Bypassed | NamesState::Absent | NamesState::Off => {
+                tracing::info!(?state, "names of devices");
+            }
+        }
+    }
+}
+
+/// A watch over resolved's files.
+struct Files {
+    events: Inotify,
+    readable: AsyncFd<OwnedFd>,
+}
+
+impl Files {
+    /// None where there is no resolved.
+    fn watch(directory: &Path) -> Option<Self> {
+        let events = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
+        // They are replaced.
+        events
+            .add_watch(directory, AddWatchFlags::IN_MOVED_TO)
+            .ok()?;
+        let readable = events.as_fd().try_clone_to_owned().ok()?;
+        #[expect(
+            unsafe_code,
+            reason = "asks that the descriptor stays the same and open until it is dropped"
+        )]
+        // SAFETY: an `OwnedFd` is one descriptor, open for as long as it lives.
+        let readable = unsafe { AsyncFd::register_with_interest(readable, Interest::READABLE) };
+        let readable = readable.ok()?;
+        Some(Self { events, readable })
+    }
+
+    async fn changed(&mut self) {
+        let Ok(mut ready) = self.readable.readable().await else {
+            return std::future::pending().await;
+        };
+        tokio::time::sleep(CALM).await;
+        // Until there is no more to read.
+        while self.events.read_events().is_ok() {}
+        ready.clear_ready();
+    }
+}

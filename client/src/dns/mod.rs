@@ -1,0 +1,64 @@
+//! The host's resolver is told where the names of this network's devices are asked for.
+//!
+//! Only systemd-resolved is told, for our interface alone, and only of our own domains: everything else is asked for where
+//! it always was. What it was told goes away with the interface, however the daemon ends. `/etc/resolv.conf` is
+//! never written.
+//!
+//! * [`keeper`]: tells it, and again when it has forgotten.
+//! * [`resolved`]: how it is told, in the helper's process: D-Bus is nothing for one that reads packets of strangers.
+
+pub mod keeper;
+pub mod resolved;
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use gatereeve_client_core::dns::{self, Domain};
+use gatereeve_shared::wire::map::OverlayPrefixes;
+
+/// What resolved is to know of our interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// The interface's name.
+    pub interface: String,
+    /// Where to ask.
+    pub servers: Vec<IpAddr>,
+    /// The network's domain.
+    pub domain: String,
+    /// Whether a name without a domain is looked for in it, too.
+    pub search: bool,
+    /// The domains of its addresses.
+    pub reverse: Vec<String>,
+}
+
+impl Link {
+    /// That of a network with this domain and these addresses.
+    #[must_use]
+    pub fn new(interface: &str, domain: &Domain, prefixes: &OverlayPrefixes, search: bool) -> Self {
+        let servers = dns::resolver(prefixes);
+        Self {
+            interface: interface.to_owned(),
+            servers: vec![servers.v4.into(), servers.v6.into()],
+            domain: domain.to_string(),
+            search,
+            reverse: dns::domain::reverse(prefixes),
+        }
+    }
+}
+
+/// How resolved took it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Told {
+    /// It asks us.
+    Done {
+        /// Whether programs ask it, as far as `/etc/resolv.conf` and `/etc/nsswitch.conf` say.
+        is_asked: bool,
+    },
+    /// It does not run on this host.
+    Absent,
+    /// The daemon's user may not tell it anything.
+    Forbidden(String),
+}

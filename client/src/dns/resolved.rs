@@ -1,0 +1,278 @@
+//! systemd-resolved, over D-Bus (`org.freedesktop.resolve1(5)`).
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::AddressFamily;
+use serde::Serialize;
+use zbus::connection::Builder;
+use zbus::{Connection, DynamicType, Error, OwnedObjectPath, OwnedVariant, Result, fdo};
+
+use super::{Link, Told};
+
+const NAME: &str = "org.freedesktop.resolve1";
+const PATH: &str = "/org/freedesktop/resolve1";
+const MANAGER: &str = "org.freedesktop.resolve1.Manager";
+const LINK: &str = "org.freedesktop.resolve1.Link";
+const BUS: &str = "/run/dbus/system_bus_socket";
+/// How long one answer may take: all of them together, less than the daemon waits for the helper.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// It hears of a new interface a little later than we do.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(100);
+/// What programs have in `/etc/resolv.conf` that ask resolved.
+const STUBS: [&str; 2] = ["127.0.0.53", "127.0.0.54"];
+/// Longest file that is looked at, in bytes.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// The address family and the address, as resolved has them.
+type Server = (i32, Vec<u8>);
+
+/// Tells resolved what it does not know yet of our interface.
+///
+/// # Errors
+/// Why it cannot be spoken to, or does not take it.
+pub async fn tell(link: &Link) -> std::result::Result<Told, String> {
+    if !Path::new(BUS).exists() {
+        return Ok(Told::Absent);
+    }
+    let index = if_nametoindex(link.interface.as_str())
+        .map_err(|error| format!("the interface {}: {error}", link.interface))?;
+    let index = i32::try_from(index).map_err(|error| error.to_string())?;
+    match tell_bus(&format!("unix:path={BUS}"), index, link).await {
+        Ok(false) => Ok(Told::Absent),
+        Ok(true) => Ok(Told::Done {
+            is_asked: is_asked(),
+        }),
+        Err(error) => match forbidden(&error) {
+            Some(why) => Ok(Told::Forbidden(why.to_owned())),
+            None => Err(error.to_string()),
+        },
+    }
+}
+
+/// Why it is not for this user to do, if that is why.
+fn forbidden(error: &Error) -> Option<&str> {
+    let Error::FDO(error) = error else {
+        return None;
+    };
+    if let fdo::Error::AccessDenied(why)
+    | fdo::Error::AuthFailed(why)
+    | fdo::Error::InteractiveAuthorizationRequired(why) = &**error
+    {
+        Some(why)
+    } else {
+        None
+    }
+}
+
+/// Whether there is a resolved that has been told.
+async fn tell_bus(bus: &str, index: i32, link: &Link) -> Result<bool> {
+    let connection = Builder::address(bus)
+        .method_timeout(PATIENCE)
+        .build()
+        .await?;
+    let resolved = Resolved { connection };
+    // One that does not run is not to be started by us: what it would do to the host is for others to decide.
+    if !resolved.runs().await? {
+        return Ok(false);
+    }
+    let path = resolved.link(index).await?;
+    if !resolved.knows(&path, link).await? {
+        resolved.set(index, link).await?;
+    }
+    Ok(true)
+}
+
+struct Resolved {
+    connection: Connection,
+}
+
+impl Resolved {
+    async fn runs(&self) -> Result<bool> {
+        let bus = "org.freedesktop.DBus";
+        let path = "/org/freedesktop/DBus";
+        let answer = self
+            .connection
+            .call_method(Some(bus), path, Some(bus), "NameHasOwner", &NAME)
+            .await?;
+        answer.body().deserialize()
+    }
+
+    /// The object of an interface.
+    async fn link(&self, index: i32) -> Result<OwnedObjectPath> {
+        let mut tries = TRIES;
+        loop {
+            let answer = self
+                .connection
+                .call_method(Some(NAME), PATH, Some(MANAGER), "GetLink", &index)
+                .await;
+            match answer {
+                Ok(answer) => return answer.body().deserialize(),
+                Err(Error::MethodError(name, ..)) if name.ends_with(".NoSuchLink") && tries > 0 => {
+                    tries -= 1;
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether it has been told all of it already: whoever tells it again has it forget what it keeps of all networks.
+    async fn knows(&self, path: &OwnedObjectPath, link: &Link) -> Result<bool> {
+        let mut servers: Vec<Server> = self.property(path, "DNS").await?;
+        let mut domains: Vec<(String, bool)> = self.property(path, "Domains").await?;
+        let (mut wanted_servers, mut wanted_domains) = (servers_of(link), domains_of(link));
+        servers.sort();
+        wanted_servers.sort();
+        domains.sort();
+        wanted_domains.sort();
+        if servers != wanted_servers || domains != wanted_domains {
+            return Ok(false);
+        }
+        let is_default: bool = self.property(path, "DefaultRoute").await?;
+        let mut is_off = !is_default;
+        for (property, _) in OFF {
+            let mode: String = self.property(path, property).await?;
+            is_off &= mode == "no";
+        }
+        Ok(is_off)
+    }
+
+    async fn property<T>(&self, path: &OwnedObjectPath, name: &str) -> Result<T>
+    where
+        T: TryFrom<OwnedVariant, Error = Error>,
+    {
+        let properties = "org.freedesktop.DBus.Properties";
+        let answer = self
+            .connection
+            .call_method(Some(NAME), path, Some(properties), "Get", &(LINK, name))
+            .await?;
+        answer.body().deserialize::<OwnedVariant>()?.try_into()
+    }
+
+    /// The servers last: until then nobody is asked for anything here.
+    async fn set(&self, index: i32, link: &Link) -> Result<()> {
+        self.optional("SetLinkDefaultRoute", &(index, false))
+            .await?;
+        for (_, method) in OFF {
+            self.optional(method, &(index, "no")).await?;
+        }
+        self.call("SetLinkDomains", &(index, domains_of(link)))
+            .await?;
+        self.call("SetLinkDNS", &(index, servers_of(link))).await
+    }
+
+    async fn call<B: Serialize + DynamicType>(&self, method: &str, body: &B) -> Result<()> {
+        self.connection
+            .call_method(Some(NAME), PATH, Some(MANAGER), method, body)
+            .await
+            .map(drop)
+    }
+
+    /// What an old resolved does not have, it does not do either.
+    async fn optional<B: Serialize + DynamicType>(&self, method: &str, body: &B) -> Result<()> {
+        match self.call(method, body).await {
+            Err(Error::FDO(error)) if matches!(*error, fdo::Error::UnknownMethod(_)) => Ok(()),
+            result => result,
+        }
+    }
+}
+
+/// What is of no use on this interface, with how it is switched off: the data path answers in plain datagrams, which do not leave
+/// the host, and passes nothing that is for many.
+const OFF: [(&str, &str); 4] = [
+    ("LLMNR", "SetLinkLLMNR"),
+    ("MulticastDNS", "SetLinkMulticastDNS"),
+    ("DNSOverTLS", "SetLinkDNSOverTLS"),
+    ("DNSSEC", "SetLinkDNSSEC"),
+];
+
+fn servers_of(link: &Link) -> Vec<Server> {
+    let servers = link.servers.iter().map(|server| match server {
+        IpAddr::V4(v4) => (AddressFamily::Inet as i32, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (AddressFamily::Inet6 as i32, v6.octets().to_vec()),
+    });
+    servers.collect()
+}
+
+/// Domains, and whether names are only asked for here and not completed with it.
+fn domains_of(link: &Link) -> Vec<(String, bool)> {
+    let own = (link.domain.clone(), !link.search);
+    let reverse = link.reverse.iter().map(|domain| (domain.clone(), true));
+    std::iter::once(own).chain(reverse).collect()
+}
+
+/// Whether programs on this host ask resolved, by the C library's files.
+fn is_asked() -> bool {
+    let read = |path: &str| {
+        let small = fs::metadata(path).is_ok_and(|metadata| metadata.len() <= MAX_FILE);
+        small
+            .then(|| fs::read_to_string(path).ok())
+            .flatten()
+            .unwrap_or_default()
+    };
+    asks_resolved(&read("/etc/resolv.conf"), &read("/etc/nsswitch.conf"))
+}
+
+fn asks_resolved(resolv_conf: &str, nsswitch: &str) -> bool {
+    let mut servers = resolv_conf
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("nameserver"));
+    let by_stub = servers.any(|server| STUBS.contains(&server.trim()));
+    let mut hosts = nsswitch
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("hosts:"))
+        .flat_map(str::split_ascii_whitespace);
+    by_stub || hosts.any(|source| source == "resolve")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_resolved_is_seen() {
+        let files = "passwd: files\nhosts:  files dns\n";
+        assert!(asks_resolved(
+            "nameserver 127.0.0.53\noptions edns0\n",
+            files
+        ));
+        assert!(asks_resolved("# x\n nameserver\t127.0.0.54 \n", files));
+        assert!(asks_resolved(
+            "nameserver 192.0.2.1",
+            "hosts: mymachines resolve [!UNAVAIL=return] files"
+        ));
+        assert!(!asks_resolved(
+            "nameserver 192.0.2.1\n#nameserver 127.0.0.53",
+            files
+        ));
+        assert!(!asks_resolved("", ""));
+    }
+
+    #[test]
+    fn only_our_own_domains_are_asked_for_here() {
+        let link = Link {
+            interface: "gatereeve0".into(),
+            servers: vec!["100.64.0.0".parse().unwrap(), "fd00::".parse().unwrap()],
+            domain: "acme.internal".into(),
+            search: false,
+            reverse: vec!["64.100.in-addr.arpa".into()],
+        };
+        let routed = |name: &str| (name.to_owned(), true);
+        assert_eq!(
+            domains_of(&link),
+            [routed("acme.internal"), routed("64.100.in-addr.arpa")]
+        );
+        assert_eq!(servers_of(&link)[0], (2, vec![100, 64, 0, 0]));
+        assert_eq!(servers_of(&link)[1].0, 10);
+        let search = Link {
+            search: true,
+            ..link
+        };
+        assert_eq!(domains_of(&search)[0], ("acme.internal".to_owned(), false));
+    }
+}
