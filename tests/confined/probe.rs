@@ -74,6 +74,7 @@ fn sandbox(role: &str, directory: &Path) -> Option<Sandbox> {
                 operator: None,
                 operator_group: None,
                 offload: true,
+                names: client::Names::Whole,
                 posture_socket: PathBuf::new(),
                 sandbox: true,
             };

@@ -18,6 +18,7 @@ mod host;
 mod interop;
 mod knowledge;
 mod local_api;
+mod names;
 mod narrow;
 mod offload;
 mod overlap;
@@ -38,6 +39,8 @@ fn main() -> ExitCode {
             access::the_underlay_sees_no_plaintext,
             access::the_command_line_shows_the_peer,
             knowledge::an_outsider_learns_nothing,
+            names::a_name_is_had_by_who_may_use_it,
+            names::nobody_else_asks,
             cuts::posture_cuts_and_restores,
             cuts::a_policy_change_cuts_open_flows,
             cuts::nothing_arrives_after_revoke_returned,

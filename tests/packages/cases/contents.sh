@@ -34,6 +34,8 @@ case_contents_land_where_they_belong() {
   same 'conffiles of the client' "$(dpkg-deb --info "$(deb gatereeve "$this")" conffiles)" /etc/gatereeve/client.toml
   same 'conffiles of the controller' "$(dpkg-deb --info "$(deb gatereeve-controller "$this")" conffiles)" \
     /etc/gatereeve/controller.toml
+  grep -qE ' (\./)?usr/share/polkit-1/rules.d/50-gatereeve.rules$' <<<"$(listed "$(deb gatereeve "$this")")" ||
+    fail 'the client has no polkit rule'
   list=$(listed "$(deb gatereeve-controller "$this")")
   for file in usr/lib/sysusers.d/gatereeve-controller.conf usr/lib/tmpfiles.d/gatereeve-controller.conf \
     usr/share/doc/gatereeve-controller/examples/policy.toml; do

@@ -11,7 +11,7 @@ inside() { echo "/packages/$(basename "$(deb "$1" "$2")")"; } # package, version
 # A machine with these packages of this version. What they start is up.
 with_packages() { # machine, address, package…
   local name=$1 package files=()
-  fresh "$name" booted
+  fresh "$name" "${kind:-booted}"
   boot "$name" "$2"
   for package in "${@:3}"; do files+=("$(inside "$package" "$this")"); done
   must "$name: apt installs ${*:3}" apt_on "$name" "${files[@]}"

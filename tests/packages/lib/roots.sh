@@ -2,11 +2,13 @@
 # shellcheck shell=bash disable=SC2154,SC2016,SC2317
 
 suite=bookworm
-# `plain` is what packages need to be installed, `booted` what a machine with systemd as its first process has.
+# `plain` is what packages need to be installed, `booted` what a machine with systemd as its first process has, `resolving`
+# one that has systemd-resolved, too.
 # shellcheck disable=SC2054 # debootstrap's lists have commas
 declare -A contents=(
   [plain]=systemd,init-system-helpers,iproute2,iputils-ping
   [booted]=systemd,systemd-sysv,dbus,init-system-helpers,iproute2,iputils-ping,netbase
+  [resolving]=systemd,systemd-sysv,dbus,init-system-helpers,iproute2,iputils-ping,netbase,systemd-resolved,polkitd
 )
 
 mirror() {

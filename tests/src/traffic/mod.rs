@@ -2,6 +2,7 @@
 //! thread uses them afterwards.
 
 pub mod bulk;
+pub mod dns;
 pub mod handshakes;
 pub mod icmp;
 pub mod probe;
