@@ -39,6 +39,8 @@ boot() { # name, address
   mkdir -p "$group" 2>/dev/null || skip 'cgroups are not to be made here'
   mount -t tmpfs -o mode=755 tmpfs "$root/run"
   mkdir -p "$root/run/systemd/system" "$root/dev/pts" "$root/dev/shm"
+  # Read by systemd, and the name of the device that it becomes.
+  echo "$name" >"$root/etc/hostname"
   for unit in "${masked[@]}"; do ln -s /dev/null "$root/run/systemd/system/$unit"; done
   mountpoint -q "$root/dev/pts" || mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts "$root/dev/pts"
   ln -sf pts/ptmx "$root/dev/ptmx"

@@ -8,8 +8,10 @@ suite=bookworm
 declare -A contents=(
   [plain]=systemd,init-system-helpers,iproute2,iputils-ping
   [booted]=systemd,systemd-sysv,dbus,init-system-helpers,iproute2,iputils-ping,netbase
-  [resolving]=systemd,systemd-sysv,dbus,init-system-helpers,iproute2,iputils-ping,netbase,systemd-resolved,polkitd
+  [resolving]=systemd,systemd-sysv,dbus,init-system-helpers,iproute2,iputils-ping,netbase
 )
+# What cannot be set up before the rest is.
+declare -A later=([resolving]='systemd-resolved polkitd')
 
 mirror() {
   apt-get indextargets --format '$(SITE) $(RELEASE)' 2>/dev/null | awk -v suite="$suite" '$2 == suite {print $1; exit}'
@@ -33,6 +35,15 @@ base() { # kind
     rm -rf "$at"
     skip 'debootstrap could not make a root: is a Debian mirror to be reached?'
   }
+  if [[ -n ${later[$1]:-} ]]; then
+    # shellcheck disable=SC2086 # a list is words
+    chroot "$at/root" sh -c 'apt-get update && apt-get install -y --no-install-recommends "$@"' - ${later[$1]} \
+      >"$work/debootstrap.log" 2>&1 || {
+      tail -n 5 "$work/debootstrap.log" >&2
+      rm -rf "$at"
+      skip "apt could not install ${later[$1]}: is a Debian mirror to be reached?"
+    }
+  fi
   rm -rf "$at/root/var/cache/apt/archives"/*.deb "$at/root/var/lib/apt/lists"/*
   touch "$at/complete"
 }

@@ -231,48 +231,4 @@ fn asks_resolved(resolv_conf: &str, nsswitch: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_asks_resolved_is_seen() {
-        let files = "passwd: files\nhosts:  files dns\n";
-        assert!(asks_resolved(
-            "nameserver 127.0.0.53\noptions edns0\n",
-            files
-        ));
-        assert!(asks_resolved("# x\n nameserver\t127.0.0.54 \n", files));
-        assert!(asks_resolved(
-            "nameserver 192.0.2.1",
-            "hosts: mymachines resolve [!UNAVAIL=return] files"
-        ));
-        assert!(!asks_resolved(
-            "nameserver 192.0.2.1\n#nameserver 127.0.0.53",
-            files
-        ));
-        assert!(!asks_resolved("", ""));
-    }
-
-    #[test]
-    fn only_our_own_domains_are_asked_for_here() {
-        let link = Link {
-            interface: "gatereeve0".into(),
-            servers: vec!["100.64.0.0".parse().unwrap(), "fd00::".parse().unwrap()],
-            domain: "acme.internal".into(),
-            search: false,
-            reverse: vec!["64.100.in-addr.arpa".into()],
-        };
-        let routed = |name: &str| (name.to_owned(), true);
-        assert_eq!(
-            domains_of(&link),
-            [routed("acme.internal"), routed("64.100.in-addr.arpa")]
-        );
-        assert_eq!(servers_of(&link)[0], (2, vec![100, 64, 0, 0]));
-        assert_eq!(servers_of(&link)[1].0, 10);
-        let search = Link {
-            search: true,
-            ..link
-        };
-        assert_eq!(domains_of(&search)[0], ("acme.internal".to_owned(), false));
-    }
-}
+mod tests;
