@@ -101,6 +101,32 @@ pub(crate) fn a_killed_client_breaks_nothing() -> anyhow::Result<()> {
     wait_open(&client, &server, 80)
 }
 
+/// Whoever sends to a device all along reaches it again as soon as its daemon has been restarted, as by an upgrade: the
+/// sender itself would notice after 15 seconds that its session is gone.
+pub(crate) fn a_restarted_server_greets_its_clients() -> anyhow::Result<()> {
+    const SOON: Duration = Duration::from_secs(10);
+    let mut world = world()?;
+    let (client, mut server) = pair(&mut world)?;
+    let receiver = UdpReceiver::start(&server.namespace, 53, false)?;
+    apply(&world, &open_pair())?;
+    let sender = UdpSender::start(
+        &client.namespace,
+        server.v4(53)?,
+        3,
+        Duration::from_millis(5),
+    )?;
+    let arrived = |before: u64| Ok((receiver.flow(3).packets > before).then_some(()));
+    wait_for("packets", LIMIT, || arrived(10))?;
+    for _ in 0..2 {
+        server.stop()?;
+        let before = receiver.flow(3).packets;
+        server.start()?;
+        wait_for("packets after the restart", SOON, || arrived(before))?;
+    }
+    ensure!(sender.sent() > receiver.flow(3).packets, "some were lost");
+    Ok(())
+}
+
 /// A second daemon on the same state is told who holds it.
 pub(crate) fn a_second_daemon_is_refused() -> anyhow::Result<()> {
     let mut world = world()?;

@@ -48,6 +48,7 @@ fn main() -> ExitCode {
             cuts::leases_end_without_a_controller,
             faults::flows_survive_the_controllers_crash,
             faults::a_killed_client_breaks_nothing,
+            faults::a_restarted_server_greets_its_clients,
             faults::a_second_daemon_is_refused,
             faults::key_rotation_loses_no_packet,
             host::everything_is_put_back,

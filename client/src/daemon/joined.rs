@@ -18,6 +18,7 @@ use gatereeve_client_core::wg::NoiseTunnels;
 use gatereeve_runtime::clock::Clock;
 use gatereeve_runtime::words::in_words;
 use gatereeve_shared::identity::identity_key::IdentityKey;
+use gatereeve_shared::ids::DeviceId;
 use gatereeve_shared::time::{Mono, Now};
 use gatereeve_shared::wire::controller::EnrollReply;
 use gatereeve_shared::wire::map::OverlayPrefixes;
@@ -26,7 +27,7 @@ use super::collector::{Collected, Collector, Collectors};
 use super::enforced::EnforcedWatch;
 use super::host::Host;
 use super::saver::{Job, Saver};
-use super::state_dir::{NetworkFile, StateDir};
+use super::state_dir::{self, NetworkFile, StateDir};
 use super::{Daemon, HOST_RETRY, Input};
 use crate::control::{ControlEvent, ControlLink, Names, Target};
 use crate::routes::overlap;
@@ -122,6 +123,7 @@ impl Joined {
             network: network.fingerprint,
         };
         let datapath = Arc::new(DataPath::new(seed()?, Box::new(NoiseTunnels), now));
+        datapath.greet(state.take_recent(now.unix));
         let (enforced_sender, enforced) = mpsc::channel(1);
         let (collected_sender, collected) = mpsc::channel(1);
         Ok(Self {
@@ -354,6 +356,18 @@ impl Joined {
         self.engine
             .handle_why(self.next_question, peer, protocol, port, Clock::now());
         Some(answer)
+    }
+
+    /// Who has a session, those with the newest first.
+    pub(super) fn recent(&self, now: Now) -> Vec<DeviceId> {
+        let stats = self.datapath.peer_stats().into_iter();
+        let mut recent: Vec<_> = stats
+            .filter_map(|peer| Some((now.mono.since(peer.last_handshake?), peer.device)))
+            .filter(|(age, _)| *age < state_dir::RECENT)
+            .collect();
+        recent.sort();
+        recent.truncate(DataPath::GREETED);
+        recent.into_iter().map(|(_, device)| device).collect()
     }
 
     /// Writes and says what is queued, and closes the link.

@@ -249,6 +249,10 @@ impl Daemon {
         tracing::info!("the daemon stops");
         // Overlay traffic must not leave in clear until the next start: what fails closed stays, until `down`.
         let takes_part = self.joined.as_ref().is_some_and(|j| j.network.up);
+        if let Some(joined) = self.joined.as_ref().filter(|_| takes_part) {
+            let now = Clock::now();
+            self.state.keep_recent(joined.recent(now), now.unix);
+        }
         let removed = if takes_part {
             self.host.stop();
             Ok(Vec::new())

@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
@@ -14,13 +15,21 @@ use gatereeve_runtime::atomic_file;
 use gatereeve_runtime::keyfile::{self, KeySource};
 use gatereeve_runtime::state_file;
 use gatereeve_runtime::state_format::StateFormat;
+use gatereeve_runtime::words::in_words;
 use gatereeve_shared::identity::fingerprint::Fingerprint;
 use gatereeve_shared::identity::identity_key::{IdentityKey, IdentityPublicKey};
+use gatereeve_shared::ids::DeviceId;
+use gatereeve_shared::time::UnixMillis;
 
 /// Files hold keys and the map of a network.
 const FILE_MODE: u32 = 0o600;
 /// Most bytes of the file that says which network the device is in.
 const NETWORK_LIMIT: u64 = 64 * 1024;
+
+/// Most bytes of the list of those who had a session.
+const RECENT_LIMIT: u64 = 64 * 1024;
+/// How old that list may be: after that all of these sessions have ended (WireGuard, section 6.1).
+pub(super) const RECENT: Duration = Duration::from_secs(180);
 
 /// The format that this version writes.
 const FORMAT: StateFormat = StateFormat {
@@ -44,6 +53,13 @@ pub struct NetworkFile {
     pub tls_key: Option<String>,
     /// Whether the device is to take part.
     pub up: bool,
+}
+
+/// Who had a session when the daemon stopped.
+#[derive(Debug, Serialize, Deserialize)]
+struct RecentFile {
+    at: UnixMillis,
+    devices: Vec<DeviceId>,
 }
 
 impl NetworkFile {
@@ -206,12 +222,44 @@ impl StateDir {
         Ok((Stored::default(), Some(warning)))
     }
 
+    /// Keeps who had a session for the next start, which may be at once. It is no loss where that fails.
+    pub fn keep_recent(&self, devices: Vec<DeviceId>, at: UnixMillis) {
+        let path = self.path.join("recent");
+        let kept = serde_json::to_vec(&RecentFile { at, devices })
+            .map_err(anyhow::Error::from)
+            .and_then(|bytes| Ok(atomic_file::write(&path, &bytes, FILE_MODE)?));
+        if let Err(error) = kept {
+            tracing::debug!(error = in_words(error), "who had a session is forgotten");
+        }
+    }
+
+    /// Who had a session when the daemon stopped a moment ago. Once: the list is gone afterwards.
+    #[must_use]
+    pub fn take_recent(&self, now: UnixMillis) -> Vec<DeviceId> {
+        let path = self.path.join("recent");
+        let Ok(bytes) = state_file::read(&path, RECENT_LIMIT) else {
+            return Vec::new();
+        };
+        // One that stays is too old soon.
+        drop(std::fs::remove_file(&path));
+        match serde_json::from_slice::<RecentFile>(&bytes) {
+            Ok(recent) if recent.at <= now && now.since(recent.at) < RECENT => recent.devices,
+            _ => Vec::new(),
+        }
+    }
+
     /// Forgets the network, and the keys with it.
     ///
     /// # Errors
     /// Names the file that cannot be removed.
     pub fn forget(&self) -> Result<()> {
-        for name in ["network", "state", "state.unusable", "identity.key"] {
+        for name in [
+            "network",
+            "state",
+            "state.unusable",
+            "recent",
+            "identity.key",
+        ] {
             let path = self.path.join(name);
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -317,6 +365,27 @@ mod tests {
         assert!(!wants_to_take_part(&directory).unwrap());
         assert_eq!(state.network().unwrap(), None);
         assert_ne!(state.identity().unwrap().public(), key);
+    }
+
+    #[test]
+    fn who_had_a_session_is_known_once_and_not_for_long() {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&root.path().join("state")).unwrap();
+        let (device, at) = (DeviceId([7; 20]), UnixMillis(1_800_000_000_000));
+        let after = |seconds: u64| at.saturating_add(Duration::from_secs(seconds));
+        assert!(state.take_recent(at).is_empty());
+        state.keep_recent(vec![device], at);
+        assert_eq!(state.take_recent(after(2)), [device]);
+        assert!(state.take_recent(after(2)).is_empty());
+        for (kept, now) in [(at, after(180)), (after(1), at)] {
+            state.keep_recent(vec![device], kept);
+            assert!(state.take_recent(now).is_empty());
+        }
+        std::fs::write(root.path().join("state/recent"), b"{").unwrap();
+        assert!(state.take_recent(at).is_empty());
+        state.keep_recent(vec![device], at);
+        state.forget().unwrap();
+        assert!(state.take_recent(at).is_empty());
     }
 
     #[test]

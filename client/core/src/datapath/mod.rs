@@ -79,6 +79,9 @@ impl DataPath {
     /// sets off in the meantime is due sooner.
     pub const LONGEST_SLEEP: Duration = watch::LONGEST_SLEEP;
 
+    /// Peers that are [greeted](Self::greet) at most: more at once would hold up the timers.
+    pub const GREETED: usize = 256;
+
     /// A data path whose randomness comes from `seed`, 32 bytes drawn from the operating system.
     #[must_use]
     pub fn new(seed: [u8; 32], tunnels: Box<dyn TunnelFactory>, now: Now) -> Self {
@@ -119,6 +122,13 @@ impl DataPath {
         self.marks.publish(serial);
         self.watch.table_changed(now.mono);
         drop(publishing);
+    }
+
+    /// Peers to shake hands with as soon as they come into the table, because they may send on sessions that ended here with an
+    /// earlier run: they would notice after 15 seconds (WireGuard, section 6.5). Of many, [`Self::GREETED`].
+    pub fn greet(&self, devices: impl IntoIterator<Item = DeviceId>) {
+        let mut greetings = self.shared.greetings.lock();
+        greetings.extend(devices.into_iter().take(Self::GREETED));
     }
 
     /// Nothing passes from now on.

@@ -81,6 +81,9 @@ impl Builder<'_> {
                     // With the last rule the session keys go, and they go now.
                     state.forget_sessions(self.shared, self.now);
                 }
+                if state.greets {
+                    self.shared.woken.note(&mut state);
+                }
             }
             let position = table.peers.len();
             table.by_device.insert(peer.device, position);
@@ -115,7 +118,8 @@ impl Builder<'_> {
     fn new_state(&self, device: DeviceId) -> Arc<Mutex<PeerState>> {
         let (flows, queues) = (self.shared.flows.clone(), self.shared.queues.clone());
         let filter = FilterState::new(flows, self.shared.hash);
-        let state = PeerState::new(device, filter, queues, self.now.mono);
+        let mut state = PeerState::new(device, filter, queues, self.now.mono);
+        state.greets = self.shared.greetings.lock().remove(&device);
         Arc::new(Mutex::new(state))
     }
 

@@ -1,5 +1,6 @@
 //! What all workers and all peers share: counters, budgets, randomness.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::BuildHasher as _;
 use std::time::Duration;
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) sources: Mutex<SourceLimit>,
     repeats: Mutex<Repeats>,
     pub(crate) woken: Woken,
+    /// Peers that are to be greeted when they come.
+    pub(crate) greetings: Mutex<BTreeSet<DeviceId>>,
     answers: Mutex<Bucket>,
     denials: Mutex<Bucket>,
 }
@@ -116,6 +119,7 @@ impl Shared {
             sources: Mutex::new(SourceLimit::new(now)),
             repeats: Mutex::default(),
             woken: Woken::default(),
+            greetings: Mutex::default(),
             answers: Mutex::new(Bucket::new(ANSWERS, ANSWERS, now)),
             denials: Mutex::new(Bucket::new(DENIALS, DENIALS, now)),
         }

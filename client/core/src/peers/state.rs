@@ -35,6 +35,8 @@ pub(crate) struct PeerState {
     pub(crate) is_alive: bool,
     /// On the list of those whom the timers look at.
     pub(crate) is_watched: bool,
+    /// A handshake is to be begun although nothing is to be sent: the peer has a session that is gone here.
+    pub(crate) greets: bool,
     /// Best first.
     pub(crate) links: Vec<Link>,
     /// Learned from authenticated messages.
@@ -70,6 +72,7 @@ impl PeerState {
             device,
             is_alive: true,
             is_watched: false,
+            greets: false,
             links: Vec::new(),
             endpoint: None,
             candidates: Vec::new(),
@@ -420,16 +423,17 @@ impl PeerState {
         }
     }
 
-    /// Whether time alone changes nothing here: no session, no handshake under way, nothing owed, nothing
+    /// Whether time alone changes nothing here: no session, no handshake under way or to be begun, nothing owed, nothing
     /// tracked, nothing waiting.
     pub(crate) fn is_settled(&self) -> bool {
-        self.queue.is_empty() && self.next().is_none()
+        !self.greets && self.queue.is_empty() && self.next().is_none()
     }
 
     /// When [`Self::tick`] has something to do next.
     pub(crate) fn due(&self, filter: &PeerFilter, now: Mono) -> Option<Mono> {
         let is_trying = self.links.iter().any(|link| link.timers.is_trying());
-        let waits = !self.queue.is_empty() && !self.links.is_empty() && !is_trying;
+        let has_reason = self.greets || !self.queue.is_empty();
+        let waits = has_reason && !self.links.is_empty() && !is_trying;
         let end = filter.live_until().filter(|end| *end > now);
         let due = self.next().into_iter().chain(end);
         due.chain(waits.then_some(now)).min()
@@ -476,12 +480,13 @@ impl PeerState {
         if self.path.is_late(cx.now.mono) {
             self.probe(Duration::ZERO, cx);
         }
+        let greets = std::mem::take(&mut self.greets);
         if self.links.iter().any(|link| link.timers.is_trying()) {
             return;
         }
         if gave_up {
             self.give_up(cx);
-        } else if !self.queue.is_empty() {
+        } else if greets || !self.queue.is_empty() {
             // The links that were trying have gone with their keys: the new ones take over.
             self.shake_hands(cx);
         }

@@ -103,3 +103,66 @@ fn with_the_last_rule_the_session_goes() {
     world.send(0, &query());
     assert_eq!((world.received(1).len(), world.sent_of_type(1)), (1, 2));
 }
+
+/// A device that has been restarted is sent to on a session that it no longer has.
+fn restarted(greets: bool) -> World {
+    let mut world = World::pair(&["udp:53"]);
+    let packet = samples::udp((v4(0), 1000), (v4(1), 53), b"query");
+    world.send(0, &packet);
+    assert_eq!(world.received(1), [packet]);
+    let had: Vec<_> = world.nodes[1].path.peer_stats();
+    assert!(had.iter().all(|peer| peer.last_handshake.is_some()));
+    world.restart(1);
+    if greets {
+        let devices = had.iter().map(|peer| peer.device);
+        world.nodes[1].path.greet(devices);
+    }
+    world.publish(1);
+    world
+}
+
+#[test]
+fn a_restarted_device_greets_those_who_had_a_session() {
+    let packet = samples::udp((v4(0), 1000), (v4(1), 53), b"again");
+    let mut world = restarted(true);
+    let before = world.sent_of_type(1);
+    let due = world.nodes[1].path.next_tick();
+    assert!(due.is_some_and(|due| due <= world.now.mono), "{due:?}");
+    world.tick(1);
+    world.settle();
+    assert_eq!(world.sent_of_type(1), before + 1);
+    world.send(0, &packet);
+    assert_eq!(world.received(1).len(), 1);
+    // Once: with what was said there is nothing more to say.
+    world.tick(1);
+    world.publish(1);
+    world.tick(1);
+    assert_eq!(world.sent_of_type(1), before + 1);
+
+    // The control: who is not greeted goes on with the session that is gone.
+    let mut world = restarted(false);
+    world.tick(1);
+    assert_eq!(world.sent_of_type(1), before);
+    world.send(0, &packet);
+    assert!(world.received(1).is_empty());
+}
+
+#[test]
+fn nobody_is_greeted_who_is_not_in_the_table() {
+    let mut world = restarted(true);
+    let before = world.sent_of_type(1);
+    world.nodes[1].spec.peers.clear();
+    world.publish(1);
+    world.tick(1);
+    assert_eq!(world.sent_of_type(1), before);
+    // Nor one whose rule has ended since.
+    let mut world = World::new(2);
+    let soon = world.now.mono.saturating_add(Duration::from_secs(1));
+    world.allow(0, 1, &["udp:53"], soon);
+    world.restart(1);
+    world.nodes[1].path.greet([crate::world::device(0)]);
+    world.publish(1);
+    world.pass(Duration::from_secs(2));
+    world.tick(1);
+    assert_eq!(world.sent_of_type(1), 0);
+}

@@ -173,6 +173,15 @@ impl World {
         node.path.publish(node.spec.clone(), self.now);
     }
 
+    /// The process of `node` has ended and another has begun a second later: without sessions, and without a table so far.
+    pub(crate) fn restart(&mut self, node: usize) {
+        self.pass(Duration::from_secs(1));
+        let seed = [u8::try_from(node).unwrap() + 100; 32];
+        let path = DataPath::new(seed, Box::new(NoiseTunnels), self.now);
+        path.open_until(FOREVER);
+        self.nodes[node].path = path;
+    }
+
     /// The TUN device of `node` gives `packet`; what follows runs until the wire is quiet.
     pub(crate) fn send(&mut self, node: usize, packet: &[u8]) {
         self.send_held(node, packet);
