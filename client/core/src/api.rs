@@ -220,6 +220,8 @@ pub enum NamesState {
     Pending,
     /// systemd-resolved asks for them, and programs ask it.
     InUse,
+    /// systemd-resolved asks for them here, and by another interface's domains elsewhere, too.
+    Contested,
     /// systemd-resolved asks for them; `/etc/resolv.conf` names others.
     Bypassed,
     /// There is no systemd-resolved.

@@ -258,6 +258,7 @@ fn names_text(view: &NamesView) -> String {
     let asked = match view.state {
         NamesState::Pending => "systemd-resolved is being told",
         NamesState::InUse => "through systemd-resolved",
+        NamesState::Contested => "through systemd-resolved, which asks elsewhere, too",
         NamesState::Bypassed => "through systemd-resolved, which /etc/resolv.conf does not name",
         NamesState::Absent => "no systemd-resolved here",
         NamesState::Forbidden | NamesState::Failed => "systemd-resolved does not ask for them",

@@ -142,6 +142,7 @@ impl Host {
             }
             let is_same = standing.plan == plan;
             if is_same && !self.is_suspect {
+                self.tell_resolver(wanted);
                 return Ok(Vec::new());
             }
             let changes = self.network.apply(&plan).await?;
@@ -297,22 +298,8 @@ impl Host {
                  range go into the tunnel too"
             ));
         }
-        if let Some(NamesView {
-            domain,
-            state: state @ (NamesState::Forbidden | NamesState::Failed),
-            problem,
-            ..
-        }) = self.names()
-        {
-            let why = problem.unwrap_or_default();
-            let remedy = if state == NamesState::Forbidden {
-                "; a polkit rule that allows it comes with the packages"
-            } else {
-                ""
-            };
-            warnings.push(format!(
-                "systemd-resolved does not ask for names in {domain} here: {why}{remedy}; `gatereeve repair --apply` tries again"
-            ));
+        if let Some(names) = self.names() {
+            warnings.extend(names_warning(&names));
         }
         let (times, last) = &self.put_back;
         if *times > 0 {
@@ -350,6 +337,30 @@ impl Host {
             workers: self.udp.workers(),
             missing,
         })
+    }
+}
+
+/// What of names needs attention.
+fn names_warning(names: &NamesView) -> Option<String> {
+    let NamesView {
+        domain, problem, ..
+    } = names;
+    let problem = problem.as_deref().unwrap_or_default();
+    match names.state {
+        NamesState::Forbidden => Some(format!(
+            "systemd-resolved does not ask for names in {domain} here: {problem}. The rule for polkit that comes with the packages              allows it, from polkit 0.106 on; `names = false` in client.toml does without names"
+        )),
+        NamesState::Failed => Some(format!(
+            "systemd-resolved does not ask for names in {domain} here: {problem}; `gatereeve repair --apply` tries again"
+        )),
+        NamesState::Contested => Some(format!(
+            "names in {domain} are asked for elsewhere, too, or only there: {problem}. Whoever answers there may lead this host's              programs to another one than they name"
+        )),
+        NamesState::Pending
+        | NamesState::InUse
+        | NamesState::Bypassed
+        | NamesState::Absent
+        | NamesState::Off => None,
     }
 }
 

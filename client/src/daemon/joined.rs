@@ -11,7 +11,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use gatereeve_client_core::api::WhyView;
 use gatereeve_client_core::datapath::{DataPath, TableSpec};
-use gatereeve_client_core::dns;
 use gatereeve_client_core::engine::{Engine, EngineConfig};
 use gatereeve_client_core::output::{HostConfig, Output};
 use gatereeve_client_core::wg::NoiseTunnels;
@@ -251,12 +250,6 @@ impl Joined {
 
     fn remember(&mut self, spec: &TableSpec) {
         let before = self.known.len();
-        // Questions for names go into the tunnel's interface, whatever network of the host's has their address.
-        if let Some(prefixes) = &spec.prefixes {
-            let resolver = dns::resolver(prefixes);
-            self.known
-                .extend([IpAddr::V4(resolver.v4), resolver.v6.into()]);
-        }
         for peer in &spec.peers {
             if self.known.len() < overlap::MOST_KNOWN {
                 self.known.insert(peer.addresses.v4.into());

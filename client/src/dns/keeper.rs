@@ -4,7 +4,6 @@
 //! host, or resolved has written its files anew, as it does when it starts. A failure is tried again a few times.
 
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +19,10 @@ use gatereeve_runtime::shutdown::Shutdown;
 use super::{Link, Told, resolved};
 use crate::helper::Helper;
 
-/// Where resolved keeps the files that it writes.
+/// Where resolved keeps the files that it writes, once it runs.
 const RUN_DIR: &str = "/run/systemd/resolve";
+/// Where that folder appears.
+const ABOVE: &str = "/run/systemd";
 /// Time between something that was seen and a look at it; what comes meanwhile is one with it.
 const CALM: Duration = Duration::from_secs(3);
 /// Time before the first time that a failure is tried again; each time, four times as long.
@@ -53,7 +54,7 @@ impl Keeper {
             helper,
             asked,
             tell,
-            files: Files::watch(Path::new(RUN_DIR)),
+            files: Files::watch(),
         };
         shutdown.spawn(task.run(shutdown.token.clone()));
         Self { wanted, state }
@@ -104,7 +105,8 @@ impl Task {
             let mut retry = None;
             if let Some(link) = &link {
                 let state = self.told(link).await;
-                if state.0 == NamesState::Failed && failures < RETRIES {
+                let may_pass = matches!(state.0, NamesState::Failed | NamesState::Forbidden);
+                if may_pass && failures < RETRIES {
                     retry = Some(RETRY * 4u32.pow(failures));
                     failures += 1;
                 } else {
@@ -128,9 +130,15 @@ impl Task {
                 }
             };
             tokio::select! {
-                changed = self.asked.changed() => if changed.is_err() { return },
+                changed = self.asked.changed() => match changed {
+                    Ok(()) => failures = 0,
+                    Err(_) => return,
+                },
                 () = again => {}
-                () = rewritten => failures = 0,
+                () = rewritten => {
+                    failures = 0;
+                    self.files = Files::watch();
+                }
             }
         }
     }
@@ -144,8 +152,12 @@ impl Task {
             None => resolved::tell(link).await,
         };
         match told {
-            Ok(Told::Done { is_asked: true }) => (NamesState::InUse, None),
-            Ok(Told::Done { is_asked: false }) => (NamesState::Bypassed, None),
+            Ok(Told::Done {
+                rivals: Some(rivals),
+                ..
+            }) => (NamesState::Contested, Some(rivals)),
+            Ok(Told::Done { is_asked: true, .. }) => (NamesState::InUse, None),
+            Ok(Told::Done { .. }) => (NamesState::Bypassed, None),
             Ok(Told::Absent) => (NamesState::Absent, None),
             Ok(Told::Forbidden(why)) => (NamesState::Forbidden, Some(why)),
             Err(why) => (NamesState::Failed, Some(why)),
@@ -161,8 +173,12 @@ impl Task {
         let (state, why) = &*self.tell.borrow();
         match state {
             _ if !is_new => {}
-            NamesState::Forbidden | NamesState::Failed => {
-                tracing::warn!(?state, why, "systemd-resolved does not ask us for names");
+            NamesState::Forbidden | NamesState::Failed | NamesState::Contested => {
+                tracing::warn!(
+                    ?state,
+                    why,
+                    "systemd-resolved does not ask us alone for names"
+                );
             }
             NamesState::Pending => {}
             NamesState::InUse | NamesState::Bypassed | NamesState::Absent | NamesState::Off => {
@@ -179,12 +195,13 @@ struct Files {
 }
 
 impl Files {
-    /// None where there is no resolved.
-    fn watch(directory: &Path) -> Option<Self> {
+    /// None where there is no systemd.
+    fn watch() -> Option<Self> {
         let events = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
-        // They are replaced.
+        // Its files are replaced; one that was never started has no folder.
         events
-            .add_watch(directory, AddWatchFlags::IN_MOVED_TO)
+            .add_watch(RUN_DIR, AddWatchFlags::IN_MOVED_TO)
+            .or_else(|_| events.add_watch(ABOVE, AddWatchFlags::IN_CREATE))
             .ok()?;
         let readable = events.as_fd().try_clone_to_owned().ok()?;
         #[expect(

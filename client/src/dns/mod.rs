@@ -1,7 +1,7 @@
 //! The host's resolver is told where the names of this network's devices are asked for.
 //!
 //! Only systemd-resolved is told, for our interface alone, and only of our own domains: everything else is asked for where
-//! it always was. What it was told goes away with the interface, however the daemon ends. `/etc/resolv.conf` is
+//! it always was. Where another interface has a domain within ours, as a LAN can hand out, that is said. What it was told goes away with the interface, however the daemon ends. `/etc/resolv.conf` is
 //! never written.
 //!
 //! * [`keeper`]: tells it, and again when it has forgotten.
@@ -56,6 +56,8 @@ pub enum Told {
     Done {
         /// Whether programs ask it, as far as `/etc/resolv.conf` and `/etc/nsswitch.conf` say.
         is_asked: bool,
+        /// Other interfaces' domains by which it asks for our names elsewhere, in words.
+        rivals: Option<String>,
     },
     /// It does not run on this host.
     Absent,

@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use gatereeve_client_core::dns;
 use gatereeve_shared::wire::map::OverlayPrefixes;
 use ipnet::IpNet;
 
@@ -55,6 +56,8 @@ pub fn compare(
     let mut overlap = Overlap::default();
     let mut reserved = BTreeSet::new();
     let mut warnings = Vec::new();
+    let resolver = dns::resolver(overlay);
+    let resolver = [IpAddr::V4(resolver.v4), resolver.v6.into()];
     for route in view.routes.iter().filter(|route| route.interface != tun) {
         let Some(prefix) = overlapped(overlay, route.network) else {
             continue;
@@ -98,6 +101,8 @@ pub fn compare(
             }
         ));
         reserved.extend(taken);
+        // Questions for names are not the LAN's either.
+        reserved.extend(resolver.into_iter().filter(|at| network.contains(at)));
         overlap.local.push(LocalNetwork {
             index: route.index,
             network,
@@ -113,6 +118,12 @@ pub fn compare(
             warnings.push(format!(
                 "{interface} has the address {address}, which a device of the overlay has too: from here that device cannot be \
                  reached at it; give {interface} another address"
+            ));
+        }
+        if interface != tun && resolver.contains(address) {
+            warnings.push(format!(
+                "{interface} has the address {address}, where names of devices are asked for: there is no answer; give {interface} \
+                 another address"
             ));
         }
     }

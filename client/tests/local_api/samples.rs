@@ -100,6 +100,21 @@ pub(crate) fn replies() -> Vec<(&'static str, LocalReply)> {
             notes: vec!["unreachable on purpose".into()],
         }),
     ];
+    for state in [
+        NamesState::Pending,
+        NamesState::InUse,
+        NamesState::Contested,
+        NamesState::Bypassed,
+        NamesState::Absent,
+        NamesState::Failed,
+        NamesState::Off,
+    ] {
+        let mut with = status(true);
+        if let Some(names) = &mut with.names {
+            (names.state, names.problem) = (state, None);
+        }
+        all.push(LocalReply::Status(Box::new(with)));
+    }
     for full in [true, false] {
         let when = |standing| full.then_some(standing);
         all.push(LocalReply::Status(Box::new(status(full))));

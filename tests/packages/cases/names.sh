@@ -13,8 +13,20 @@ told() { on "$1" resolvectl "$2" gatereeve0 2>/dev/null | sed 's/^[^:]*: *//'; }
 
 resolv_conf() { on "$1" sh -c 'readlink /etc/resolv.conf; cat /etc/resolv.conf'; }
 
+# Counts datagrams to port 53 by the interface that they leave by. The LAN has a server to ask, which does not answer.
+count_questions() { # machine
+  if lacks nft; then skip 'nft is missing (apt-get install nftables)'; fi
+  on "$1" resolvectl dns eth0 10.78.0.1
+  nsenter -t "${first[$1]}" -n nft 'add table inet questions; add chain inet questions out { type filter hook output priority 0; };
+    add rule inet questions out oifname eth0 udp dport 53 counter; add rule inet questions out oifname gatereeve0 udp dport 53 counter'
+}
+
+questions() { # machine, interface
+  nsenter -t "${first[$1]}" -n nft list table inet questions | sed -n "s/.*oifname \"$2\".*counter packets \([0-9]*\).*/\1/p"
+}
+
 case_systemd_resolves_names() {
-  local address before links domains other uid
+  local address before links domains before_others name index
   switch
   with_packages hq 10.78.0.1 gatereeve-controller
   kind=resolving with_packages one 10.78.0.2 gatereeve
@@ -38,15 +50,29 @@ case_systemd_resolves_names() {
   must_not 'a name of nobody' on one getent hosts three.example.internal
   must_not 'a name without its domain' on one getent hosts two
 
-  # For its own domains, and for nothing else.
+  # For its own domains, and for nothing else; nothing of ours is asked for elsewhere.
   domains=$(told one domain)
   same 'the domain' "${domains%% *}" '~example.internal'
   same 'domains of addresses' "$(tr ' ' '\n' <<<"$domains" | grep -c arpa)" 65
   same 'a default route for names' "$(told one default-route)" no
   same 'LLMNR and mDNS' "$(told one llmnr) $(told one mdns)" 'no no'
-  other=$(on one resolvectl query example.com 2>&1 || true)
-  must_not 'other names are asked for there' grep -q gatereeve0 <<<"$other"
+  count_questions one
+  for name in two.example.internal two.EXAMPLE.internal nobody.example.internal; do on one getent hosts "$name" || true; done >/dev/null
+  on one getent hosts "$address" >/dev/null
+  same 'questions on the LAN' "$(questions one eth0)" 0
+  (($(questions one gatereeve0) > 0)) || fail 'no question was counted at all'
+  before_others=$(questions one gatereeve0)
+  on one getent hosts www.example.com >/dev/null || true
+  (($(questions one eth0) > 0)) || fail 'other names are asked for nowhere'
+  same 'other names asked for at us' "$(questions one gatereeve0)" "$before_others"
   same 'the host' "$(resolv_conf one)" "$before"
+
+  # A domain that the LAN could have handed out takes names away, which is said.
+  must 'a domain of the LAN' on one resolvectl domain eth0 web.example.internal
+  wait_for 'that it is seen' 15 names_are one contested
+  must 'the warning' grep -q 'warning: names in example.internal are asked for elsewhere.*eth0 has the domain web.example.internal' <(on one gatereeve status)
+  must 'it goes' on one resolvectl domain eth0 ''
+  wait_for 'that it has gone' 15 names_are one in_use
 
   # What resolved forgets is told again; it takes a moment, in which others' changes are let settle.
   must 'somebody has it forget' on one resolvectl revert gatereeve0
@@ -85,10 +111,16 @@ case_systemd_resolves_names() {
   must 'polkit reads it' on one systemctl restart polkit
   must 'repair' on one gatereeve repair --apply
   wait_for 'names again' 15 finds one two.example.internal "$address"
-  # Nobody else gets anything by it.
-  uid=$(on one id -u nobody)
-  must_not 'another user tells resolved' on one setpriv --reuid "$uid" --clear-groups busctl call org.freedesktop.resolve1 \
-    /org/freedesktop/resolve1 org.freedesktop.resolve1.Manager SetLinkDNS 'ia(iay)' "$(on one cat /sys/class/net/gatereeve0/ifindex)" 0
+  # Nobody else gets anything by it; what another user is refused, the client's is not.
+  index=$(on one cat /sys/class/net/gatereeve0/ifindex)
+  forgets() { # user
+    on one setpriv --reuid "$1" --regid nogroup --clear-groups busctl call org.freedesktop.resolve1 \
+      /org/freedesktop/resolve1 org.freedesktop.resolve1.Manager SetLinkDNS 'ia(iay)' "$index" 0
+  }
+  must_not 'another user tells resolved' forgets nobody
+  must 'and is told why' grep -qi 'authentication required\|access denied' "$work/output"
+  must "the client's user does" forgets gatereeve
+  wait_for 'names again' 15 finds one two.example.internal "$address"
 
   # Short names, and none at all.
   on one sed -i 's/^search = false/search = true/' /etc/gatereeve/client.toml

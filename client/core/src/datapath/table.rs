@@ -151,6 +151,8 @@ impl Directory for TableNames<'_> {
             return Some(self.this.name.as_str());
         }
         let position = self.table.owners.owner(address)?;
-        Some(self.table.peers.get(position)?.name.as_str())
+        let peer = self.table.peers.get(position)?;
+        let is_live = peer.filter.is_live(self.now);
+        is_live.then_some(peer.name.as_str())
     }
 }

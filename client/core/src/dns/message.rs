@@ -15,8 +15,10 @@ const LONGEST_LABEL: u8 = 63;
 const TTL: u32 = 10;
 /// Bytes of an answer that are promised to be understood by whoever asks with EDNS.
 const UDP_SIZE: u16 = 1232;
-/// The name of the question, by its place.
-const TO_QUESTION: [u8; 2] = [0xc0, 12];
+/// Seconds for which may be kept that there is no name: what the policy opens is to be found at once.
+const NEGATIVE_TTL: u32 = 1;
+/// Two bits that make two bytes the place of a name that was written before.
+const POINTER: u16 = 0xc000;
 
 const IS_ANSWER: u16 = 1 << 15;
 const OPCODE: u16 = 15 << 11;
@@ -36,6 +38,8 @@ pub(super) enum Kind {
     Aaaa,
     /// Whose address the name stands for.
     Ptr,
+    /// Where the zone begins.
+    Soa,
     /// Anything; one address is enough (RFC 8482).
     Any,
     /// What no name here has.
@@ -51,15 +55,21 @@ pub(super) struct Question<'a> {
     pub(super) kind: Kind,
 }
 
-/// How a question is answered.
+/// How a question is answered. A zone is told by how many labels at the end of the question's name are its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// The name has what was asked for.
     Found(Record),
     /// The name is there, and has none.
-    Nothing,
+    Nothing {
+        /// Labels of the zone.
+        zone: usize,
+    },
     /// There is no such name.
-    NoName,
+    NoName {
+        /// Labels of the zone.
+        zone: usize,
+    },
     /// It is none of ours to answer.
     Refused,
 }
@@ -71,6 +81,8 @@ pub(super) enum Record {
     Aaaa(Ipv6Addr),
     /// A name, by its labels.
     Ptr(Vec<String>),
+    /// The zone begins here.
+    Soa,
 }
 
 /// Response codes (RFC 1035, section 4.1.1; RFC 6891, section 9).
@@ -113,12 +125,21 @@ pub(super) fn respond(
     } else {
         match look_up(&asked.question) {
             Answer::Found(record) => {
-                writer.record(&record)?;
+                writer.record(&record, HEADER, TTL)?;
                 writer.count(6, 1)?;
                 code::NO_ERROR
             }
-            Answer::Nothing => code::NO_ERROR,
-            Answer::NoName => code::NO_NAME,
+            // Whose the zone is goes with what it has not (RFC 2308, section 3).
+            Answer::Nothing { zone } => {
+                writer.record(&Record::Soa, asked.question.zone_at(zone)?, NEGATIVE_TTL)?;
+                writer.count(8, 1)?;
+                code::NO_ERROR
+            }
+            Answer::NoName { zone } => {
+                writer.record(&Record::Soa, asked.question.zone_at(zone)?, NEGATIVE_TTL)?;
+                writer.count(8, 1)?;
+                code::NO_NAME
+            }
             Answer::Refused => code::REFUSED,
         }
     };
@@ -127,6 +148,17 @@ pub(super) fn respond(
         writer.count(10, 1)?;
     }
     writer.end(flags, code)
+}
+
+impl Question<'_> {
+    /// Where the last `labels` of its name begin in the message.
+    fn zone_at(&self, labels: usize) -> Option<usize> {
+        let before = self.labels.len().checked_sub(labels)?;
+        let lens = self.labels.iter().take(before).map(|label| label.len());
+        lens.map(|len| len.saturating_add(1))
+            .sum::<usize>()
+            .checked_add(HEADER)
+    }
 }
 
 struct Asked<'a> {
@@ -162,6 +194,7 @@ fn question(query: &[u8]) -> Option<(Asked<'_>, usize)> {
         1 => Kind::A,
         28 => Kind::Aaaa,
         12 => Kind::Ptr,
+        6 => Kind::Soa,
         255 => Kind::Any,
         _ => Kind::Other,
     };
@@ -209,33 +242,45 @@ impl<'a> Writer<'a> {
         Some(())
     }
 
-    fn record(&mut self, record: &Record) -> Option<()> {
-        self.put(&TO_QUESTION)?;
+    /// Writes a record of the name that begins at `name`.
+    fn record(&mut self, record: &Record, name: usize, ttl: u32) -> Option<()> {
+        let name = (POINTER | u16::try_from(name).ok()?).to_be_bytes();
+        self.put(&name)?;
         match record {
             Record::A(address) => {
-                self.head(1, 4)?;
+                self.head(1, ttl, 4)?;
                 self.put(&address.octets())
             }
             Record::Aaaa(address) => {
-                self.head(28, 16)?;
+                self.head(28, ttl, 16)?;
                 self.put(&address.octets())
             }
             Record::Ptr(labels) => {
                 let lens = labels.iter().map(|label| label.len().saturating_add(1));
-                self.head(12, lens.sum::<usize>().checked_add(1)?)?;
+                self.head(12, ttl, lens.sum::<usize>().checked_add(1)?)?;
                 for label in labels {
                     self.put(&[u8::try_from(label.len()).ok()?])?;
                     self.put(label.as_bytes())?;
                 }
                 self.put(&[0])
             }
+            Record::Soa => {
+                // The zone itself as its server, nobody's mailbox, five numbers of which the last counts.
+                self.head(6, ttl, 2 + 1 + 5 * 4)?;
+                self.put(&name)?;
+                self.put(&[0])?;
+                for number in [1, 3600, 600, 86_400, NEGATIVE_TTL] {
+                    self.put(&number.to_be_bytes())?;
+                }
+                Some(())
+            }
         }
     }
 
-    fn head(&mut self, kind: u16, len: usize) -> Option<()> {
+    fn head(&mut self, kind: u16, ttl: u32, len: usize) -> Option<()> {
         self.put(&kind.to_be_bytes())?;
         self.put(&CLASS_INTERNET.to_be_bytes())?;
-        self.put(&TTL.to_be_bytes())?;
+        self.put(&ttl.to_be_bytes())?;
         self.put(&u16::try_from(len).ok()?.to_be_bytes())
     }
 

@@ -107,14 +107,69 @@ fn ask_at(query: &[u8], port: u16, v4: bool) -> Option<Vec<u8>> {
     Some(answered.get(reply.transport_at + 8..).unwrap().to_vec())
 }
 
-/// The code of an answer, how many records it has, and what follows the question.
+/// The code of an answer, how many records it has, and what follows the question; nothing of that is the zone's record.
 fn told(name: &str, kind: u16) -> (u8, u8, Vec<u8>) {
     let query = question(name, kind, None);
     let answer = ask(&query).unwrap();
     assert_eq!(answer[..2], query[..2], "{name}");
     assert_eq!(answer[2] & 0x80, 0x80);
     let rest = answer.get(query.len()..).unwrap_or_default().to_vec();
-    (answer[3] & 15, answer[7], rest)
+    let (code, count) = (answer[3] & 15, answer[7]);
+    let is_negative = count == 0 && (code == 0 || code == 3);
+    assert_eq!(
+        answer[9],
+        u8::from(is_negative),
+        "the zone goes with what it has not"
+    );
+    assert_eq!(
+        answer[2] & 4 > 0,
+        code != 5,
+        "what is answered is answered with authority"
+    );
+    if is_negative {
+        check_soa(&answer, &rest);
+        return (code, count, Vec::new());
+    }
+    (code, count, rest)
+}
+
+/// The zone's own record, and nothing else.
+fn check_soa(answer: &[u8], record: &[u8]) {
+    let [
+        high,
+        low,
+        0,
+        6,
+        0,
+        1,
+        0,
+        0,
+        0,
+        1,
+        0,
+        23,
+        server @ ..,
+        0,
+        0,
+        0,
+        1,
+    ] = record
+    else {
+        panic!("no record of a zone: {record:?}");
+    };
+    assert_eq!(server[..2], [*high, *low]);
+    let at = usize::from(u16::from_be_bytes([*high & 0x3f, *low]));
+    let zones: [&[u8]; 3] = [
+        b"\x04acme",
+        b"\x0264\x03100\x07in-addr",
+        b"\x0270\x03100\x07in-addr",
+    ];
+    let zone = answer[at..].to_ascii_lowercase();
+    assert!(
+        zones.iter().any(|name| zone.starts_with(name))
+            || zone.windows(5).any(|part| part == b"\x03ip6\x04"),
+        "{zone:?}"
+    );
 }
 
 #[test]
@@ -130,10 +185,13 @@ fn a_device_has_its_addresses_and_nothing_else() {
     assert!(record.ends_with(&web().v6.octets()));
     assert_eq!(told("web-1.acme.internal", ANY).1, 1);
     // A name that is there has no other records: not the same as no name.
-    for kind in [MX, PTR, 16, 33, 65] {
+    for kind in [MX, PTR, 6, 16, 33, 65] {
         assert_eq!(told("web-1.acme.internal", kind), (0, 0, vec![]), "{kind}");
     }
     assert_eq!(told("acme.internal", A), (0, 0, vec![]));
+    let (code, count, record) = told("acme.internal", 6);
+    assert_eq!((code, count), (0, 1));
+    assert_eq!(record[..4], [0xc0, 12, 0, 6]);
 }
 
 #[test]
@@ -240,7 +298,7 @@ proptest! {
     fn nothing_stops_it(query in proptest::collection::vec(any::<u8>(), 0..600)) {
         let answer = ask(&query);
         // No answer is longer than its question by more than a record of each sort.
-        prop_assert!(answer.is_none_or(|answer| answer.len() <= query.len() + 12 + 91 + 11));
+        prop_assert!(answer.is_none_or(|answer| answer.len() <= query.len() + 91 + 11));
     }
 
     #[test]

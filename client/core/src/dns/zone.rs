@@ -22,21 +22,23 @@ pub(crate) trait Directory {
 
 /// Looks it up. Names of other domains are refused: who asks has others to ask for them.
 pub(super) fn look_up(directory: &impl Directory, question: &Question<'_>) -> Answer {
+    let prefixes = directory.prefixes();
     match question.labels.as_slice() {
         [rest @ .., label, top] if is(top, TOP) && is(label, directory.domain().label()) => {
             device(directory, rest, question.kind)
         }
         [rest @ .., family, arpa] if is(arpa, "arpa") && is(family, "in-addr") => {
-            let asked = v4(rest).filter(|asked| directory.prefixes().v4.contains(asked));
-            let is_whole = rest.len() == 4;
+            let asked = v4(rest).filter(|asked| prefixes.v4.contains(asked));
             let address = asked.map(|asked| asked.addr().into());
-            owner(directory, address, is_whole, question.kind)
+            // Of the labels that the overlay's prefix has, whole ones.
+            let zone = usize::from(prefixes.v4.prefix_len().div_ceil(8));
+            owner(directory, (address, rest.len()), (zone, 4), question.kind)
         }
         [rest @ .., family, arpa] if is(arpa, "arpa") && is(family, "ip6") => {
-            let asked = v6(rest).filter(|asked| directory.prefixes().v6.contains(asked));
-            let is_whole = rest.len() == 32;
+            let asked = v6(rest).filter(|asked| prefixes.v6.contains(asked));
             let address = asked.map(|asked| asked.addr().into());
-            owner(directory, address, is_whole, question.kind)
+            let zone = usize::from(prefixes.v6.prefix_len().div_ceil(4));
+            owner(directory, (address, rest.len()), (zone, 32), question.kind)
         }
         _ => Answer::Refused,
     }
@@ -44,41 +46,49 @@ pub(super) fn look_up(directory: &impl Directory, question: &Question<'_>) -> An
 
 /// A name within the network's domain.
 fn device(directory: &impl Directory, labels: &[&[u8]], kind: Kind) -> Answer {
+    const ZONE: usize = 2;
     let label = match labels {
-        [] => return Answer::Nothing,
+        [] if kind == Kind::Soa => return Answer::Found(Record::Soa),
+        [] => return Answer::Nothing { zone: ZONE },
         [label] => std::str::from_utf8(label).map(str::to_ascii_lowercase),
-        _ => return Answer::NoName,
+        _ => return Answer::NoName { zone: ZONE },
     };
     let Some(addresses) = label.ok().and_then(|name| directory.addresses(&name)) else {
-        return Answer::NoName;
+        return Answer::NoName { zone: ZONE };
     };
     match kind {
         Kind::A | Kind::Any => Answer::Found(Record::A(addresses.v4)),
         Kind::Aaaa => Answer::Found(Record::Aaaa(addresses.v6)),
-        Kind::Ptr | Kind::Other => Answer::Nothing,
+        Kind::Ptr | Kind::Soa | Kind::Other => Answer::Nothing { zone: ZONE },
     }
 }
 
-/// The name of an address within the overlay, or of a range of them.
+/// The name of an address within the overlay, or of a range of them, which has `labels`. The zone has `zone` of the `whole`
+/// labels that an address has.
 fn owner(
     directory: &impl Directory,
-    address: Option<IpAddr>,
-    is_whole: bool,
+    (address, labels): (Option<IpAddr>, usize),
+    (zone, whole): (usize, usize),
     kind: Kind,
 ) -> Answer {
     let Some(address) = address else {
         return Answer::Refused;
     };
-    if !is_whole {
-        return Answer::Nothing;
+    if labels == zone && kind == Kind::Soa {
+        return Answer::Found(Record::Soa);
+    }
+    // With the two labels of all addresses of the family.
+    let zone = zone.saturating_add(2);
+    if labels < whole {
+        return Answer::Nothing { zone };
     }
     match (directory.name(address), kind) {
-        (None, _) => Answer::NoName,
+        (None, _) => Answer::NoName { zone },
         (Some(name), Kind::Ptr | Kind::Any) => {
             let labels = [name, directory.domain().label(), TOP];
             Answer::Found(Record::Ptr(labels.map(str::to_owned).to_vec()))
         }
-        (Some(_), Kind::A | Kind::Aaaa | Kind::Other) => Answer::Nothing,
+        (Some(_), Kind::A | Kind::Aaaa | Kind::Soa | Kind::Other) => Answer::Nothing { zone },
     }
 }
 

@@ -43,6 +43,25 @@ fn ask(world: &mut World, node: usize, name: &str) -> (u8, Option<IpAddr>) {
     (message[3] & 15, address.map(IpAddr::from))
 }
 
+/// Whether `node` is told whose the address of `other` is.
+fn is_named(world: &mut World, node: usize, other: usize) -> bool {
+    let [resolver, _] = resolvers();
+    let mut query = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    let last = (other + 1).to_string();
+    for label in [last.as_str(), "0", "64", "100", "in-addr", "arpa"] {
+        query.push(u8::try_from(label.len()).unwrap());
+        query.extend(label.as_bytes());
+    }
+    query.extend([0, 0, 12, 0, 1]);
+    world.send(
+        node,
+        &samples::udp((v4(node), 1000), (resolver, 53), &query),
+    );
+    let received = world.received(node);
+    let packet = IpPacket::parse(&received[0]).unwrap();
+    received[0][packet.transport_at + 8 + 7] == 1
+}
+
 #[test]
 fn a_name_is_had_by_those_who_may_be_reached() {
     let mut world = World::new(4);
@@ -52,7 +71,9 @@ fn a_name_is_had_by_those_who_may_be_reached() {
     assert_eq!(ask(&mut world, 0, "node-1"), (NO_ERROR, Some(v4(1))));
     // It may reach this one; that is no reason for this one to call it.
     assert_eq!(ask(&mut world, 0, "node-2"), (NO_NAME, None));
+    assert!(is_named(&mut world, 0, 2), "whose packets come is known");
     assert_eq!(ask(&mut world, 0, "node-3"), (NO_NAME, None));
+    assert!(!is_named(&mut world, 0, 3));
     assert_eq!(ask(&mut world, 2, "node-0"), (NO_ERROR, Some(v4(0))));
     assert_eq!(world.sent_of_type(1), 0, "nobody else is asked");
 }
@@ -64,8 +85,10 @@ fn a_name_ends_with_its_rule_and_with_the_peer() {
     world.allow(0, 1, &["tcp:443"], soon);
     world.allow(0, 2, &["tcp:443"], FOREVER);
     assert_eq!(ask(&mut world, 0, "node-1").0, NO_ERROR);
+    assert!(is_named(&mut world, 0, 1) && is_named(&mut world, 0, 2));
     world.pass(Duration::from_secs(31));
     assert_eq!(ask(&mut world, 0, "node-1"), (NO_NAME, None));
+    assert!(!is_named(&mut world, 0, 1) && is_named(&mut world, 0, 2));
     assert_eq!(ask(&mut world, 0, "node-2").0, NO_ERROR);
     world.nodes[0].spec.peers.clear();
     world.publish(0);

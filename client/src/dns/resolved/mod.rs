@@ -5,11 +5,13 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::net::if_::if_nametoindex;
+use nix::net::if_::{if_indextoname, if_nametoindex};
 use nix::sys::socket::AddressFamily;
 use serde::Serialize;
 use zbus::connection::Builder;
-use zbus::{Connection, DynamicType, Error, OwnedObjectPath, OwnedVariant, Result, fdo};
+use zbus::{
+    Connection, DynamicType, Error, ObjectPath, OwnedObjectPath, OwnedVariant, Result, fdo,
+};
 
 use super::{Link, Told};
 
@@ -18,13 +20,15 @@ const PATH: &str = "/org/freedesktop/resolve1";
 const MANAGER: &str = "org.freedesktop.resolve1.Manager";
 const LINK: &str = "org.freedesktop.resolve1.Link";
 const BUS: &str = "/run/dbus/system_bus_socket";
-/// How long one answer may take: all of them together, less than the daemon waits for the helper.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long all of it may take: less than the daemon waits for the helper.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// It hears of a new interface a little later than we do.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(100);
 /// What programs have in `/etc/resolv.conf` that ask resolved.
 const STUBS: [&str; 2] = ["127.0.0.53", "127.0.0.54"];
+/// Other interfaces' domains that are named.
+const MOST_RIVALS: usize = 8;
 /// Longest file that is looked at, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
 
@@ -42,10 +46,14 @@ pub async fn tell(link: &Link) -> std::result::Result<Told, String> {
     let index = if_nametoindex(link.interface.as_str())
         .map_err(|error| format!("the interface {}: {error}", link.interface))?;
     let index = i32::try_from(index).map_err(|error| error.to_string())?;
-    match tell_bus(&format!("unix:path={BUS}"), index, link).await {
-        Ok(false) => Ok(Told::Absent),
-        Ok(true) => Ok(Told::Done {
+    let address = format!("unix:path={BUS}");
+    let told = tokio::time::timeout(PATIENCE, tell_bus(&address, index, link)).await;
+    let told = told.map_err(|_| format!("it did not answer within {PATIENCE:?}"))?;
+    match told {
+        Ok(None) => Ok(Told::Absent),
+        Ok(Some(rivals)) => Ok(Told::Done {
             is_asked: is_asked(),
+            rivals: (!rivals.is_empty()).then(|| rivals.join(", ")),
         }),
         Err(error) => match forbidden(&error) {
             Some(why) => Ok(Told::Forbidden(why.to_owned())),
@@ -69,22 +77,40 @@ fn forbidden(error: &Error) -> Option<&str> {
     }
 }
 
-/// Whether there is a resolved that has been told.
-async fn tell_bus(bus: &str, index: i32, link: &Link) -> Result<bool> {
-    let connection = Builder::address(bus)
-        .method_timeout(PATIENCE)
-        .build()
-        .await?;
+/// Tells it; the domains of other interfaces that are within ours. `None` where there is no resolved.
+async fn tell_bus(bus: &str, index: i32, link: &Link) -> Result<Option<Vec<String>>> {
+    let connection = Builder::address(bus).build().await?;
     let resolved = Resolved { connection };
     // One that does not run is not to be started by us: what it would do to the host is for others to decide.
     if !resolved.runs().await? {
-        return Ok(false);
+        return Ok(None);
     }
     let path = resolved.link(index).await?;
     if !resolved.knows(&path, link).await? {
-        resolved.set(index, link).await?;
+        resolved.set(&path, index, link).await?;
     }
-    Ok(true)
+    let domains: Vec<(i32, String, bool)> = resolved.property(PATH, MANAGER, "Domains").await?;
+    Ok(Some(rivals(&domains, index, &link.domain)))
+}
+
+/// By the longest domain that fits is decided who is asked, and by all of that length where there are several.
+fn rivals(domains: &[(i32, String, bool)], own: i32, ours: &str) -> Vec<String> {
+    let within = |domain: &str| {
+        let rest = domain.trim_end_matches('.').to_ascii_lowercase();
+        rest.strip_suffix(ours)
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    let others = domains
+        .iter()
+        .filter(|(index, domain, _)| *index != own && within(domain));
+    let words = others.map(|(index, domain, _)| {
+        let name = u32::try_from(*index).ok().filter(|index| *index > 0);
+        match name.and_then(|index| if_indextoname(index).ok()) {
+            Some(name) => format!("{} has the domain {domain}", name.to_string_lossy()),
+            None => format!("the host has the domain {domain}"),
+        }
+    });
+    words.take(MOST_RIVALS).collect()
 }
 
 struct Resolved {
@@ -123,8 +149,8 @@ impl Resolved {
 
     /// Whether it has been told all of it already: whoever tells it again has it forget what it keeps of all networks.
     async fn knows(&self, path: &OwnedObjectPath, link: &Link) -> Result<bool> {
-        let mut servers: Vec<Server> = self.property(path, "DNS").await?;
-        let mut domains: Vec<(String, bool)> = self.property(path, "Domains").await?;
+        let mut servers: Vec<Server> = self.property(path, LINK, "DNS").await?;
+        let mut domains: Vec<(String, bool)> = self.property(path, LINK, "Domains").await?;
         let (mut wanted_servers, mut wanted_domains) = (servers_of(link), domains_of(link));
         servers.sort();
         wanted_servers.sort();
@@ -133,33 +159,48 @@ impl Resolved {
         if servers != wanted_servers || domains != wanted_domains {
             return Ok(false);
         }
-        let is_default: bool = self.property(path, "DefaultRoute").await?;
-        let mut is_off = !is_default;
+        let is_default = optional(self.property(path, LINK, "DefaultRoute").await)?;
+        let mut is_off = is_default != Some(true);
         for (property, _) in OFF {
-            let mode: String = self.property(path, property).await?;
-            is_off &= mode == "no";
+            is_off &= self.is_off(path, property).await?;
         }
         Ok(is_off)
     }
 
-    async fn property<T>(&self, path: &OwnedObjectPath, name: &str) -> Result<T>
+    /// Whether something is off on the interface. What an old resolved does not have is.
+    async fn is_off(&self, path: &OwnedObjectPath, property: &str) -> Result<bool> {
+        let mode: Option<String> = optional(self.property(path, LINK, property).await)?;
+        Ok(mode.is_none_or(|mode| mode == "no"))
+    }
+
+    async fn property<'p, P, T>(&self, path: P, interface: &str, name: &str) -> Result<T>
     where
+        P: TryInto<ObjectPath<'p>>,
+        P::Error: Into<Error>,
         T: TryFrom<OwnedVariant, Error = Error>,
     {
         let properties = "org.freedesktop.DBus.Properties";
         let answer = self
             .connection
-            .call_method(Some(NAME), path, Some(properties), "Get", &(LINK, name))
+            .call_method(
+                Some(NAME),
+                path,
+                Some(properties),
+                "Get",
+                &(interface, name),
+            )
             .await?;
         answer.body().deserialize::<OwnedVariant>()?.try_into()
     }
 
     /// The servers last: until then nobody is asked for anything here.
-    async fn set(&self, index: i32, link: &Link) -> Result<()> {
-        self.optional("SetLinkDefaultRoute", &(index, false))
-            .await?;
-        for (_, method) in OFF {
-            self.optional(method, &(index, "no")).await?;
+    async fn set(&self, path: &OwnedObjectPath, index: i32, link: &Link) -> Result<()> {
+        optional(self.call("SetLinkDefaultRoute", &(index, false)).await)?;
+        for (property, method) in OFF {
+            // Left alone where there is nothing to do: each of these is a right of its own.
+            if !self.is_off(path, property).await? {
+                optional(self.call(method, &(index, "no")).await)?;
+            }
         }
         self.call("SetLinkDomains", &(index, domains_of(link)))
             .await?;
@@ -172,13 +213,21 @@ impl Resolved {
             .await
             .map(drop)
     }
+}
 
-    /// What an old resolved does not have, it does not do either.
-    async fn optional<B: Serialize + DynamicType>(&self, method: &str, body: &B) -> Result<()> {
-        match self.call(method, body).await {
-            Err(Error::FDO(error)) if matches!(*error, fdo::Error::UnknownMethod(_)) => Ok(()),
-            result => result,
+/// What an old resolved does not have, it does not do either.
+fn optional<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::FDO(error))
+            if matches!(
+                *error,
+                fdo::Error::UnknownMethod(_) | fdo::Error::UnknownProperty(_)
+            ) =>
+        {
+            Ok(None)
         }
+        Err(error) => Err(error),
     }
 }
 
@@ -219,15 +268,17 @@ fn is_asked() -> bool {
 }
 
 fn asks_resolved(resolv_conf: &str, nsswitch: &str) -> bool {
-    let mut servers = resolv_conf
+    // The first one is asked, the next where it is silent.
+    let first = resolv_conf
         .lines()
-        .filter_map(|line| line.trim().strip_prefix("nameserver"));
-    let by_stub = servers.any(|server| STUBS.contains(&server.trim()));
+        .find_map(|line| line.trim().strip_prefix("nameserver"));
+    let by_stub = first.is_some_and(|server| STUBS.contains(&server.trim()));
     let mut hosts = nsswitch
         .lines()
         .filter_map(|line| line.trim().strip_prefix("hosts:"))
-        .flat_map(str::split_ascii_whitespace);
-    by_stub || hosts.any(|source| source == "resolve")
+        .flat_map(str::split_ascii_whitespace)
+        .filter(|source| ["resolve", "dns"].contains(source));
+    by_stub || hosts.next() == Some("resolve")
 }
 
 #[cfg(test)]

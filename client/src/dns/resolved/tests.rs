@@ -14,6 +14,8 @@ use zbus::{Guid, ObjectPath, interface};
 use super::*;
 
 const INDEX: i32 = 7;
+/// Told, and nobody else has our domain.
+const NOBODY: Option<Vec<String>> = Some(Vec::new());
 
 /// What it was told, in order, and what it has.
 #[derive(Debug, Default)]
@@ -21,6 +23,8 @@ struct Knowledge {
     calls: Vec<&'static str>,
     servers: Vec<Server>,
     domains: Vec<(String, bool)>,
+    /// Domains of other interfaces.
+    others: Vec<(i32, String, bool)>,
     is_default: bool,
     /// Modes, in the order of [`OFF`].
     modes: [String; 4],
@@ -79,6 +83,14 @@ impl Manager {
             return Err(NotYet::NoSuchLink("not yet".into()));
         }
         Ok(ObjectPath::try_from("/link/_7")?.into())
+    }
+
+    #[zbus(property)]
+    fn domains(&self) -> Vec<(i32, String, bool)> {
+        let knowledge = self.0.lock().unwrap();
+        let own = knowledge.domains.iter();
+        let own = own.map(|(domain, only)| (INDEX, domain.clone(), *only));
+        own.chain(knowledge.others.iter().cloned()).collect()
     }
 
     #[zbus(name = "SetLinkDNS")]
@@ -158,8 +170,12 @@ impl LinkObject {
     }
 
     #[zbus(property, name = "DNSOverTLS")]
-    fn tls(&self) -> String {
-        self.0.lock().unwrap().modes[2].clone()
+    fn tls(&self) -> fdo::Result<String> {
+        let knowledge = self.0.lock().unwrap();
+        if knowledge.is_old {
+            return Err(fdo::Error::UnknownProperty("which?".into()));
+        }
+        Ok(knowledge.modes[2].clone())
     }
 
     #[zbus(property, name = "DNSSEC")]
@@ -210,7 +226,7 @@ impl Running {
         }
     }
 
-    async fn tell(&self, link: &Link) -> Result<bool> {
+    async fn tell(&self, link: &Link) -> Result<Option<Vec<String>>> {
         tell_bus(&self.address, INDEX, link).await
     }
 
@@ -240,44 +256,68 @@ fn link() -> Link {
 #[tokio::test]
 async fn it_is_told_once_and_again_what_it_forgot() {
     let bus = Running::start(true, fresh());
-    assert!(bus.tell(&link()).await.unwrap());
-    // No name of others is asked for at us at any time between.
-    assert_eq!(
-        bus.calls(),
-        [
-            "DefaultRoute",
-            "LLMNR",
-            "MulticastDNS",
-            "DNSOverTLS",
-            "DNSSEC",
-            "Domains",
-            "DNS"
-        ]
-    );
-    assert!(bus.tell(&link()).await.unwrap());
+    assert_eq!(bus.tell(&link()).await.unwrap(), NOBODY);
+    // No name of others is asked for at us at any time between, and what was off already is not switched off.
+    let calls = [
+        "DefaultRoute",
+        "LLMNR",
+        "MulticastDNS",
+        "DNSSEC",
+        "Domains",
+        "DNS",
+    ];
+    assert_eq!(bus.calls(), calls);
+    assert_eq!(bus.tell(&link()).await.unwrap(), NOBODY);
     assert!(bus.calls().is_empty(), "it knew");
+    let least = ["DefaultRoute", "Domains", "DNS"];
     for forget in [
         |knowledge: &mut Knowledge| knowledge.servers.clear(),
         |knowledge: &mut Knowledge| knowledge.domains.clear(),
         |knowledge: &mut Knowledge| knowledge.is_default = true,
-        |knowledge: &mut Knowledge| knowledge.modes[1] = "resolve".into(),
     ] {
         forget(&mut bus.shared.lock().unwrap());
-        assert!(bus.tell(&link()).await.unwrap());
-        assert_eq!(bus.calls().len(), 7);
+        assert_eq!(bus.tell(&link()).await.unwrap(), NOBODY);
+        assert_eq!(bus.calls(), least);
     }
+    bus.shared.lock().unwrap().modes[1] = "resolve".into();
+    assert_eq!(bus.tell(&link()).await.unwrap(), NOBODY);
+    assert_eq!(
+        bus.calls(),
+        ["DefaultRoute", "MulticastDNS", "Domains", "DNS"]
+    );
     let search = Link {
         search: true,
         ..link()
     };
-    assert!(bus.tell(&search).await.unwrap());
-    assert_eq!(bus.calls().len(), 7);
+    assert_eq!(bus.tell(&search).await.unwrap(), NOBODY);
+    assert_eq!(bus.calls(), least);
+}
+
+#[tokio::test]
+async fn who_else_is_asked_for_our_names_is_said() {
+    let bus = Running::start(true, fresh());
+    let domain = |name: &str| (1_000_000, name.to_owned(), false);
+    bus.shared.lock().unwrap().others = ["example.com", "internal", "xacme.internal"]
+        .map(domain)
+        .to_vec();
+    assert_eq!(bus.tell(&link()).await.unwrap(), NOBODY);
+    bus.shared.lock().unwrap().others =
+        ["ACME.internal.", "web.acme.internal"].map(domain).to_vec();
+    let rivals = bus.tell(&link()).await.unwrap().unwrap();
+    assert_eq!(rivals.len(), 2);
+    assert!(
+        rivals[1].ends_with("has the domain web.acme.internal"),
+        "{rivals:?}"
+    );
+    // The loopback interface is 1 everywhere.
+    let named = super::rivals(&[(1, "acme.internal".into(), true)], INDEX, "acme.internal");
+    assert_eq!(named, ["lo has the domain acme.internal"]);
 }
 
 #[tokio::test]
 async fn one_that_does_not_run_is_told_nothing() {
     let bus = Running::start(false, fresh());
-    assert!(!bus.tell(&link()).await.unwrap());
+    assert_eq!(bus.tell(&link()).await.unwrap(), None);
     assert!(bus.calls().is_empty());
 }
 
@@ -307,10 +347,12 @@ async fn an_old_one_and_a_slow_one_are_told_what_they_can_take() {
             ..fresh()
         },
     );
-    assert!(bus.tell(&link()).await.unwrap());
+    assert_eq!(bus.tell(&link()).await.unwrap(), NOBODY);
     let calls = bus.calls();
     assert!(calls.ends_with(&["Domains", "DNS"]), "{calls:?}");
     assert!(!calls.contains(&"DNSOverTLS"));
+    assert_eq!(bus.tell(&link()).await.unwrap(), NOBODY);
+    assert!(bus.calls().is_empty(), "it knew");
 }
 
 #[test]
@@ -328,6 +370,10 @@ fn who_asks_resolved_is_seen() {
     assert!(!asks_resolved(
         "nameserver 192.0.2.1\n#nameserver 127.0.0.53",
         files
+    ));
+    assert!(!asks_resolved(
+        "nameserver 192.0.2.1\nnameserver 127.0.0.53",
+        "hosts: files dns [!UNAVAIL=return] resolve"
     ));
     assert!(!asks_resolved("", ""));
 }
