@@ -64,9 +64,15 @@ cargo_release() {
   fi
 }
 
+# One after the other: what only the controller needs of a crate that both use is not in the client then.
+cargo_release_programs() {
+  cargo_release --bins -p gatereeve-client "$@"
+  cargo_release --bins -p gatereeve-controller "$@"
+}
+
 build_programs() {
   if [[ -n $bin_dir ]]; then return; fi
-  cargo_release --bins -p gatereeve-client -p gatereeve-controller
+  cargo_release_programs
   bin_dir=$target/release
 }
 

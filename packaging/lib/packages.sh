@@ -51,7 +51,7 @@ static() {
   triple=$(uname -m)-unknown-linux-musl
   if missing=$(static_lacks); then die "$missing"; fi
   export "CC_${triple//-/_}=musl-gcc"
-  cargo_release --bins -p gatereeve-client -p gatereeve-controller --target "$triple"
+  cargo_release_programs --target "$triple"
   name=gatereeve-$version-$triple
   local stage=$target/$triple/release/package program
   rm -rf "${stage:?}"

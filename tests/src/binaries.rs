@@ -60,15 +60,15 @@ impl Binaries {
         if let Some(dir) = std::env::var_os("GATEREEVE_BIN_DIR") {
             return Ok(Self::at(Path::new(&dir)));
         }
-        let packages = ["-p", "gatereeve-controller", "-p", "gatereeve-client"];
-        let messages = cargo_build(profile, &[&["--bins"], &packages[..]].concat())?;
-        let find = |name: &str| {
+        // One after the other, as they are packaged: together each would have what the other needs of tokio.
+        let build = |package: &str, name: &str| {
+            let messages = cargo_build(profile, &["--bins", "-p", package])?;
             executable(&messages, name, "bin")
                 .ok_or_else(|| anyhow!("cargo built no binary {name}"))
         };
         Ok(Self {
-            controller: find("gatereeve-controller")?,
-            client: find("gatereeve")?,
+            controller: build("gatereeve-controller", "gatereeve-controller")?,
+            client: build("gatereeve-client", "gatereeve")?,
         })
     }
 

@@ -87,7 +87,7 @@ async fn run(
     mut inbox: mpsc::Receiver<Vec<String>>,
     results: mpsc::Sender<Collected>,
 ) {
-    let mut watch = ChangeWatch::new(request.clone(), collectors.sight);
+    let mut watch = ChangeWatch::new(request.clone(), collectors.sight).await;
     let mut asked = false;
     let mut retry = Retry::default();
     loop {
@@ -95,7 +95,7 @@ async fn run(
             wanted = inbox.recv() => match wanted {
                 Some(watched) => {
                     request.watched.clone_from(&watched);
-                    watch.set_watched(watched);
+                    watch.set_watched(watched).await;
                     asked = true;
                     true
                 }

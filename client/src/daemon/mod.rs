@@ -83,8 +83,7 @@ pub fn run(arguments: &DaemonArgs, socket: PathBuf) -> Result<(), Failure> {
         message: in_words(&error),
     })?;
     let confined = confine::confine(&config).map_err(|error| Failure::failed(&error))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(&error.into()))?;
@@ -93,11 +92,7 @@ pub fn run(arguments: &DaemonArgs, socket: PathBuf) -> Result<(), Failure> {
             let shutdown = Shutdown::new();
             shutdown.on_signals().context("cannot watch for signals")?;
             let daemon = Daemon::start(config, confined, shutdown).await?;
-            // On a worker's own thread: what wakes the worker need not wake this one as well.
-            #[expect(clippy::disallowed_methods, reason = "waited for at once")]
-            tokio::spawn(daemon.run())
-                .await
-                .context("the daemon's task has failed")?
+            Box::pin(daemon.run()).await
         })
         .map_err(|error| Failure::failed(&error))
 }

@@ -23,8 +23,6 @@ use nix::sys::socket::{
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::task::block_in_place;
 
 use gatereeve_runtime::clock::Clock;
 use gatereeve_shared::time::Mono;
@@ -41,6 +39,8 @@ const ASK: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(1);
 /// Least time between two looks: who changes things all the time shall not keep this host busy.
 const LEAST: Duration = Duration::from_secs(1);
+/// Processes that a search looks at before others have their turn.
+const BETWEEN_TURNS: usize = 64;
 
 /// Whose processes can be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub struct ChangeWatch {
     /// Something was told of, or is to be searched for, and not looked at yet.
     is_pending: bool,
     is_search: bool,
+    /// A look that was dropped before its end has seen a change.
+    is_changed: bool,
     looked: Mono,
     running: BTreeMap<String, Running>,
     files: BTreeMap<OsString, Option<SystemTime>>,
@@ -129,7 +131,7 @@ impl ChangeWatch {
     /// # Panics
     /// Outside a tokio runtime.
     #[must_use]
-    pub fn new(request: CollectRequest, sight: Sight) -> Self {
+    pub async fn new(request: CollectRequest, sight: Sight) -> Self {
         let firewall = firewall_events()
             .inspect_err(|error| tracing::warn!(%error, "firewall changes show at the posture interval only"))
             .ok();
@@ -146,6 +148,7 @@ impl ChangeWatch {
             facts: None,
             is_pending: false,
             is_search: false,
+            is_changed: false,
             looked: Mono(0),
             running: BTreeMap::new(),
             files: BTreeMap::new(),
@@ -154,18 +157,19 @@ impl ChangeWatch {
         if let (Some(events), Some(firewall)) = (&watch.events, &watch.firewall) {
             let _ = events.add(firewall.as_fd());
         }
-        watch.look(true);
+        watch.look(true).await;
         watch
     }
 
     /// Takes another list of processes.
-    pub fn set_watched(&mut self, watched: Vec<String>) {
+    pub async fn set_watched(&mut self, watched: Vec<String>) {
         if self.request.watched != watched {
             self.request.watched = watched;
             let watched = &self.request.watched;
             self.running.retain(|path, _| watched.contains(path));
             if self.sight == Sight::All {
-                self.processes_seen_changed(true);
+                self.look_at_processes(true).await;
+                self.is_changed = false;
             }
         }
     }
@@ -203,13 +207,8 @@ impl ChangeWatch {
             }
             let since = Clock::mono().since(self.looked);
             tokio::time::sleep(LEAST.saturating_sub(since)).await;
-            self.is_pending = false;
-            let is_search = std::mem::take(&mut self.is_search);
-            // A search reads the whole process table.
-            let is_changed = match Handle::current().runtime_flavor() {
-                RuntimeFlavor::MultiThread => block_in_place(|| self.look(is_search)),
-                RuntimeFlavor::CurrentThread | _ => self.look(is_search),
-            };
+            let is_changed = self.look(self.is_search).await;
+            (self.is_pending, self.is_search) = (false, false);
             self.looked = Clock::mono();
             if is_changed {
                 return;
@@ -246,15 +245,15 @@ impl ChangeWatch {
     }
 
     /// Whether anything has changed since the last look; with `search`, whether a process that was missing is there.
-    fn look(&mut self, search: bool) -> bool {
+    async fn look(&mut self, search: bool) -> bool {
         // Each is looked at: a change that is already known must not hide in the next look.
-        let firewall = self.firewall_changed();
-        let processes = match self.sight {
-            Sight::All => self.processes_seen_changed(search),
-            Sight::Own => self.processes_found_changed(search),
-        };
-        let files = self.files_changed();
-        firewall || processes || files
+        self.is_changed |= self.firewall_changed();
+        match self.sight {
+            Sight::All => self.look_at_processes(search).await,
+            Sight::Own => self.is_changed |= self.processes_found_changed(search),
+        }
+        self.is_changed |= self.files_changed();
+        std::mem::take(&mut self.is_changed)
     }
 
     fn firewall_changed(&self) -> bool {
@@ -287,27 +286,26 @@ impl ChangeWatch {
         self.running.len() < before || (search && is_one_missing)
     }
 
-    fn processes_seen_changed(&mut self, search: bool) -> bool {
+    async fn look_at_processes(&mut self, search: bool) {
         let proc = self.request.root.join("proc");
-        let mut changed = false;
         for path in self.request.watched.clone() {
-            let before = self.running.remove(&path);
-            let was_there = before.is_some();
-            let still = before.filter(|running| {
-                executable(&proc, running.pid).as_deref() == Some(Path::new(&path))
-            });
-            let now = match still {
-                Some(running) => Some(running),
-                // One that has just gone is searched for at once: it may have been restarted.
-                None if search || was_there => find(&proc, &path).map(|pid| self.follow(pid)),
-                None => None,
-            };
-            changed |= was_there != now.is_some();
-            if let Some(running) = now {
-                self.running.insert(path, running);
+            let before = self.running.get(&path).map(|running| running.pid);
+            let is_it = |pid| executable(&proc, pid).as_deref() == Some(Path::new(&path));
+            if before.is_some_and(is_it) {
+                continue;
             }
+            // One that has just gone is searched for at once: it may have been restarted.
+            let now = if search || before.is_some() {
+                find(&proc, &path).await.map(|pid| self.follow(pid))
+            } else {
+                None
+            };
+            self.is_changed |= before.is_some() != now.is_some();
+            match now {
+                Some(running) => self.running.insert(path, running),
+                None => self.running.remove(&path),
+            };
         }
-        changed
     }
 
     /// Has the kernel tell when the process ends.
@@ -434,12 +432,24 @@ fn executable(proc: &Path, pid: u32) -> Option<PathBuf> {
     std::fs::read_link(proc.join(pid.to_string()).join("exe")).ok()
 }
 
-fn find(proc: &Path, path: &str) -> Option<u32> {
-    std::fs::read_dir(proc)
-        .ok()?
-        .filter_map(Result::ok)
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .find(|pid| executable(proc, *pid).as_deref() == Some(Path::new(path)))
+async fn find(proc: &Path, path: &str) -> Option<u32> {
+    let entries = std::fs::read_dir(proc).ok()?.filter_map(Result::ok);
+    for (count, entry) in entries.enumerate() {
+        // There may be a great many, and the daemon has one thread for all its tasks.
+        if count % BETWEEN_TURNS == 0 {
+            tokio::task::yield_now().await;
+        }
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        if let Some(pid) = pid
+            && executable(proc, pid).as_deref() == Some(Path::new(path))
+        {
+            return Some(pid);
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -448,40 +458,40 @@ mod tests {
     use super::super::linux::fixture::Fixture;
     use super::*;
 
-    fn watch(fixture: &Fixture) -> ChangeWatch {
-        watch_with(fixture, Sight::All)
+    async fn watch(fixture: &Fixture) -> ChangeWatch {
+        watch_with(fixture, Sight::All).await
     }
 
-    fn watch_with(fixture: &Fixture, sight: Sight) -> ChangeWatch {
+    async fn watch_with(fixture: &Fixture, sight: Sight) -> ChangeWatch {
         let request = CollectRequest {
             root: fixture.root().to_owned(),
             config_dir: fixture.path("/etc/gatereeve"),
             watched: vec!["/opt/agent".into()],
         };
-        ChangeWatch::new(request, sight)
+        ChangeWatch::new(request, sight).await
     }
 
     #[tokio::test]
     async fn the_end_of_a_process_shows_without_the_right_to_look_at_it() {
         let fixture = Fixture::new();
-        let mut watch = watch_with(&fixture, Sight::Own);
+        let mut watch = watch_with(&fixture, Sight::Own).await;
         let mut agent = std::process::Command::new("sleep")
             .arg("600")
             .spawn()
             .unwrap();
         watch.set_found([("/opt/agent".to_owned(), agent.id())]);
-        assert!(!watch.look(true), "it runs");
+        assert!(!watch.look(true).await, "it runs");
         agent.kill().unwrap();
         agent.wait().unwrap();
-        assert!(watch.look(false), "it has ended");
-        assert!(!watch.look(false));
-        assert!(watch.look(true), "is it back?");
+        assert!(watch.look(false).await, "it has ended");
+        assert!(!watch.look(false).await);
+        assert!(watch.look(true).await, "is it back?");
     }
 
     #[tokio::test]
     async fn what_the_kernel_tells_of_is_not_looked_for() {
         let fixture = Fixture::new().file("/etc/gatereeve/facts.d/mdm.json", "{}");
-        let mut watch = watch_with(&fixture, Sight::Own);
+        let mut watch = watch_with(&fixture, Sight::Own).await;
         assert_eq!(watch.pause(), Some(ASK), "the agent does not run");
         let mut agent = std::process::Command::new("sleep")
             .arg("600")
@@ -504,7 +514,8 @@ mod tests {
                 ..watch.request.clone()
             },
             Sight::Own,
-        );
+        )
+        .await;
         assert_eq!(watch.pause(), None);
         for round in 0..3 {
             let directory = fixture.path("/etc/gatereeve/facts.d");
@@ -525,45 +536,45 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_watched_is_not_followed() {
         let fixture = Fixture::new();
-        let mut watch = watch_with(&fixture, Sight::Own);
+        let mut watch = watch_with(&fixture, Sight::Own).await;
         watch.set_found([("/opt/other".to_owned(), std::process::id())]);
         assert!(watch.running.is_empty());
         watch.set_found([("/opt/agent".to_owned(), std::process::id())]);
         assert_eq!(watch.running.len(), 1, "control");
-        watch.set_watched(vec!["/opt/other".into()]);
+        watch.set_watched(vec!["/opt/other".into()]).await;
         assert!(watch.running.is_empty());
     }
 
     #[tokio::test]
     async fn a_process_that_stops_shows_at_the_next_look() {
         let fixture = Fixture::new().link("/proc/7/exe", "/opt/agent");
-        let mut watch = watch(&fixture);
-        assert!(!watch.look(false));
+        let mut watch = watch(&fixture).await;
+        assert!(!watch.look(false).await);
         std::fs::remove_file(fixture.path("/proc/7/exe")).unwrap();
-        assert!(watch.look(false));
-        assert!(!watch.look(false));
+        assert!(watch.look(false).await);
+        assert!(!watch.look(false).await);
         let _fixture = fixture.link("/proc/8/exe", "/opt/agent");
-        assert!(!watch.look(false));
-        assert!(watch.look(true), "a start shows at the next search");
-        assert!(!watch.look(true), "once");
+        assert!(!watch.look(false).await);
+        assert!(watch.look(true).await, "a start shows at the next search");
+        assert!(!watch.look(true).await, "once");
     }
 
     #[tokio::test]
     async fn a_restart_between_two_looks_is_no_change() {
         let fixture = Fixture::new().link("/proc/7/exe", "/opt/agent");
-        let mut watch = watch(&fixture);
+        let mut watch = watch(&fixture).await;
         std::fs::remove_file(fixture.path("/proc/7/exe")).unwrap();
         let _fixture = fixture.link("/proc/9/exe", "/opt/agent");
-        assert!(!watch.look(false));
+        assert!(!watch.look(false).await);
     }
 
     #[tokio::test]
     async fn a_new_file_of_facts_shows() {
         let fixture = Fixture::new();
-        let mut watch = watch(&fixture);
-        assert!(!watch.look(false));
+        let mut watch = watch(&fixture).await;
+        assert!(!watch.look(false).await);
         let _fixture = fixture.file("/etc/gatereeve/facts.d/mdm.json", "{}");
-        assert!(watch.look(false));
-        assert!(!watch.look(false));
+        assert!(watch.look(false).await);
+        assert!(!watch.look(false).await);
     }
 }
