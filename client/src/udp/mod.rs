@@ -4,6 +4,7 @@
 //! datagrams come to one worker, in order.
 
 mod bind;
+mod pages;
 mod path_mtu;
 mod receive;
 mod segmentation;

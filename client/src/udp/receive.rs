@@ -9,13 +9,19 @@ use gatereeve_client_core::datapath::Batch;
 use gatereeve_client_core::packet::offload::Ecn;
 
 use super::Port;
-use super::shape::{MANY, Shape};
+use super::pages;
+use super::shape::{FEW, MANY, Shape};
+
+/// Bytes received into buffers beyond the few before their memory is given back.
+const SPARE: usize = 256 * 1024;
 
 /// What one thread receives with from one socket.
 #[derive(Debug)]
 pub struct Receiver {
     shape: Shape,
     metas: Vec<RecvMeta>,
+    /// Bytes of coalesced datagrams in buffers beyond the few, since the memory of these was given back.
+    beyond: usize,
 }
 
 impl Default for Receiver {
@@ -38,6 +44,7 @@ impl Receiver {
         Self {
             shape: Shape::default(),
             metas: vec![nothing; MANY],
+            beyond: 0,
         }
     }
 
@@ -83,10 +90,23 @@ impl Receiver {
             // An empty datagram takes up its slot, too.
             batch.commit_coalesced(meta.len, meta.stride.max(1), meta.addr, ecn);
         }
+        if coalesced {
+            let beyond = self.metas.iter().take(filled).skip(FEW);
+            self.beyond += beyond.map(|meta| meta.len).sum::<usize>();
+        }
         if counts || coalesced {
             self.shape.note(offered, filled, coalesced);
         }
         Ok(filled == offered)
+    }
+
+    /// Gives memory of the empty `batch` back that is not used any more: where coalesced datagrams came when single
+    /// ones were expected, they filled far more buffers than they will again.
+    pub fn give_back(&mut self, batch: &mut Batch) {
+        if self.beyond > SPARE {
+            self.beyond = 0;
+            pages::give_back(batch.spare(FEW));
+        }
     }
 
     #[cfg(test)]

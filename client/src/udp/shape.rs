@@ -4,7 +4,7 @@
 //! each other out of the cache. Where they come one by one, each call should bring as many as it can.
 
 /// Buffers while datagrams come coalesced, and at the beginning.
-const FEW: usize = 4;
+pub(super) const FEW: usize = 4;
 /// Buffers while they come one by one and calls are filled: the most that one call of quinn-udp takes.
 pub(super) const MANY: usize = quinn_udp::BATCH_SIZE;
 

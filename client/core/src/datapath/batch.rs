@@ -60,6 +60,13 @@ impl Batch {
             .take(free.min(most))
     }
 
+    /// All free buffers but those of the first `kept`, one behind the other.
+    pub fn spare(&mut self, kept: usize) -> &mut [u8] {
+        let kept = self.filled.len().max(kept);
+        let from = kept.saturating_mul(self.slot_bytes);
+        self.bytes.get_mut(from..).unwrap_or_default()
+    }
+
     /// Keeps the first `len` bytes of the buffer that [`Self::slot`] gave, with the underlay address
     /// they came from. Without a free slot it does nothing.
     pub fn commit(&mut self, len: usize, from: Option<SocketAddr>) {

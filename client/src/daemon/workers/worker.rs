@@ -116,8 +116,11 @@ impl Worker {
                         Turn::Failed
                     }
                 };
-                sources.done(position, turn);
                 batch.clear();
+                if let Reader::Udp(_, receiver) = reader {
+                    receiver.give_back(&mut batch);
+                }
+                sources.done(position, turn);
             }
         }
     }
