@@ -17,13 +17,15 @@ use super::output::Printer;
 use super::{DirArgs, Failure};
 
 /// Fields of the status that say who and where.
-const SECRET: [&str; 8] = [
+const SECRET: [&str; 10] = [
     "network",
     "fingerprint",
     "controllers",
     "device",
     "name",
     "addresses",
+    "domain",
+    "resolver",
     "wg_key",
     "user",
 ];
@@ -131,6 +133,10 @@ fn hide_own_names(report: &mut Report, status: &Value) {
             report.hide(name, stands_for);
         }
     }
+    let domain = status.pointer("/names/domain").and_then(Value::as_str);
+    if let Some(domain) = domain {
+        report.hide(domain, "[domain]");
+    }
     let controllers = status.get("controllers").and_then(Value::as_array);
     for controller in controllers.into_iter().flatten().filter_map(Value::as_str) {
         let host = controller
@@ -180,23 +186,25 @@ mod tests {
     #[test]
     fn names_keys_and_addresses_of_a_status_are_taken_out() {
         let status = json!({
-            "kind": "status", "version": "0.1.0", "network": "acme", "name": "laptop",
+            "kind": "status", "version": "0.1.0", "network": "Acme Corp",
+            "names": {"domain": "acme-corp.internal", "resolver": {"v4": "100.64.0.0", "v6": "fd00::"}, "state": "in_use"}, "name": "laptop",
             "fingerprint": "deadbeefdeadbeef", "controllers": ["vpn.example.com:8443"],
             "addresses": {"v4": "100.64.0.7", "v6": "fd00::7"}, "wg_key": "q83vEjRWeJqrze8SNFZ4mg==",
             "peers": 3, "last_error": "vpn.example.com:8443 (192.0.2.9:8443) does not answer",
-            "warnings": ["laptop of acme is slow"],
+            "warnings": ["laptop of Acme Corp is slow", "names in acme-corp.internal are asked for elsewhere"],
         });
         let mut report = Report::new("gatereeve", "0.1.0");
         hide_own_names(&mut report, &status);
         report.add_answer("status", Ok(status.clone()), &SECRET);
         let text = report.to_text();
         for gone in [
+            "Acme",
             "acme",
             "laptop",
             "deadbeef",
             "vpn.example",
             "100.64",
-            "fd00::7",
+            "fd00::",
             "q83v",
             "192.0.2",
         ] {

@@ -186,10 +186,19 @@ fn configuration(text: &str, secret: &[&str]) -> String {
     lines.join("\n")
 }
 
+/// Files that are listed: a report is read by a person.
+const MOST_FILES: usize = 1000;
+
 /// By the open folder, so that nobody leads elsewhere by putting a link into its place meanwhile.
 fn list(folder: &File, shown: &Path, lines: &mut Vec<String>) -> io::Result<()> {
     for entry in std::fs::read_dir(format!("/proc/self/fd/{}", folder.as_raw_fd()))? {
         let entry = entry?;
+        if lines.len() == MOST_FILES {
+            lines.push(format!("and more than these {MOST_FILES}"));
+        }
+        if lines.len() > MOST_FILES {
+            return Ok(());
+        }
         let meta = entry.metadata()?;
         let shown = shown.join(entry.file_name());
         lines.push(format!(
@@ -199,7 +208,7 @@ fn list(folder: &File, shown: &Path, lines: &mut Vec<String>) -> io::Result<()> 
             meta.uid(),
             meta.len()
         ));
-        if meta.is_dir() && lines.len() < 1000 {
+        if meta.is_dir() {
             list(&state_file::open_folder(&entry.path())?, &shown, lines)?;
         }
     }
@@ -272,6 +281,19 @@ mod tests {
             "configuration",
             "files"
         ]));
+    }
+
+    #[test]
+    fn a_listing_ends() {
+        let root = tempfile::tempdir().unwrap();
+        for number in 0..1010 {
+            std::fs::write(root.path().join(number.to_string()), b"").unwrap();
+        }
+        let mut lines = Vec::new();
+        let folder = state_file::open_folder(root.path()).unwrap();
+        list(&folder, Path::new("."), &mut lines).unwrap();
+        assert_eq!(lines.len(), MOST_FILES + 1);
+        assert!(lines.last().unwrap().starts_with("and more"));
     }
 
     #[test]
