@@ -100,21 +100,7 @@ pub(crate) fn replies() -> Vec<(&'static str, LocalReply)> {
             notes: vec!["unreachable on purpose".into()],
         }),
     ];
-    for state in [
-        NamesState::Pending,
-        NamesState::InUse,
-        NamesState::Contested,
-        NamesState::Bypassed,
-        NamesState::Absent,
-        NamesState::Failed,
-        NamesState::Off,
-    ] {
-        let mut with = status(true);
-        if let Some(names) = &mut with.names {
-            (names.state, names.problem) = (state, None);
-        }
-        all.push(LocalReply::Status(Box::new(with)));
-    }
+    all.extend(with_names());
     for full in [true, false] {
         let when = |standing| full.then_some(standing);
         all.push(LocalReply::Status(Box::new(status(full))));
@@ -170,6 +156,27 @@ pub(crate) fn replies() -> Vec<(&'static str, LocalReply)> {
     all.into_iter()
         .map(|reply| (of_operation(&reply), reply))
         .collect()
+}
+
+/// One status for each way in which names may stand; `status` has the one that is left.
+fn with_names() -> impl Iterator<Item = LocalReply> {
+    [
+        NamesState::Pending,
+        NamesState::InUse,
+        NamesState::Contested,
+        NamesState::Bypassed,
+        NamesState::Absent,
+        NamesState::Failed,
+        NamesState::Off,
+    ]
+    .into_iter()
+    .map(|state| {
+        let mut with = status(true);
+        if let Some(names) = &mut with.names {
+            (names.state, names.problem) = (state, None);
+        }
+        LocalReply::Status(Box::new(with))
+    })
 }
 
 pub(crate) fn error() -> LocalError {
