@@ -65,6 +65,7 @@ cargo_release() {
 }
 
 # One after the other: what only the controller needs of a crate that both use is not in the client then.
+# shellcheck disable=SC2119,SC2120 # the static build has arguments for it
 cargo_release_programs() {
   cargo_release --bins -p gatereeve-client "$@"
   cargo_release --bins -p gatereeve-controller "$@"
@@ -72,6 +73,7 @@ cargo_release_programs() {
 
 build_programs() {
   if [[ -n $bin_dir ]]; then return; fi
+  # shellcheck disable=SC2119
   cargo_release_programs
   bin_dir=$target/release
 }

@@ -1,7 +1,8 @@
 //! Who keeps telling resolved, as long as there is something to tell.
 //!
 //! It waits for reasons and looks at nothing in between: something else is wanted, something of ours has gone from the
-//! host, or resolved has written its files anew, as it does when it starts. A failure is tried again a few times.
+//! host, or resolved has written its files anew, as it does when it starts or somebody tells it something. (What it is made to
+//! forget by `resolvectl revert` it writes into no file that others may watch.) A failure is tried again a few times.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
