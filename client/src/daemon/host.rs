@@ -38,6 +38,8 @@ struct Standing {
     guard: Result<Guard, String>,
     /// What the host's resolver is to know.
     names: Option<Link>,
+    /// A controller whose own name is in the domain, so that nobody is told to ask for it here.
+    shadowed: Option<String>,
 }
 
 /// The host, as far as the daemon changes it.
@@ -112,6 +114,7 @@ impl Host {
     pub async fn apply(
         &mut self,
         wanted: &HostConfig,
+        controllers: &[String],
         datapath: &Arc<DataPath>,
     ) -> Result<Vec<String>> {
         if !wanted.up {
@@ -142,7 +145,7 @@ impl Host {
             }
             let is_same = standing.plan == plan;
             if is_same && !self.is_suspect {
-                self.tell_resolver(wanted);
+                self.tell_resolver(wanted, controllers);
                 return Ok(Vec::new());
             }
             let changes = self.network.apply(&plan).await?;
@@ -161,7 +164,7 @@ impl Host {
             self.set_up(&mut plan, datapath).await?
         };
         self.is_suspect = false;
-        self.tell_resolver(wanted);
+        self.tell_resolver(wanted, controllers);
         self.blackhole = Some(BlackholeView {
             table: Place::of(&self.tun).table,
             prefixes: survey::blackhole(&plan),
@@ -170,16 +173,21 @@ impl Host {
     }
 
     /// Has the host's resolver told what it does not know yet of the interface that stands.
-    fn tell_resolver(&mut self, wanted: &HostConfig) {
+    fn tell_resolver(&mut self, wanted: &HostConfig, controllers: &[String]) {
         let (names, keeper) = &self.names;
         let (Some(standing), Some(domain)) = (&mut self.standing, &wanted.domain) else {
             return;
         };
         let search = *names == Names::Search;
         let link = Link::new(&self.tun, domain, &standing.plan.prefixes, search);
-        if *names != Names::Off && standing.names.as_ref() != Some(&link) {
-            keeper.want(Some(link.clone()));
+        let shadowed = controllers
+            .iter()
+            .find(|controller| link.covers(controller));
+        let is_new = standing.names.as_ref() != Some(&link);
+        if is_new && *names != Names::Off {
+            keeper.want(shadowed.is_none().then(|| link.clone()));
         }
+        standing.shadowed = shadowed.cloned();
         standing.names = Some(link);
     }
 
@@ -188,9 +196,15 @@ impl Host {
     pub fn names(&self) -> Option<NamesView> {
         let standing = self.standing.as_ref()?;
         let (names, keeper) = &self.names;
-        let (state, problem) = match names {
-            Names::Off => (NamesState::Off, None),
-            Names::Whole | Names::Search => keeper.state(),
+        let (state, problem) = match (names, &standing.shadowed) {
+            (Names::Off, _) => (NamesState::Off, None),
+            (_, Some(controller)) => (
+                NamesState::Off,
+                Some(format!(
+                    "the controller {controller} has a name in it, which would not be found any more"
+                )),
+            ),
+            (Names::Whole | Names::Search, None) => keeper.state(),
         };
         Some(NamesView {
             domain: standing.names.as_ref()?.domain.clone(),
@@ -229,6 +243,7 @@ impl Host {
             tun,
             plan: plan.clone(),
             names: None,
+            shadowed: None,
         });
         Ok(changes)
     }
@@ -355,6 +370,10 @@ fn names_warning(names: &NamesView) -> Option<String> {
         )),
         NamesState::Contested => Some(format!(
             "names in {domain} are asked for elsewhere, too, or only there: {problem}. Whoever answers there may lead this host's              programs to another one than they name"
+        )),
+        NamesState::Off if !problem.is_empty() => Some(format!(
+            "systemd-resolved does not ask for names in {domain} here: {problem}; a network of another name, or a controller at an \
+             address, has names"
         )),
         NamesState::Pending
         | NamesState::InUse

@@ -317,7 +317,8 @@ impl Joined {
         let Some(wanted) = &self.host_wanted else {
             return Vec::new();
         };
-        match host.apply(wanted, &self.datapath).await {
+        let controllers = &self.network.controllers;
+        match host.apply(wanted, controllers, &self.datapath).await {
             Ok(changes) => {
                 self.host_problem = None;
                 return changes;

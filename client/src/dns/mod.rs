@@ -46,6 +46,15 @@ impl Link {
             reverse: dns::domain::reverse(prefixes),
         }
     }
+
+    /// Whether `host:port` is a name that would be asked for here.
+    #[must_use]
+    pub fn covers(&self, target: &str) -> bool {
+        let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        host.strip_suffix(&self.domain)
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    }
 }
 
 /// How resolved took it.
@@ -63,4 +72,35 @@ pub enum Told {
     Absent,
     /// The daemon's user may not tell it anything.
     Forbidden(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controller_within_the_domain_is_seen() {
+        let prefixes = OverlayPrefixes {
+            v4: "100.64.0.0/10".parse().unwrap(),
+            v6: "fd00::/48".parse().unwrap(),
+        };
+        let link = Link::new("gr0", &Domain::of_network("corp"), &prefixes, false);
+        for inside in [
+            "vpn.corp.internal:8443",
+            "VPN.Corp.Internal.:8443",
+            "corp.internal:1",
+            "a.b.corp.internal",
+        ] {
+            assert!(link.covers(inside), "{inside}");
+        }
+        for outside in [
+            "vpn.example.com:8443",
+            "xcorp.internal:8443",
+            "192.0.2.1:8443",
+            "[fd00::1]:8443",
+            "internal:1",
+        ] {
+            assert!(!link.covers(outside), "{outside}");
+        }
+    }
 }
