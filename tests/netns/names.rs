@@ -8,6 +8,7 @@ use anyhow::ensure;
 use gatereeve_tests::clock::wait_for;
 use gatereeve_tests::traffic::dns::{Answer, Kind, ask};
 use gatereeve_tests::traffic::sniff::Sniffer;
+use gatereeve_tests::traffic::tcp::TcpSource;
 use gatereeve_tests::world::DeviceHost;
 use gatereeve_tests::world::host_state::ip;
 
@@ -74,7 +75,9 @@ pub(crate) fn a_name_is_had_by_who_may_use_it() -> anyhow::Result<()> {
         LIMIT,
     )?;
     ensure!(answer == Answer::Name(name("client")), "{answer:?}");
-    wait_open_by_name(&client, &server)?;
+    // And what it leads to is the server.
+    let _source = TcpSource::start(&server.namespace, 80)?;
+    wait_open(&client, &server, 80)?;
 
     apply(&world, &rule("tag:other", "tag:server", r#"["*"]"#, ""))?;
     ensure!(address(&client, &name("server"))? == Answer::NoName);
@@ -87,12 +90,6 @@ pub(crate) fn a_name_is_had_by_who_may_use_it() -> anyhow::Result<()> {
     )?;
     ensure!(answer == Answer::NoName, "{answer:?}");
     Ok(())
-}
-
-/// What the name leads to is the server.
-fn wait_open_by_name(client: &DeviceHost, server: &DeviceHost) -> anyhow::Result<()> {
-    let _source = gatereeve_tests::traffic::tcp::TcpSource::start(&server.namespace, 80)?;
-    wait_open(client, server, 80)
 }
 
 /// Neighbours, and peers that may reach everything, ask in vain; a stopped daemon answers nobody.

@@ -31,17 +31,10 @@ const RETRY: Duration = Duration::from_secs(2);
 /// How often.
 const RETRIES: u32 = 5;
 
-/// What is wanted, and how often it was said so.
-#[derive(Clone, Debug, Default)]
-struct Wanted {
-    count: u64,
-    link: Option<Link>,
-}
-
 /// The daemon's handle on it.
 #[derive(Debug)]
 pub struct Keeper {
-    wanted: watch::Sender<Wanted>,
+    wanted: watch::Sender<Option<Link>>,
     state: watch::Receiver<(NamesState, Option<String>)>,
 }
 
@@ -49,7 +42,7 @@ impl Keeper {
     /// Begins, with nothing to tell. It ends with `shutdown`.
     #[must_use]
     pub fn start(helper: Option<Arc<Helper>>, shutdown: &Shutdown) -> Self {
-        let (wanted, asked) = watch::channel(Wanted::default());
+        let (wanted, asked) = watch::channel(None);
         let (tell, state) = watch::channel((NamesState::Pending, None));
         let task = Task {
             helper,
@@ -63,18 +56,13 @@ impl Keeper {
 
     /// There is an interface that resolved is to know this of; or none.
     pub fn want(&self, link: Option<Link>) {
-        self.wanted.send_modify(|wanted| {
-            wanted.count += 1;
-            wanted.link = link;
-        });
+        // The same once more is news, too: the interface may be another of that name.
+        self.wanted.send_modify(|wanted| *wanted = link);
     }
 
     /// Something may have changed what resolved knows.
     pub fn suspect(&self) {
-        self.wanted.send_if_modified(|wanted| {
-            wanted.count += 1;
-            wanted.link.is_some()
-        });
+        self.wanted.send_if_modified(|wanted| wanted.is_some());
     }
 
     /// How it stands, and why it does not stand better.
@@ -86,7 +74,7 @@ impl Keeper {
 
 struct Task {
     helper: Option<Arc<Helper>>,
-    asked: watch::Receiver<Wanted>,
+    asked: watch::Receiver<Option<Link>>,
     tell: watch::Sender<(NamesState, Option<String>)>,
     files: Option<Files>,
 }
@@ -102,7 +90,7 @@ impl Task {
     async fn keep(&mut self) {
         let mut failures = 0;
         loop {
-            let link = self.asked.borrow_and_update().link.clone();
+            let link = self.asked.borrow_and_update().clone();
             let mut retry = None;
             if let Some(link) = &link {
                 let state = self.told(link).await;

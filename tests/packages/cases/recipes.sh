@@ -9,11 +9,15 @@ case_recipes_pkgbuild() {
   must 'fields and functions' bash -c 'set -eu; . "$1"; [ "$pkgver" = "$2" ]; [ "${#source[@]}" = "${#sha256sums[@]}" ]
     for name in "${pkgname[@]}"; do declare -F "package_$name" >/dev/null; done; declare -F build check >/dev/null' \
     - "$recipes/arch/PKGBUILD" "$this"
+  # Nothing is left out that our own packages have.
+  local file folder
+  for folder in config systemd sysusers tmpfiles polkit; do
+    grep -qF "packaging/$folder/" "$recipes/arch/PKGBUILD" || fail "PKGBUILD installs nothing of packaging/$folder"
+  done
   # Every file of the repository that it installs exists.
-  local file
   while read -r file; do
     [[ -e $repo/$file ]] || fail "PKGBUILD installs $file, which is not there"
-  done < <(grep -oE 'packaging/[a-z/_.-]+[a-z]|LICENSE' "$recipes/arch/PKGBUILD" | grep -v 'packaging/build$' | sort -u)
+  done < <(grep -oE 'packaging/[a-z0-9/_.-]+[a-z]|LICENSE' "$recipes/arch/PKGBUILD" | grep -v 'packaging/build$' | sort -u)
 }
 
 case_recipes_homebrew() {

@@ -15,11 +15,10 @@ use crate::packet::answer::Refusal;
 use crate::packet::ip::Transport;
 use crate::packet::offload::{Offload, SegmentKind, SegmentsOf};
 use crate::packet::segment::{Segments, finish_whole};
-use crate::packet::{IpPacket, mss};
+use crate::packet::{IpPacket, UDP_HEADER, mss};
 use crate::peers::{Context, PeerState};
 use crate::wg::OVERLAY_MTU;
 
-const UDP_HEADER: usize = 8;
 /// The least that a path of IPv6 carries.
 const LEAST_IPV6: usize = 1280;
 

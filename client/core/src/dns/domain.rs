@@ -1,7 +1,6 @@
 //! The domain that a network's names are in.
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use gatereeve_shared::wire::map::OverlayPrefixes;
@@ -88,25 +87,18 @@ fn parts(len: u32, label: u32) -> Option<(u32, u32)> {
 }
 
 fn reversed_v4(address: Ipv4Addr, len: u32) -> String {
-    let mut name = String::new();
     let octets = address.octets();
     let labels = usize::try_from(len / 8).unwrap_or(octets.len());
-    for octet in octets.iter().take(labels).rev() {
-        // Writing to a text cannot fail.
-        let _ = write!(name, "{octet}.");
-    }
+    let labels = octets.iter().take(labels).rev();
+    let name: String = labels.map(|octet| format!("{octet}.")).collect();
     name + "in-addr.arpa"
 }
 
 fn reversed_v6(address: Ipv6Addr, len: u32) -> String {
-    let mut name = String::new();
-    let octets = address.octets();
-    let nibbles = octets.map(|octet| [octet >> 4, octet & 15]);
+    let nibbles = address.octets().map(|octet| [octet >> 4, octet & 15]);
     let labels = usize::try_from(len / 4).unwrap_or(usize::MAX);
-    for nibble in nibbles.as_flattened().iter().take(labels).rev() {
-        // As above.
-        let _ = write!(name, "{nibble:x}.");
-    }
+    let labels = nibbles.as_flattened().iter().take(labels).rev();
+    let name: String = labels.map(|nibble| format!("{nibble:x}.")).collect();
     name + "ip6.arpa"
 }
 

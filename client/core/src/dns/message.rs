@@ -7,6 +7,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::packet::u16_at;
+
 const HEADER: usize = 12;
 /// Longest name, with its lengths (RFC 1035, section 2.3.4).
 const LONGEST_NAME: usize = 255;
@@ -305,9 +307,4 @@ impl<'a> Writer<'a> {
         field.copy_from_slice(&flags.to_be_bytes());
         Some(self.at)
     }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    let field = bytes.get(at..at.checked_add(2)?)?;
-    Some(u16::from_be_bytes(field.try_into().ok()?))
 }

@@ -4,12 +4,10 @@ use std::net::IpAddr;
 
 use super::checksum::Sum;
 use super::ip::{Fragment, IpPacket, TcpFlags, Transport, protocol};
-use super::{put, u8_at, u16_at, u32_at};
+use super::{UDP_HEADER, put, u8_at, u16_at, u32_at};
 
 /// Room that an answer needs at most, in bytes: ICMPv6 may quote up to the least IPv6 MTU.
 pub const ROOM: usize = 1280;
-
-const UDP_HEADER: usize = 8;
 
 /// What is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,11 +15,14 @@ pub mod segment;
 pub use flow::FlowKey;
 pub use ip::{Fragment, IpPacket, Quoted, Transport};
 
+/// Bytes of a UDP header.
+pub(crate) const UDP_HEADER: usize = 8;
+
 fn u8_at(bytes: &[u8], at: usize) -> Option<u8> {
     bytes.get(at).copied()
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     let field = bytes.get(at..at.checked_add(2)?)?;
     Some(u16::from_be_bytes(field.try_into().ok()?))
 }
