@@ -38,8 +38,10 @@ folder_of() {
   esac
 }
 
-# No path of the building machine gets into a program.
+# No path of the building machine gets into a program. Once: other flags would have cargo build everything anew.
 export_flags() {
+  [[ -z ${flags_exported:-} ]] || return 0
+  flags_exported=1
   local cargo_home=${CARGO_HOME:-$HOME/.cargo} sysroot
   sysroot=$(rustc --print sysroot)
   # Where several match, the last one counts.

@@ -25,8 +25,9 @@ container() { # name, program, state directory, run directory
   for at in "$3" "$4"; do mount -t tmpfs -o "mode=700,uid=$user,gid=$user" tmpfs "$box$at"; done
   mount -t proc proc "$box/proc"
   if [[ $2 = gatereeve ]]; then
-    # With the mode that udev gives it.
+    # With the modes that udev gives them; the first is there in every container (OCI runtime specification, "Default Devices").
     mount -t tmpfs -o mode=755 tmpfs "$box/dev"
+    mknod -m 666 "$box/dev/null" c 1 3
     mkdir "$box/dev/net"
     mknod -m 666 "$box/dev/net/tun" c 10 200
   fi
@@ -72,7 +73,11 @@ case_containers_need_no_root() {
     plug "$name" "10.77.1.$number"
     number=$((number + 1))
     start_box "$name" gatereeve daemon
-    wait_for "the daemon of $name" 10 in_box "$name" gatereeve status
+    # What it says itself, where it does not come.
+    (wait_for "the daemon of $name" 10 in_box "$name" gatereeve status) || {
+      tail -n 10 "$work/$name.log" | sed 's/^/    /' >&2
+      fail "no daemon of $name"
+    }
     in_box hub gatereeve-controller invite create --user alice@example.com --json | jq -r .invite >"$work/invite"
     in_box "$name" gatereeve join - <"$work/invite" >"$work/output" 2>&1 || {
       cat "$work/output" >&2
