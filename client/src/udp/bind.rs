@@ -122,6 +122,12 @@ fn bind_one(address: SocketAddr, options: UdpOptions, shares: bool) -> io::Resul
     let socket = UdpSocket::from(socket);
     let state = UdpSocketState::new((&socket).into())?;
     path_mtu::follow(&socket)?;
+    // Which of our addresses a datagram came to makes no difference here, and costs the kernel something with each.
+    if address.is_ipv6() {
+        setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &false)?;
+    } else {
+        setsockopt(&socket, sockopt::Ipv4PacketInfo, &false)?;
+    }
     if !options.offload {
         // It was switched on by the line above.
         setsockopt(&socket, sockopt::UdpGroSegment, &false)?;

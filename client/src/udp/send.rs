@@ -127,14 +127,23 @@ fn transmit<'a>(run: &Run<'a>, contents: &'a [u8], segment_size: Option<usize>) 
 }
 
 fn send_waiting(port: &Port, transmit: &Transmit<'_>) -> io::Result<()> {
-    match port.state.try_send(port.socket(), transmit) {
+    match send_now(port, transmit) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             let mut writable = [PollFd::new(port.readable(), PollFlags::POLLOUT)];
             poll(&mut writable, PollTimeout::from(MAX_WAIT_MS))?;
-            port.state.try_send(port.socket(), transmit)
+            send_now(port, transmit)
         }
         result => result,
     }
+}
+
+fn send_now(port: &Port, transmit: &Transmit<'_>) -> io::Result<()> {
+    if transmit.ecn.is_none() && transmit.segment_size.is_none() {
+        // With nothing to say beside it, the kernel has less to read.
+        let sent = port.socket.send_to(transmit.contents, transmit.destination);
+        return sent.map(drop);
+    }
+    port.state.try_send(port.socket(), transmit)
 }
 
 fn unsent(udp: &Udp, datagrams: usize) {
