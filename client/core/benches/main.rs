@@ -7,6 +7,7 @@
     reason = "a benchmark whose scene cannot be set has nothing to measure"
 )]
 
+mod cold;
 mod filter;
 mod lookup;
 mod path;
@@ -23,5 +24,6 @@ criterion_group!(
     lookup::flows,
     path::batches,
     path::timers,
+    cold::one_packet,
 );
 criterion_main!(benches);

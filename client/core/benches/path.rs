@@ -6,6 +6,8 @@ use gatereeve_client_core::datapath::{Batch, DataPath, Outbox};
 use crate::scene::{NOW, Pair, endpoint, packet};
 
 const BATCH: usize = 64;
+/// More than there are beside them.
+const PROBES: usize = 8;
 
 /// Benchmarks.
 pub(crate) fn batches(criterion: &mut Criterion) {
@@ -66,10 +68,12 @@ pub(crate) fn timers(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// 64 datagrams from the other one.
+/// 64 datagrams from the other one, and perhaps its probes of the path.
 fn sealed(other: &DataPath, inner: &[u8]) -> Batch {
-    let mut batch = Batch::new(BATCH, 2048);
-    while batch.push(inner, None) {}
+    let mut batch = Batch::new(BATCH + PROBES, 2048);
+    for _ in 0..BATCH {
+        assert!(batch.push(inner, None));
+    }
     let mut out = Outbox::new();
     other.outbound(&mut batch, NOW, &mut out);
     for (_, datagram) in out.transmits() {
