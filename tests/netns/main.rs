@@ -62,6 +62,7 @@ fn main() -> ExitCode {
             overlap::a_lan_draws_no_overlay_traffic,
             roaming::open_flows_survive_another_address,
             roaming::a_link_that_comes_back_is_used_at_once,
+            roaming::another_source_address_is_taken_up,
             interop::wireguard_go_both_ways,
             offload::contents_survive_offloads,
             narrow::a_narrower_path_loses_no_flow,

@@ -117,3 +117,39 @@ pub(crate) fn a_link_that_comes_back_is_used_at_once() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// A route that prefers another of the host's addresses, which all stay: what is open goes on from there.
+pub(crate) fn another_source_address_is_taken_up() -> anyhow::Result<()> {
+    let mut world = world()?;
+    let (client, server) = pair(&mut world)?;
+    let _receiver = UdpReceiver::start(&server.namespace, 53, true)?;
+    apply(&world, &open_pair())?;
+    // IPv4 alone, so that there is one way.
+    for host in [&client, &server] {
+        run(&host.namespace, "-6 address flush dev eth0")?;
+    }
+    let new = Ipv4Addr::new(10, 77, 12, 9);
+    run(&client.namespace, &format!("address add {new}/16 dev eth0"))?;
+    let pace = Duration::from_millis(2);
+    let sender = UdpSender::start(&client.namespace, server.v4(53)?, 1, pace)?;
+    wait_answers(&sender, "answers")?;
+    let knows = || -> anyhow::Result<bool> {
+        let peers = server.peers()?;
+        Ok(peers.iter().any(|peer| {
+            matches!(&peer.path, Some(PathView::Direct { endpoint }) if endpoint.ip() == IpAddr::V4(new))
+        }))
+    };
+    ensure!(!knows()?, "control: it is the old one");
+    run(
+        &client.namespace,
+        &format!("route change 10.77.0.0/16 dev eth0 proto kernel scope link src {new}"),
+    )?;
+    let watch = Stopwatch::start();
+    wait_for("the peer to know the other address", PATIENCE, || {
+        Ok(knows()?.then_some(()))
+    })?;
+    let took = watch.elapsed();
+    ensure!(took < SOON, "after {took:?}");
+    wait_answers(&sender, "answers from there")?;
+    Ok(())
+}
