@@ -6,7 +6,7 @@ use gatereeve_client_core::datapath::{Batch, DataPath, Outbox};
 use crate::scene::{NOW, Pair, endpoint, packet};
 
 const BATCH: usize = 64;
-/// More than there are beside them.
+/// Room for probes of the path beside them.
 const PROBES: usize = 8;
 
 /// Benchmarks.

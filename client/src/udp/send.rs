@@ -137,6 +137,7 @@ fn send_waiting(port: &Port, transmit: &Transmit<'_>) -> io::Result<()> {
     }
 }
 
+/// Sends it if the kernel has room for it.
 fn send_now(port: &Port, transmit: &Transmit<'_>) -> io::Result<()> {
     if transmit.ecn.is_none() && transmit.segment_size.is_none() {
         // With nothing to say beside it, the kernel has less to read.

@@ -183,6 +183,31 @@ fn a_run_comes_coalesced_with_its_marking_where_the_kernel_can() {
 }
 
 #[test]
+fn a_lone_datagram_comes_with_its_marking_or_with_none() {
+    let (udp, from) = (loopback(1), loopback(1));
+    let port = &udp.ports(0)[0];
+    let mut batch = Batch::new(4, SLOT);
+    for (ecn, marking) in [
+        (Ecn::CE, Some(quinn_udp::EcnCodepoint::Ce)),
+        (Ecn::NOT_ECT, None),
+    ] {
+        let lone = Run {
+            to: port.local(),
+            ecn,
+            segment: 100,
+            bytes: &[7; 100],
+        };
+        Sender::default().send(&from, 0, [lone]);
+        wait(&[port]);
+        let mut receiver = Receiver::new();
+        receiver.receive(port, usize::MAX, &mut batch).unwrap();
+        assert_eq!(batch.len(), 1);
+        batch.clear();
+        assert_eq!(receiver.metas()[0].ecn, marking);
+    }
+}
+
+#[test]
 fn without_offload_datagrams_go_and_come_one_by_one() {
     let off = UdpOptions {
         offload: false,
