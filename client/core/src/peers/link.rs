@@ -1,6 +1,7 @@
 //! One tunnel of a peer: between one of our keys and one of its.
 
 use gatereeve_shared::identity::wg_key::WgPublicKey;
+use gatereeve_shared::time::Now;
 
 use crate::wg::Tunnel;
 use crate::wg::timers::Timers;
@@ -25,6 +26,11 @@ impl Link {
     pub(crate) fn rank(&self) -> (u64, u64) {
         let sum = self.local_counter.saturating_add(self.remote_counter);
         (sum, self.local_counter.max(self.remote_counter))
+    }
+
+    /// Messages sent over the session in use.
+    pub(crate) fn sent(&self, now: Now) -> Option<u64> {
+        self.tunnel.session(now).map(|session| session.sent)
     }
 
     pub(crate) fn is_between(&self, local: &WgPublicKey, remote: &WgPublicKey) -> bool {

@@ -330,10 +330,20 @@ impl PeerState {
                 Ok(())
             }
             Ok(Opened::Established { len }) => {
-                cx.out.commit_transmit(len, from, Ecn::NOT_ECT);
+                // What waits confirms the session as well as an empty message does, and comes sooner alone.
+                let confirms = self.queue.is_empty();
+                if confirms {
+                    cx.out.commit_transmit(len, from, Ecn::NOT_ECT);
+                }
                 link.timers.established();
+                let sent = link.sent(cx.now);
                 self.moved(from, cx);
                 self.established(position, cx);
+                let link = self.links.get(position);
+                if !confirms && link.is_some_and(|link| link.sent(cx.now) == sent) {
+                    // The filter let nothing of it go, or it went over another link.
+                    self.keepalive(position, cx);
+                }
                 Ok(())
             }
             // Cookies come unauthenticated: they move nothing.

@@ -126,7 +126,7 @@ pub enum Opened {
         len: usize,
     },
     /// The response to our initiation: the session is usable. The first `len` bytes are a keepalive that
-    /// confirms it, to be sent.
+    /// confirms it, to be sent unless something else goes over the session at once: any message of the initiator's does.
     Established {
         /// Bytes of the keepalive.
         len: usize,

@@ -182,6 +182,47 @@ fn what_waited_is_judged_again() {
 }
 
 #[test]
+fn a_session_is_confirmed_by_what_waits_or_else_by_an_empty_message() {
+    let empty = |world: &World| {
+        let data = world.seen.iter().filter(|(_, _, bytes)| bytes[0] == 4);
+        let (empty, full): (Vec<_>, Vec<_>) = data.partition(|(_, _, bytes)| bytes.len() == 32);
+        (empty.len(), full.len())
+    };
+    let mut world = World::pair(&["udp:53"]);
+    world.allow(1, 0, &["udp:53"], crate::world::FOREVER);
+    world.send(0, &query());
+    assert_eq!(world.received(1), [query()]);
+    assert_eq!(empty(&world), (0, 1), "it confirms the session itself");
+    let back = samples::udp((v4(1), 9), (v4(0), 53), b"query");
+    world.send(1, &back);
+    assert_eq!(world.received(0), std::slice::from_ref(&back));
+    assert_eq!(world.sent_of_type(1), 1);
+
+    // Nothing of what waited may go any more: the other side can use the session all the same.
+    let mut world = World::pair(&["udp:53"]);
+    world.allow(1, 0, &["udp:53"], crate::world::FOREVER);
+    world.send_held(0, &query());
+    world.peer(0, 1).egress.clear();
+    world.publish(0);
+    world.settle();
+    assert!(world.received(1).is_empty());
+    assert_eq!(world.drops(0, "no_rule"), 1);
+    assert_eq!(empty(&world), (1, 0));
+    world.send(1, &back);
+    assert_eq!(world.received(0), [back]);
+    assert_eq!(world.sent_of_type(1), 1);
+
+    // And nothing waits where a session is renewed by the clock.
+    let mut world = World::pair(&["udp:53"]);
+    world.send(0, &query());
+    world.pass(Duration::from_secs(121));
+    world.send(0, &query());
+    assert_eq!(world.sent_of_type(2), 2);
+    assert_eq!(empty(&world).1, 2);
+    assert!(empty(&world).0 >= 1);
+}
+
+#[test]
 fn lost_handshakes_are_repeated() {
     let mut world = World::pair(&["udp:53"]);
     world.loses = Box::new(|(_, _, bytes)| bytes[0] == 2);
