@@ -153,6 +153,12 @@ impl DataPath {
         self.marks.worker()
     }
 
+    /// Has the calling thread pay now what its first handshake would pay once, a millisecond at most. For a thread that
+    /// is to work with [`Self::outbound`] and [`Self::inbound`].
+    pub fn warm_up(&self) {
+        self.tunnels.warm_up();
+    }
+
     /// The serial that all workers are past: no batch in flight works with an older table.
     #[must_use]
     pub fn enforced(&self) -> u64 {

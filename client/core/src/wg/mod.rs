@@ -186,6 +186,10 @@ pub trait TunnelFactory: Send + Sync + fmt::Debug {
 
     /// The gate before the tunnels of one local key.
     fn gate(&self, local: &WgSecret) -> Box<dyn HandshakeGate>;
+
+    /// Has the calling thread pay now what the first handshake of a thread or a process pays once. Changes
+    /// nothing that a tunnel does.
+    fn warm_up(&self) {}
 }
 
 /// What is looked at before a handshake message costs a Diffie-Hellman.

@@ -84,6 +84,7 @@ impl Worker {
             }
         };
         let mut batch = Batch::new(BATCH, SLOT);
+        shared.datapath.warm_up();
         loop {
             self.mark.park();
             let waits = !self.hints.is_empty();
