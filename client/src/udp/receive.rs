@@ -1,9 +1,12 @@
 //! Receiving: many datagrams per system call, coalesced ones whole, straight into a batch.
 
 use std::io::{self, IoSliceMut};
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::AsRawFd as _;
 
-use quinn_udp::RecvMeta;
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
+use quinn_udp::{EcnCodepoint, RecvMeta};
 
 use gatereeve_client_core::datapath::Batch;
 use gatereeve_client_core::packet::offload::Ecn;
@@ -22,6 +25,8 @@ pub struct Receiver {
     metas: Vec<RecvMeta>,
     /// Bytes of coalesced datagrams in buffers beyond the few, since the memory of these was given back.
     beyond: usize,
+    /// Room for what the kernel says beside a lone datagram.
+    control: Vec<u8>,
 }
 
 impl Default for Receiver {
@@ -45,6 +50,8 @@ impl Receiver {
             shape: Shape::default(),
             metas: vec![nothing; MANY],
             beyond: 0,
+            // The length that is coalesced, and the mark of either family.
+            control: nix::cmsg_space!(i32, i32, i32),
         }
     }
 
@@ -56,23 +63,17 @@ impl Receiver {
     /// # Errors
     /// Those of the socket. Nothing being there is none.
     pub fn receive(&mut self, port: &Port, most: usize, batch: &mut Batch) -> io::Result<bool> {
-        let mut offered = 0;
         let wanted = self.shape.offer().min(most);
         // A call that was not to bring more says nothing about what others should.
         let counts = wanted == self.shape.offer();
-        let received = {
-            let mut slots = batch.slots(wanted);
-            let mut slices: [IoSliceMut<'_>; MANY] = std::array::from_fn(|_| {
-                let slot = slots.next();
-                offered += usize::from(slot.is_some());
-                IoSliceMut::new(slot.unwrap_or_default())
-            });
-            let slices = slices.get_mut(..offered).unwrap_or_default();
-            if slices.is_empty() {
-                return Ok(true);
-            }
-            port.state.recv(port.socket(), slices, &mut self.metas)
+        let (offered, received) = if wanted == 1 {
+            self.one(port, batch)
+        } else {
+            self.many(port, wanted, batch)
         };
+        if offered == 0 {
+            return Ok(true);
+        }
         let filled = match received {
             Ok(filled) => filled,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -100,6 +101,41 @@ impl Receiver {
         Ok(filled == offered)
     }
 
+    /// Fills `wanted` slots, one call for all of them. How many there were, and how many of them are filled.
+    fn many(
+        &mut self,
+        port: &Port,
+        wanted: usize,
+        batch: &mut Batch,
+    ) -> (usize, io::Result<usize>) {
+        let mut offered = 0;
+        let mut slots = batch.slots(wanted);
+        let mut slices: [IoSliceMut<'_>; MANY] = std::array::from_fn(|_| {
+            let slot = slots.next();
+            offered += usize::from(slot.is_some());
+            IoSliceMut::new(slot.unwrap_or_default())
+        });
+        let slices = slices.get_mut(..offered).unwrap_or_default();
+        if slices.is_empty() {
+            return (0, Ok(0));
+        }
+        let received = port.state.recv(port.socket(), slices, &mut self.metas);
+        (offered, received)
+    }
+
+    /// The same with one slot. The call for many clears room for the headers of 32, some ten thousand bytes, which a
+    /// lone datagram finds in no cache.
+    fn one(&mut self, port: &Port, batch: &mut Batch) -> (usize, io::Result<usize>) {
+        let (Some(slot), Some(meta)) = (batch.slot(), self.metas.first_mut()) else {
+            return (0, Ok(0));
+        };
+        let received = receive_one(port, slot, &mut self.control).map(|received| {
+            *meta = received;
+            1
+        });
+        (1, received)
+    }
+
     /// Gives memory of the empty `batch` back that is not used any more: where coalesced datagrams came when single
     /// ones were expected, they filled far more buffers than they will again.
     pub fn give_back(&mut self, batch: &mut Batch) {
@@ -113,4 +149,50 @@ impl Receiver {
     pub(super) fn metas(&self) -> &[RecvMeta] {
         &self.metas
     }
+}
+
+/// The next datagram, or several that are coalesced.
+fn receive_one(port: &Port, slot: &mut [u8], control: &mut [u8]) -> io::Result<RecvMeta> {
+    let mut slices = [IoSliceMut::new(slot)];
+    let socket = port.socket.as_raw_fd();
+    let mut receive = || {
+        let control = Some(&mut *control);
+        recvmsg::<SockaddrStorage>(socket, &mut slices, control, MsgFlags::empty()).map(|message| {
+            let (mut stride, mut mark) = (message.bytes, 0);
+            // Where there is too little room for what the kernel says, nobody knows how the bytes are to be cut.
+            for said in message.cmsgs().into_iter().flatten() {
+                if let ControlMessageOwned::UdpGroSegments(bytes) = said {
+                    stride = usize::try_from(bytes).unwrap_or(stride);
+                } else if let ControlMessageOwned::Ipv4Tos(bits) = said {
+                    mark = bits;
+                } else if let ControlMessageOwned::Ipv6TClass(bits) = said {
+                    mark = bits.to_le_bytes()[0];
+                }
+            }
+            let from = message.address.as_ref().and_then(address);
+            from.map(|addr| RecvMeta {
+                addr,
+                len: message.bytes,
+                stride,
+                ecn: EcnCodepoint::from_bits(mark),
+                dst_ip: None,
+            })
+        })
+    };
+    loop {
+        match receive() {
+            Ok(Some(meta)) => return Ok(meta),
+            // From nobody, or interrupted.
+            Ok(None) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+fn address(from: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(from) = from.as_sockaddr_in() {
+        return Some(SocketAddrV4::from(*from).into());
+    }
+    from.as_sockaddr_in6()
+        .map(|from| SocketAddrV6::from(*from).into())
 }

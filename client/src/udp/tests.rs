@@ -155,56 +155,91 @@ fn a_run_is_sent_whole_and_arrives_as_datagrams() {
     assert!(udp.offloads().gso, "on this kernel");
 }
 
+/// What was said of the first datagrams that came to `port`, where `most` were asked for.
+fn said(port: &Port, most: usize, batch: &mut Batch) -> quinn_udp::RecvMeta {
+    wait(&[port]);
+    let mut receiver = Receiver::new();
+    let more = receiver.receive(port, most, batch).unwrap();
+    // Who asks for one cannot know.
+    assert_eq!(more, most == 1, "that was all");
+    receiver.metas()[0]
+}
+
 #[test]
 fn a_run_comes_coalesced_with_its_marking_where_the_kernel_can() {
-    let (udp, from) = (loopback(1), loopback(1));
-    let port = &udp.ports(0)[0];
-    let bytes = six();
-    let marked = Run {
-        to: port.local(),
-        ecn: Ecn::CE,
-        segment: 100,
-        bytes: &bytes,
-    };
-    Sender::default().send(&from, 0, [marked]);
-    wait(&[port]);
-    let mut batch = Batch::new(64, SLOT);
-    let mut receiver = Receiver::new();
-    assert!(
-        !receiver.receive(port, usize::MAX, &mut batch).unwrap(),
-        "that was all"
-    );
-    // On the loopback interface nothing ever cuts it.
-    assert_eq!(batch.len(), 1);
-    assert_eq!(batch.bytes(), bytes.len());
-    let meta = receiver.metas()[0];
-    assert_eq!((meta.stride, meta.len), (100, 550));
-    assert_eq!(meta.ecn, Some(quinn_udp::EcnCodepoint::Ce));
+    for (address, most) in [
+        ("127.0.0.1:0", usize::MAX),
+        ("127.0.0.1:0", 1),
+        ("[::1]:0", usize::MAX),
+        ("[::1]:0", 1),
+    ] {
+        let bind = || Udp::bind(&[address.parse().unwrap()], options(1)).unwrap();
+        let (udp, from) = (bind(), bind());
+        let port = &udp.ports(0)[0];
+        let bytes = six();
+        let marked = Run {
+            to: port.local(),
+            ecn: Ecn::CE,
+            segment: 100,
+            bytes: &bytes,
+        };
+        Sender::default().send(&from, 0, [marked]);
+        let mut batch = Batch::new(64, SLOT);
+        let meta = said(port, most, &mut batch);
+        // On the loopback interface nothing ever cuts it.
+        assert_eq!(batch.len(), 1);
+        let datagrams: Vec<_> = batch
+            .packets()
+            .map(|(datagram, _)| datagram.len())
+            .collect();
+        assert_eq!(datagrams, [100, 100, 100, 100, 100, 50]);
+        assert_eq!(meta.addr, from.ports(0)[0].local());
+        assert_eq!((meta.stride, meta.len), (100, 550));
+        assert_eq!(meta.ecn, Some(quinn_udp::EcnCodepoint::Ce));
+    }
 }
 
 #[test]
 fn a_lone_datagram_comes_with_its_marking_or_with_none() {
-    let (udp, from) = (loopback(1), loopback(1));
-    let port = &udp.ports(0)[0];
-    let mut batch = Batch::new(4, SLOT);
-    for (ecn, marking) in [
-        (Ecn::CE, Some(quinn_udp::EcnCodepoint::Ce)),
-        (Ecn::NOT_ECT, None),
-    ] {
-        let lone = Run {
-            to: port.local(),
-            ecn,
-            segment: 100,
-            bytes: &[7; 100],
-        };
-        Sender::default().send(&from, 0, [lone]);
-        wait(&[port]);
-        let mut receiver = Receiver::new();
-        receiver.receive(port, usize::MAX, &mut batch).unwrap();
-        assert_eq!(batch.len(), 1);
-        batch.clear();
-        assert_eq!(receiver.metas()[0].ecn, marking);
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let bind = || Udp::bind(&[address.parse().unwrap()], options(1)).unwrap();
+        let (udp, from) = (bind(), bind());
+        let port = &udp.ports(0)[0];
+        let mut batch = Batch::new(4, SLOT);
+        for (ecn, marking) in [
+            (Ecn::CE, Some(quinn_udp::EcnCodepoint::Ce)),
+            (Ecn::NOT_ECT, None),
+        ] {
+            for most in [usize::MAX, 1] {
+                let lone = Run {
+                    to: port.local(),
+                    ecn,
+                    segment: 100,
+                    bytes: &[7; 100],
+                };
+                Sender::default().send(&from, 0, [lone]);
+                let meta = said(port, most, &mut batch);
+                let sender = from.ports(0)[0].local();
+                let came: Vec<_> = batch.packets().collect();
+                assert_eq!(came, [(&[7; 100][..], Some(sender))]);
+                assert_eq!((meta.len, meta.ecn), (100, marking));
+                batch.clear();
+            }
+        }
     }
+}
+
+#[test]
+fn where_nothing_is_there_nothing_comes_of_asking_for_one() {
+    let udp = loopback(1);
+    let mut batch = Batch::new(4, SLOT);
+    let port = &udp.ports(0)[0];
+    assert!(!Receiver::new().receive(port, 1, &mut batch).unwrap());
+    assert!(batch.is_empty());
+    // An empty datagram is one.
+    other().send_to(&[], port.local()).unwrap();
+    let meta = said(port, 1, &mut batch);
+    assert_eq!((meta.len, batch.len()), (0, 1));
 }
 
 #[test]
