@@ -50,7 +50,7 @@ impl Receiver {
             shape: Shape::default(),
             metas: vec![nothing; MANY],
             beyond: 0,
-            // The length that is coalesced, and the mark of either family.
+            // The length that is coalesced, and the mark of either family: all that the sockets are bound to say.
             control: nix::cmsg_space!(i32, i32, i32),
         }
     }
@@ -123,8 +123,8 @@ impl Receiver {
         (offered, received)
     }
 
-    /// The same with one slot. The call for many clears room for the headers of 32, some ten thousand bytes, which a
-    /// lone datagram finds in no cache.
+    /// The same with one slot. The call for many clears the headers of 32 on nine kilobytes of stack, which a lone
+    /// datagram finds in no cache.
     fn one(&mut self, port: &Port, batch: &mut Batch) -> (usize, io::Result<usize>) {
         let (Some(slot), Some(meta)) = (batch.slot(), self.metas.first_mut()) else {
             return (0, Ok(0));
@@ -159,7 +159,8 @@ fn receive_one(port: &Port, slot: &mut [u8], control: &mut [u8]) -> io::Result<R
         let control = Some(&mut *control);
         recvmsg::<SockaddrStorage>(socket, &mut slices, control, MsgFlags::empty()).map(|message| {
             let (mut stride, mut mark) = (message.bytes, 0);
-            // Where there is too little room for what the kernel says, nobody knows how the bytes are to be cut.
+            // Where there is too little room for what the kernel says, the bytes count as one datagram, which does not
+            // authenticate.
             for said in message.cmsgs().into_iter().flatten() {
                 if let ControlMessageOwned::UdpGroSegments(bytes) = said {
                     stride = usize::try_from(bytes).unwrap_or(stride);

@@ -153,7 +153,7 @@ impl DataPath {
         self.marks.worker()
     }
 
-    /// Has the calling thread pay now what its first handshake would pay once, a millisecond at most. For a thread that
+    /// Has the calling thread pay now what its first handshake would pay once, about a millisecond. For a thread that
     /// is to work with [`Self::outbound`] and [`Self::inbound`].
     pub fn warm_up(&self) {
         self.tunnels.warm_up();

@@ -28,7 +28,7 @@ impl Link {
         (sum, self.local_counter.max(self.remote_counter))
     }
 
-    /// Messages sent over the session in use.
+    /// Messages sealed with the session in use.
     pub(crate) fn sent(&self, now: Now) -> Option<u64> {
         self.tunnel.session(now).map(|session| session.sent)
     }

@@ -331,8 +331,8 @@ impl PeerState {
             }
             Ok(Opened::Established { len }) => {
                 // What waits confirms the session as well as an empty message does, and comes sooner alone.
-                let confirms = self.queue.is_empty();
-                if confirms {
+                let nothing_waits = self.queue.is_empty();
+                if nothing_waits {
                     cx.out.commit_transmit(len, from, Ecn::NOT_ECT);
                 }
                 link.timers.established();
@@ -340,7 +340,7 @@ impl PeerState {
                 self.moved(from, cx);
                 self.established(position, cx);
                 let link = self.links.get(position);
-                if !confirms && link.is_some_and(|link| link.sent(cx.now) == sent) {
+                if !nothing_waits && link.is_some_and(|link| link.sent(cx.now) == sent) {
                     // The filter let nothing of it go, or it went over another link.
                     self.keepalive(position, cx);
                 }

@@ -33,6 +33,7 @@ pub fn run(factory: &dyn TunnelFactory) {
     keys_are_refused(factory);
     nothing_is_sealed_without_a_session(factory);
     a_handshake_carries_data_both_ways(factory);
+    every_message_that_is_sealed_counts(factory);
     the_responder_waits_for_the_initiator(factory);
     replays_and_forgeries_are_refused(factory);
     age_is_looked_at_on_every_message(factory);
@@ -211,6 +212,25 @@ fn a_handshake_carries_data_both_ways(factory: &dyn TunnelFactory) {
     let opened = open(&mut pair.b, &out[..len], now).unwrap().0;
     assert_eq!(opened, Opened::Keepalive { first: false });
     assert!(pair.a.session(now).unwrap().sent >= 4);
+}
+
+/// Whoever has sealed something can tell it by the count, at once.
+fn every_message_that_is_sealed_counts(factory: &dyn TunnelFactory) {
+    let mut pair = Pair::new(factory);
+    let now = pair.now;
+    let initiation = pair.initiate();
+    let response = pair.respond(&initiation);
+    pair.establish(&response);
+    let sent = |pair: &Pair| pair.a.session(now).unwrap().sent;
+    let first = sent(&pair);
+    seal(&mut pair.a, &inner(60), now).unwrap();
+    assert_eq!(sent(&pair), first + 1);
+    let mut out = [0; HANDSHAKE_ROOM];
+    pair.a.keepalive(now, &mut out).unwrap();
+    assert_eq!(sent(&pair), first + 2);
+    let short = pair.a.keepalive(now, &mut [0; 8]);
+    assert_eq!(short, Err(TunnelError::Room));
+    assert_eq!(sent(&pair), first + 2);
 }
 
 fn the_responder_waits_for_the_initiator(factory: &dyn TunnelFactory) {

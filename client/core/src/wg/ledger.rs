@@ -58,6 +58,7 @@ impl Ledger {
                 order: self.made,
                 is_initiator,
                 confirmed: is_initiator,
+                // The empty message that comes with the response counts, whether or not it goes out.
                 sent: u64::from(is_initiator),
             });
         }

@@ -113,7 +113,7 @@ pub struct SessionView {
     pub established: Mono,
     /// Whether this side began the handshake: the one that renews it.
     pub is_initiator: bool,
-    /// Messages sent with it.
+    /// Messages sealed with it.
     pub sent: u64,
 }
 
