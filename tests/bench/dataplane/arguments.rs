@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use crate::machine;
 use crate::measure::Test;
 use crate::programs::Kind;
 
@@ -32,6 +33,9 @@ pub(crate) struct Arguments {
     /// What the cable between the two hosts does with large packets
     #[arg(long, value_enum, default_value_t = Wire::On)]
     pub(crate) wire: Wire,
+    /// TCP congestion control of the test traffic, as `cubic` or `bbr`; as the machine has it where not given
+    #[arg(long, value_name = "NAME")]
+    pub(crate) congestion: Option<String>,
     /// Send the test traffic over IPv6 (inside; the tunnel itself stays on IPv4)
     #[arg(long)]
     pub(crate) ipv6: bool,
@@ -59,6 +63,13 @@ impl Arguments {
     /// The length of each TCP test and of each ping.
     pub(crate) fn length(&self) -> Duration {
         Duration::from_secs(self.secs.into())
+    }
+
+    /// The TCP congestion control of the test traffic.
+    pub(crate) fn congestion(&self) -> String {
+        self.congestion
+            .clone()
+            .unwrap_or_else(machine::congestion_control)
     }
 
     /// Whether `test` is to be shown.

@@ -11,6 +11,9 @@ use crate::measure::usage::CpuTime;
 /// How long to look at what others do.
 const LOOK: Duration = Duration::from_millis(300);
 
+/// Percent of the machine that others may use without spoiling the figures.
+pub(crate) const QUIET: f64 = 5.0;
+
 /// Facts for whoever compares two runs.
 pub(crate) fn facts() -> Value {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
@@ -30,6 +33,12 @@ pub(crate) fn facts() -> Value {
         "rmem_max": read("/proc/sys/net/core/rmem_max").trim(),
         "wmem_max": read("/proc/sys/net/core/wmem_max").trim(),
     })
+}
+
+/// How TCP finds its rate where nobody says otherwise. Namespaces take it from the machine.
+pub(crate) fn congestion_control() -> String {
+    let name = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
+    name.map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
 }
 
 /// What a person should know before believing the figures.

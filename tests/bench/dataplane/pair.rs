@@ -10,7 +10,7 @@ use gatereeve_tests::netns::Namespace;
 use gatereeve_tests::netns::links::{self, UNDERLAY_INTERFACE, UnderlayAddresses};
 use gatereeve_tests::traffic::icmp;
 
-use crate::arguments::Wire;
+use crate::arguments::{Arguments, Wire};
 use crate::tool::Tools;
 
 /// One end of the cable.
@@ -31,12 +31,17 @@ pub(crate) struct Pair {
 
 impl Pair {
     /// Makes them, with neighbours resolved: a cold start is to measure the program alone.
-    pub(crate) fn new(wire: Wire, tools: &Tools) -> anyhow::Result<Self> {
+    pub(crate) fn new(arguments: &Arguments, tools: &Tools) -> anyhow::Result<Self> {
         let [left, right] = links::cable()?.map(|(namespace, underlay)| Host {
             namespace,
             underlay,
         });
-        if let Some(gro) = match wire {
+        if let Some(name) = &arguments.congestion {
+            for host in [&left, &right] {
+                set_congestion_control(host, name)?;
+            }
+        }
+        if let Some(gro) = match arguments.wire {
             Wire::On => None,
             Wire::Gro => Some("on"),
             Wire::Off => Some("off"),
@@ -58,6 +63,17 @@ impl Pair {
     pub(crate) fn hosts(&self) -> [&Host; 2] {
         [&self.left, &self.right]
     }
+}
+
+fn set_congestion_control(host: &Host, name: &str) -> anyhow::Result<()> {
+    const SYSCTL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+    host.namespace.run(|| {
+        std::fs::write(SYSCTL, name).with_context(|| {
+            let available = "/proc/sys/net/ipv4/tcp_available_congestion_control";
+            let available = std::fs::read_to_string(available).unwrap_or_default();
+            format!("--congestion {name}: this kernel has {}", available.trim())
+        })
+    })
 }
 
 fn one_mtu_per_packet(tools: &Tools, ethtool: &Path, host: &Host, gro: &str) -> anyhow::Result<()> {

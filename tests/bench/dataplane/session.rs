@@ -111,6 +111,11 @@ impl Session {
     /// One program's turn. What fails in it is recorded in it.
     fn turn(&self, round: u32, program: &Program) -> anyhow::Result<Turn> {
         let busy_before = machine::busy_percent()?;
+        if busy_before > machine::QUIET {
+            say(&format!(
+                " (the machine is {busy_before:.0} % busy with other things)"
+            ));
+        }
         let watch = Stopwatch::start();
         let mut record = Record::default();
         if let Err(error) = self.measure(program, &mut record) {
@@ -132,7 +137,7 @@ impl Session {
             self.cold_starts(program, record)?;
             say(&told(Test::Handshake, record));
         }
-        let pair = Pair::new(self.arguments.wire, &self.tools)?;
+        let pair = Pair::new(&self.arguments, &self.tools)?;
         let running = program.start(&pair, &self.arguments, &self.tools)?;
         if !running.daemons.is_empty() {
             let idle = usage::resident_mib(&running.daemons)?;
@@ -172,7 +177,7 @@ impl Session {
     fn cold_starts(&self, program: &Program, record: &mut Record) -> anyhow::Result<()> {
         let mut replies = Vec::new();
         for _ in 0..COLD_STARTS {
-            let pair = Pair::new(self.arguments.wire, &self.tools)?;
+            let pair = Pair::new(&self.arguments, &self.tools)?;
             let running = program.start(&pair, &self.arguments, &self.tools)?;
             let subject = Subject {
                 arguments: &self.arguments,

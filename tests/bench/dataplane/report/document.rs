@@ -24,6 +24,7 @@ pub(crate) fn document(
             "secs": arguments.secs,
             "probe_secs": arguments.probe_secs,
             "wire": format!("{:?}", arguments.wire).to_lowercase(),
+            "congestion": arguments.congestion(),
             "ipv6": arguments.ipv6,
             "peers": arguments.peers,
             "tests": arguments.tests.iter().map(|test| test.name()).collect::<Vec<_>>(),

@@ -77,9 +77,10 @@ fn subtitle(arguments: &Arguments, machine: &Value) -> String {
     };
     let wire = format!("{:?}", arguments.wire).to_lowercase();
     format!(
-        "bars: medians of {} interleaved rounds of {} s, dots: rounds · wire offload {wire} · {} × {} · Linux {} · both ends and iperf3 share the cores",
+        "bars: medians of {} interleaved rounds of {} s, dots: rounds · wire offload {wire} · TCP {} · {} × {} · Linux {} · both ends and iperf3 share the cores",
         arguments.rounds,
         arguments.secs,
+        arguments.congestion(),
         fact("cores"),
         fact("cpu"),
         fact("kernel"),

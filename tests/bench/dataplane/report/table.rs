@@ -4,13 +4,11 @@ use std::fmt::Write as _;
 
 use crate::arguments::Arguments;
 use crate::figure::{Figure, digits};
+use crate::machine;
 use crate::programs::Kind;
 use crate::results::Results;
 use crate::statistics::Spread;
 use crate::targets;
-
-/// Percent of the machine that others may use without spoiling the figures.
-const QUIET: f64 = 5.0;
 
 /// Both tables and what went wrong.
 pub(crate) fn tables(results: &Results, arguments: &Arguments) -> String {
@@ -38,7 +36,7 @@ fn noise(results: &Results) -> String {
     let Some(Spread { median, most, .. }) = Spread::of(&busy) else {
         return String::new();
     };
-    let verdict = if median > QUIET {
+    let verdict = if median > machine::QUIET {
         ": do not believe these figures"
     } else {
         ""
