@@ -1,25 +1,26 @@
 //! A path that becomes narrower while it is used.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMetric};
 
 use gatereeve_tests::netns::Namespace;
 use gatereeve_tests::netns::links::{UNDERLAY_INTERFACE, index};
 use gatereeve_tests::suite::Skip;
-use gatereeve_tests::traffic::bulk::{bursts, exchange};
+use gatereeve_tests::traffic::bulk::{bursts, exchange, exchange_and};
 use gatereeve_tests::traffic::tcp::TcpSource;
+use gatereeve_tests::traffic::trickle::Trickle;
 use gatereeve_tests::world::{DeviceHost, World, firewall};
 
 use crate::scene::{apply, rule, wait_open, world};
 
 /// How long nothing may come in the middle of a transfer.
 const LIMIT: Duration = Duration::from_secs(20);
-/// The same where nobody says so: a silence of 15 seconds, the search, and the next retransmission.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// The same where nobody says so: a silence of 15 seconds or the next question after 10, the search, and the next retransmission.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// A router that tells nobody what it cannot send on.
 const SILENT: &str = "table ip silent { chain out { type filter hook output priority 0; policy accept; \
     icmp type destination-unreachable counter drop; }; }";
@@ -27,6 +28,10 @@ const SILENT: &str = "table ip silent { chain out { type filter hook output prio
 const BYTES: usize = 24 << 20;
 /// What the path carries then, in bytes: enough for the least packet of IPv6 in a tunnel.
 const NARROW: u32 = 1380;
+/// Not enough for it.
+const NARROWER: u32 = 1300;
+/// From one sign of life to the next.
+const PACE: Duration = Duration::from_millis(500);
 /// The bit of `RouteMetric::Mtu` in `RouteMetric::Lock`.
 const LOCK_MTU: u32 = 1 << 2;
 const SIZES: [usize; 4] = [64, 1000, 1200, 1392];
@@ -67,37 +72,32 @@ impl Scene {
         })
     }
 
-    /// The router drops what is longer than [`NARROW`] from now on.
-    fn become_narrow(&self) -> anyhow::Result<()> {
-        route(&self.router, self.server.underlay.v4, None, Some(NARROW))?;
-        route(&self.router, self.client.underlay.v4, None, Some(NARROW))
-    }
-
-    fn exchange(&self, to: SocketAddr, bytes: usize, limit: Duration) -> anyhow::Result<()> {
-        let (client, server) = (&self.client.namespace, &self.server.namespace);
-        exchange(client, server, to, bytes, limit)
+    /// The router drops what is longer than `carries` from now on.
+    fn become_narrow(&self, carries: u32) -> anyhow::Result<()> {
+        route(&self.router, self.server.underlay.v4, None, Some(carries))?;
+        route(&self.router, self.client.underlay.v4, None, Some(carries))
     }
 
     /// A flow is open when the path becomes narrow, and others open later.
-    fn flows_go_on(&self, limit: Duration) -> anyhow::Result<()> {
+    fn flows_go_on(&self, carries: u32, limit: Duration) -> anyhow::Result<()> {
+        let (client, server) = (&self.client.namespace, &self.server.namespace);
         let to = self.server.v4(80)?;
         // The control: as long as it is wide, nothing is too big.
-        self.exchange(to, BYTES, limit)?;
-        ensure!(too_long(&self.router)? == 0);
-        std::thread::scope(|scope| {
-            let flow = scope.spawn(|| self.exchange(to, BYTES, limit));
-            std::thread::sleep(Duration::from_millis(50));
-            self.become_narrow()?;
-            match flow.join() {
-                Ok(result) => result.context("a flow that was open"),
-                Err(_) => bail!("the flow's thread panicked"),
-            }
-        })?;
+        exchange(client, server, to, BYTES, limit)?;
+        ensure!(too_long(&self.router)? == (0, 0));
+        let narrows = || self.become_narrow(carries);
+        exchange_and(client, server, to, BYTES, limit, narrows).context("a flow that was open")?;
         for to in [self.server.v4(80)?, self.server.v6(80)?] {
-            self.exchange(to, BYTES / 8, limit)
-                .context("a flow that opens later")?;
+            exchange(client, server, to, BYTES / 8, limit).context("a flow that opens later")?;
         }
-        ensure!(too_long(&self.router)? > 0, "the path was not narrow");
+        self.was_narrow()
+    }
+
+    /// The router had to drop something, and was not left to cut it into fragments: much on the way drops those.
+    fn was_narrow(&self) -> anyhow::Result<()> {
+        let (dropped, cut) = too_long(&self.router)?;
+        ensure!(dropped > 0, "the path was not narrow");
+        ensure!(cut == 0, "the router made fragments of {cut} datagrams");
         Ok(())
     }
 }
@@ -105,7 +105,7 @@ impl Scene {
 /// Open flows and new ones go on when a router in between starts to drop what is longer, and says so.
 pub(crate) fn a_narrower_path_loses_no_flow() -> anyhow::Result<()> {
     let scene = Scene::new()?;
-    scene.flows_go_on(LIMIT)?;
+    scene.flows_go_on(NARROW, LIMIT)?;
     let (client, server) = (&scene.client.namespace, &scene.server.namespace);
     for to in [scene.server.v4(53)?, scene.server.v6(53)?] {
         bursts(client, server, to, &SIZES, LIMIT)?;
@@ -113,13 +113,46 @@ pub(crate) fn a_narrower_path_loses_no_flow() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The same on a path that does not carry the least packet: the devices send fragments.
+pub(crate) fn a_path_below_the_least_packet_is_sent_fragments() -> anyhow::Result<()> {
+    let scene = Scene::new()?;
+    scene.flows_go_on(NARROWER, LIMIT)
+}
+
 /// The same where the router does not say so: the flow stands still until the devices have found out themselves.
 pub(crate) fn a_path_that_drops_in_silence_is_found_out() -> anyhow::Result<()> {
+    let scene = silent()?;
+    scene.flows_go_on(NARROW, PATIENCE)?;
+    had_to_say(&scene.router)
+}
+
+/// And where short packets get through all the time, so that the peer is never silent.
+pub(crate) fn a_silent_hole_for_long_packets_alone_is_found_out() -> anyhow::Result<()> {
+    let scene = silent()?;
+    let (client, server) = (&scene.client.namespace, &scene.server.namespace);
+    let to = scene.server.v4(80)?;
+    exchange(client, server, to, BYTES, LIMIT)?;
+    let life = Trickle::start(client, server, scene.server.v4(81)?, PACE, LIMIT)?;
+    scene.become_narrow(NARROW)?;
+    exchange(client, server, to, BYTES / 8, PATIENCE)?;
+    let life = life.tally();
+    let (silence, _) = life.longest_silence;
+    ensure!(life.ended.is_none() && silence < LIMIT / 4, "{life:?}");
+    scene.was_narrow()?;
+    had_to_say(&scene.router)
+}
+
+/// Two devices, and a router between them that says nothing.
+fn silent() -> anyhow::Result<Scene> {
     firewall::nft().ok_or_else(|| Skip("nft is not installed".into()))?;
     let scene = Scene::new()?;
     firewall::load(&scene.router, SILENT)?;
-    scene.flows_go_on(PATIENCE)?;
-    let said = firewall::described(&scene.router)?;
+    Ok(scene)
+}
+
+/// The control: the router would have said something.
+fn had_to_say(router: &Namespace) -> anyhow::Result<()> {
+    let said = firewall::described(router)?;
     let packets = said.split("\"packets\": ").nth(1).context("no counter")?;
     ensure!(
         !packets.starts_with('0'),
@@ -187,8 +220,8 @@ fn route(
     })
 }
 
-/// Datagrams that were too long for the router, which has said so to their sender.
-fn too_long(router: &Namespace) -> anyhow::Result<u64> {
+/// Datagrams that were too long for the router: those that it dropped, and told their sender so, and those that it cut.
+fn too_long(router: &Namespace) -> anyhow::Result<(u64, u64)> {
     router.run(|| {
         let counters = std::fs::read_to_string("/proc/thread-self/net/snmp")?;
         let mut lines = counters.lines().filter(|line| line.starts_with("Ip:"));
@@ -196,10 +229,11 @@ fn too_long(router: &Namespace) -> anyhow::Result<u64> {
             lines.next().context("names")?,
             lines.next().context("values")?,
         );
-        let mut both = names.split_whitespace().zip(values.split_whitespace());
-        let (_, value) = both
-            .find(|(name, _)| *name == "FragFails")
-            .context("FragFails")?;
-        Ok(value.parse()?)
+        let counter = |name: &'static str| {
+            let mut both = names.split_whitespace().zip(values.split_whitespace());
+            let (_, value) = both.find(|(found, _)| *found == name).context(name)?;
+            anyhow::Ok(value.parse()?)
+        };
+        Ok((counter("FragFails")?, counter("FragOKs")?))
     })
 }

@@ -121,7 +121,7 @@ fn bind_one(address: SocketAddr, options: UdpOptions, shares: bool) -> io::Resul
     socket.bind(&address.into())?;
     let socket = UdpSocket::from(socket);
     let state = UdpSocketState::new((&socket).into())?;
-    path_mtu::follow(&socket)?;
+    path_mtu::follow(&socket, address.is_ipv4())?;
     // Which of our addresses a datagram came to makes no difference here, and costs the kernel something with each.
     if address.is_ipv6() {
         setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &false)?;

@@ -1,9 +1,13 @@
 //! What the kernel knows of the path to a peer.
 //!
 //! The sockets send with "do not fragment" and by the kernel's idea of the path: a router that has to
-//! drop a datagram says so, and the kernel remembers it for ten minutes. From then on a segmented send fails
-//! with `EMSGSIZE`, and single datagrams go out in fragments: nothing is lost, not even where somebody has
+//! drop a datagram says so, and the kernel remembers it for ten minutes. From then on what is too long fails
+//! with `EMSGSIZE`, and goes out again in fragments, one by one: nothing is lost, not even where somebody has
 //! forged what the router said. Only then is it asked here how much the path carries.
+//!
+//! The modes are those of `IP_MTU_DISCOVER` in ip(7). `IP_PMTUDISC_WANT` alone would not do: to it, a segmented send is one
+//! long datagram, and so goes out without "do not fragment". Routers would cut what is sent in bulk into
+//! fragments and tell nobody, and drop the single datagrams in between.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -15,15 +19,42 @@ use rustix::net::sockopt::{
 };
 use socket2::SockRef;
 
-/// Has `socket` follow the kernel's idea of a path.
-pub(super) fn follow(socket: &UdpSocket) -> io::Result<()> {
-    if socket.local_addr()?.is_ipv6() {
-        set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::WANT)?;
-        setsockopt(socket, sockopt::Ipv6DontFrag, &false)?;
+/// Has `socket` follow the kernel's idea of a path, and send nothing in fragments.
+pub(super) fn follow(socket: &UdpSocket, is_v4: bool) -> io::Result<()> {
+    if is_v4 {
+        set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DO)?;
     } else {
-        set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::WANT)?;
+        set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DO)?;
+        setsockopt(socket, sockopt::Ipv6DontFrag, &false)?;
     }
     Ok(())
+}
+
+/// As long as this lives, the kernel sends in fragments what is too long for its path.
+///
+/// What another thread sends over the socket meanwhile may go in fragments as well, which loses nothing.
+pub(super) struct Fragmenting<'a> {
+    socket: &'a UdpSocket,
+    is_v4: bool,
+}
+
+impl<'a> Fragmenting<'a> {
+    pub(super) fn new(socket: &'a UdpSocket, is_v4: bool) -> io::Result<Self> {
+        if is_v4 {
+            set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::WANT)?;
+        } else {
+            set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::WANT)?;
+        }
+        Ok(Self { socket, is_v4 })
+    }
+}
+
+impl Drop for Fragmenting<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = follow(self.socket, self.is_v4) {
+            tracing::warn!(%error, "a socket goes on sending in fragments");
+        }
+    }
 }
 
 /// Bytes that the path to `to` carries, IP header included. Sends nothing.

@@ -10,6 +10,7 @@ use quinn_udp::{EcnCodepoint, Transmit};
 
 use gatereeve_client_core::datapath::Run;
 
+use super::path_mtu::Fragmenting;
 use super::{Port, Udp};
 
 /// How long a full kernel buffer may hold a thread up, in milliseconds; then the datagrams are dropped.
@@ -89,13 +90,22 @@ impl Sender {
         }
     }
 
-    /// Sends datagrams of one run one by one. Whether any was taken.
+    /// Sends datagrams of one run one by one, from the first on that is too big for its path in fragments. Whether any
+    /// was taken.
     fn send_singles(&mut self, udp: &Udp, port: &Port, run: &Run<'_>, bytes: &[u8]) -> bool {
         let mut sent = false;
+        let mut fragmenting = None;
         for contents in bytes.chunks(run.segment.max(1)) {
-            match send_waiting(port, &transmit(run, contents, None)) {
+            let single = transmit(run, contents, None);
+            let mut result = send_waiting(port, &single);
+            if result.as_ref().is_err_and(is_too_big) && fragmenting.is_none() {
+                self.note_too_big(run.to, contents.len());
+                fragmenting = Fragmenting::new(&port.socket, run.to.is_ipv4()).ok();
+                result = send_waiting(port, &single);
+            }
+            match result {
                 Ok(()) => sent = true,
-                Err(error) if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) => {
+                Err(error) if is_too_big(&error) => {
                     udp.too_big.fetch_add(1, Ordering::Relaxed);
                     self.note_too_big(run.to, contents.len());
                 }
@@ -124,6 +134,10 @@ fn transmit<'a>(run: &Run<'a>, contents: &'a [u8], segment_size: Option<usize>) 
         segment_size,
         src_ip: None,
     }
+}
+
+fn is_too_big(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::EMSGSIZE as i32)
 }
 
 fn send_waiting(port: &Port, transmit: &Transmit<'_>) -> io::Result<()> {

@@ -31,6 +31,21 @@ pub fn exchange(
     bytes: usize,
     limit: Duration,
 ) -> anyhow::Result<()> {
+    exchange_and(client, server, to, bytes, limit, || Ok(()))
+}
+
+/// The same, and does `midway` when half of what `client` sends is on its way.
+///
+/// # Errors
+/// As [`exchange`], and where `midway` fails.
+pub fn exchange_and(
+    client: &Namespace,
+    server: &Namespace,
+    to: SocketAddr,
+    bytes: usize,
+    limit: Duration,
+    midway: impl FnOnce() -> anyhow::Result<()> + Send,
+) -> anyhow::Result<()> {
     let listener = server.run(|| {
         TcpListener::bind((Ipv6Addr::UNSPECIFIED, to.port())).context("listen on a TCP port")
     })?;
@@ -39,14 +54,17 @@ pub fn exchange(
     })?;
     let (far, _) = listener.accept()?;
     std::thread::scope(|scope| {
-        let mut parts = Vec::new();
-        for (stream, sends, receives) in [(near, 1, 2), (far, 2, 1)] {
+        for stream in [&near, &far] {
             stream.set_read_timeout(Some(limit))?;
             stream.set_write_timeout(Some(limit))?;
-            let writer = stream.try_clone()?;
-            parts.push(scope.spawn(move || send(writer, sends, bytes)));
-            parts.push(scope.spawn(move || check(stream, receives, bytes)));
         }
+        let (near_writer, far_writer) = (near.try_clone()?, far.try_clone()?);
+        let parts = [
+            scope.spawn(move || send(near_writer, 1, bytes, midway)),
+            scope.spawn(move || send(far_writer, 2, bytes, || Ok(()))),
+            scope.spawn(move || check(near, 2, bytes)),
+            scope.spawn(move || check(far, 1, bytes)),
+        ];
         for part in parts {
             match part.join() {
                 Ok(result) => result?,
@@ -57,12 +75,23 @@ pub fn exchange(
     })
 }
 
-fn send(mut stream: TcpStream, seed: u64, bytes: usize) -> anyhow::Result<()> {
+fn send(
+    mut stream: TcpStream,
+    seed: u64,
+    bytes: usize,
+    midway: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut midway = Some(midway);
     let mut contents = Contents::new(seed);
     let mut sizes = Random::new(seed ^ 0xffff);
     let mut buffer = vec![0; 200_000];
     let mut left = bytes;
     while left > 0 {
+        if left <= bytes / 2
+            && let Some(midway) = midway.take()
+        {
+            midway()?;
+        }
         // Small ones leave segments that are not full, large ones many that are.
         let size = match sizes.below(3) {
             0 => 1 + sizes.below(100),

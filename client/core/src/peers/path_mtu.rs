@@ -1,7 +1,7 @@
 //! How large a packet the path to a peer carries: as routers say, and as probes show where none says anything.
 //!
-//! Packetization-layer path MTU discovery (RFC 8899) between two data paths. The first long packet on a path, and one a
-//! minute, has a short and a full probe sent beside it, and so has a silence of the peer. Where the short one is
+//! Packetization-layer path MTU discovery (RFC 8899) between two data paths. The first long packet on a path, and one
+//! every ten seconds, has a short and a full probe sent beside it, and so has a silence of the peer. Where the short one is
 //! answered and the full one is not, a second later all lengths in between are tried, three times: what is lost by
 //! accident shall not make a path narrow. It can all the same while a path is overrun, so a narrow one is asked for
 //! its full length again soon. Where nothing is answered, the peer does not know probes or the path is down, and nothing is
@@ -13,18 +13,16 @@ use std::time::Duration;
 use gatereeve_shared::time::Mono;
 
 use super::path_probe::SHORT;
-use crate::wg::{OVERHEAD, OVERLAY_MTU};
+use crate::wg::{LEAST_MTU, OVERHEAD, OVERLAY_MTU};
 
 /// UDP header.
 const UDP: usize = 8;
 /// A path is believed to be narrow for so long, as Linux does by default (`net.ipv4.route.mtu_expires`) and RFC 8899
 /// recommends (`PMTU_RAISE_TIMER`).
 const BELIEVED: Duration = Duration::from_secs(600);
-/// A path is believed to carry full packets for so long.
-const PROVEN: Duration = Duration::from_secs(60);
-/// The least packet that every path of IPv6 carries. A path that carries less than this with its headers is
-/// sent datagrams in fragments; and who forges reports of narrow paths cannot make packets smaller.
-const LEAST: usize = 1280;
+/// A path is believed to carry full packets for so long. It bounds how long flows stand still that meet a path which has
+/// become narrow in silence while short packets get through: no silence of the peer tells of that.
+const PROVEN: Duration = Duration::from_secs(10);
 /// The number of the full probe, and that of the short one, behind those of all lengths.
 const FULL_AT: u8 = 0;
 const SHORT_AT: u8 = 7;
@@ -122,7 +120,7 @@ impl PathMtu {
         let ip = if to.is_ipv4() { 20 } else { 40 };
         // What is padded to 16 bytes must fit, too.
         let inner = outer.saturating_sub(ip + UDP + OVERHEAD) & !15;
-        let inner = inner.max(LEAST);
+        let inner = inner.max(LEAST_MTU);
         self.told = (inner < OVERLAY_MTU).then_some(Narrow { inner, since: now });
     }
 
@@ -248,7 +246,7 @@ mod tests {
         path.forget(Mono(600 * SECOND));
         assert_eq!(path.inner(), OVERLAY_MTU);
         path.learn(v4, 68, Mono(0));
-        assert_eq!(path.inner(), LEAST, "nobody makes it useless");
+        assert_eq!(path.inner(), LEAST_MTU, "nobody makes it useless");
         path.learn(v4, 9000, Mono(0));
         assert_eq!(path.inner(), OVERLAY_MTU);
     }
@@ -318,9 +316,9 @@ mod tests {
     }
 
     #[test]
-    fn a_wide_path_costs_two_probes_a_minute() {
+    fn a_wide_path_costs_two_probes_in_ten_seconds() {
         let (mut path, mut now) = (PathMtu::default(), Mono(7));
-        assert_eq!(traffic(&mut path, &mut now, 59, OVERLAY_MTU), 2);
+        assert_eq!(traffic(&mut path, &mut now, 9, OVERLAY_MTU), 2);
         assert_eq!(traffic(&mut path, &mut now, 2, OVERLAY_MTU), 2);
         assert_eq!(path.inner(), OVERLAY_MTU);
         assert!(!path.is_due(LONG, Mono(u64::MAX)), "nor do short packets");
@@ -393,7 +391,7 @@ mod tests {
         let (search, _) = path.look(now, SOONEST);
         path.answered(search, 0, now);
         assert_eq!(path.inner(), OVERLAY_MTU);
-        assert!(!path.is_due(OVERLAY_MTU, Mono(now.0 + 50 * SECOND)));
+        assert!(!path.is_due(OVERLAY_MTU, Mono(now.0 + 8 * SECOND)));
     }
 
     #[test]

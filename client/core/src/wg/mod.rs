@@ -39,6 +39,10 @@ pub const OVERHEAD: usize = 32;
 pub const HANDSHAKE_ROOM: usize = 148;
 /// The largest inner packet on a 1500-byte underlay with IPv6; also the limit of padding.
 pub const OVERLAY_MTU: usize = 1420;
+/// The least packet that every path of IPv6 carries (RFC 8200, section 5). Packets are not made smaller than this for
+/// what a router says of a path: what carries less with its headers is sent datagrams in fragments, and who forges
+/// such reports can do no more harm.
+pub const LEAST_MTU: usize = 1280;
 
 /// The cryptographic state between one local and one remote key.
 ///

@@ -205,11 +205,10 @@ fn a_path_that_drops_in_silence_is_found_out() {
         let packet = udp(from, to, &bytes(1420 - headers));
         assert_eq!(flow(&mut world, &packet, 5), 20, "the control");
         hole(&mut world);
-        // The path was proven: for so long, it is believed to be wide, unless the peer falls silent.
-        assert_eq!(flow(&mut world, &packet, 10), 0);
+        // The path was proven: for ten seconds, it is believed to be wide.
+        assert_eq!(flow(&mut world, &packet, 5), 0);
         assert_eq!(world.drops(0, "too_big"), 0);
-        // What it owes for what came before is heard from it still.
-        assert_eq!(flow(&mut world, &packet, 20), 0);
+        assert_eq!(flow(&mut world, &packet, 5), 0);
         assert!(world.drops(0, "too_big") > 0);
         let answers = world.received(0);
         assert!(!answers.is_empty());
@@ -305,7 +304,7 @@ fn a_flow_that_waits_longer_and_longer_is_helped_by_time() {
     assert_eq!(flow(&mut world, &packet, 1), 4, "the control");
     hole(&mut world);
     // Seconds between retransmissions.
-    for pause in [1, 2, 4, 8, 16, 32] {
+    for pause in [1, 2, 4, 8, 16] {
         world.send(0, &packet);
         world.pass(Duration::from_secs(pause));
     }
