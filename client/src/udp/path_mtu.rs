@@ -32,7 +32,8 @@ pub(super) fn follow(socket: &UdpSocket, is_v4: bool) -> io::Result<()> {
 
 /// As long as this lives, the kernel sends in fragments what is too long for its path.
 ///
-/// What another thread sends over the socket meanwhile may go in fragments as well, which loses nothing.
+/// The socket is shared: what another thread sends meanwhile may go in fragments, too, and where that thread does the
+/// same, the first of the two to end ends it for both.
 pub(super) struct Fragmenting<'a> {
     socket: &'a UdpSocket,
     is_v4: bool,

@@ -1,12 +1,13 @@
 //! Sending: runs of equal datagrams to one destination in one system call, from where they were sealed.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use quinn_udp::{EcnCodepoint, Transmit};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 
 use gatereeve_client_core::datapath::Run;
 
@@ -62,8 +63,8 @@ impl Sender {
             self.send_singles(udp, port, run, run.bytes);
             return;
         }
-        let whole = transmit(run, run.bytes, Some(run.segment));
-        let Err(error) = send_waiting(port, &whole) else {
+        let segment = u16::try_from(run.segment).ok();
+        let Err(error) = send_waiting(port, run, segment) else {
             return;
         };
         match error.raw_os_error().map(Errno::from_raw) {
@@ -96,12 +97,17 @@ impl Sender {
         let mut sent = false;
         let mut fragmenting = None;
         for contents in bytes.chunks(run.segment.max(1)) {
-            let single = transmit(run, contents, None);
-            let mut result = send_waiting(port, &single);
-            if result.as_ref().is_err_and(is_too_big) && fragmenting.is_none() {
+            let single = Run {
+                bytes: contents,
+                ..*run
+            };
+            let mut result = send_waiting(port, &single, None);
+            if result.as_ref().is_err_and(is_too_big) {
                 self.note_too_big(run.to, contents.len());
+                // Another thread that sends over this socket may have ended what this one has begun.
+                drop(fragmenting.take());
                 fragmenting = Fragmenting::new(&port.socket, run.to.is_ipv4()).ok();
-                result = send_waiting(port, &single);
+                result = send_waiting(port, &single, None);
             }
             match result {
                 Ok(()) => sent = true,
@@ -126,39 +132,52 @@ impl Sender {
     }
 }
 
-fn transmit<'a>(run: &Run<'a>, contents: &'a [u8], segment_size: Option<usize>) -> Transmit<'a> {
-    Transmit {
-        destination: run.to,
-        ecn: EcnCodepoint::from_bits(run.ecn.bits()),
-        contents,
-        segment_size,
-        src_ip: None,
-    }
-}
-
 fn is_too_big(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::EMSGSIZE as i32)
 }
 
-fn send_waiting(port: &Port, transmit: &Transmit<'_>) -> io::Result<()> {
-    match send_now(port, transmit) {
+/// Sends the bytes of `run`, as one datagram or segmented.
+fn send_waiting(port: &Port, run: &Run<'_>, segment: Option<u16>) -> io::Result<()> {
+    match send_now(port, run, segment) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             let mut writable = [PollFd::new(port.readable(), PollFlags::POLLOUT)];
             poll(&mut writable, PollTimeout::from(MAX_WAIT_MS))?;
-            send_now(port, transmit)
+            send_now(port, run, segment)
         }
         result => result,
     }
 }
 
 /// Sends it if the kernel has room for it.
-fn send_now(port: &Port, transmit: &Transmit<'_>) -> io::Result<()> {
-    if transmit.ecn.is_none() && transmit.segment_size.is_none() {
+///
+/// Not by quinn-udp: for it, any `EINVAL` is about the mark, which it leaves out on that socket from then on.
+fn send_now(port: &Port, run: &Run<'_>, segment: Option<u16>) -> io::Result<()> {
+    let ecn = run.ecn.bits();
+    if ecn == 0 && segment.is_none() {
         // With nothing to say beside it, the kernel has less to read.
-        let sent = port.socket.send_to(transmit.contents, transmit.destination);
-        return sent.map(drop);
+        return port.socket.send_to(run.bytes, run.to).map(drop);
     }
-    port.state.try_send(port.socket(), transmit)
+    let class = i32::from(ecn);
+    let mark = if run.to.is_ipv4() {
+        ControlMessage::Ipv4Tos(&ecn)
+    } else {
+        ControlMessage::Ipv6TClass(&class)
+    };
+    let size = segment.unwrap_or_default();
+    let control = [mark, ControlMessage::UdpGsoSegments(&size)];
+    let control = match (ecn, segment) {
+        (0, _) => control.get(1..),
+        (_, None) => control.get(..1),
+        (_, Some(_)) => control.get(..),
+    };
+    sendmsg(
+        port.socket.as_raw_fd(),
+        &[IoSlice::new(run.bytes)],
+        control.unwrap_or_default(),
+        MsgFlags::empty(),
+        Some(&SockaddrStorage::from(run.to)),
+    )?;
+    Ok(())
 }
 
 fn unsent(udp: &Udp, datagrams: usize) {

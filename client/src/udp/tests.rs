@@ -319,6 +319,30 @@ fn where_nothing_segments_datagrams_go_one_by_one_and_it_is_remembered() {
 }
 
 #[test]
+fn what_an_interface_does_not_segment_keeps_its_marking() {
+    let (udp, from) = (loopback(1), loopback(1));
+    without_checksums(&from.ports(0)[0].socket);
+    let port = &udp.ports(0)[0];
+    let bytes = six();
+    let marked = Run {
+        to: port.local(),
+        ecn: Ecn::CE,
+        segment: 100,
+        bytes: &bytes,
+    };
+    let mut batch = Batch::new(64, SLOT);
+    for _ in 0..3 {
+        Sender::default().send(&from, 0, [marked]);
+        assert!(!from.offloads().gso, "the control");
+        for _ in 0..6 {
+            let meta = said(port, 1, &mut batch);
+            assert_eq!(meta.ecn, Some(quinn_udp::EcnCodepoint::Ce));
+        }
+        batch.clear();
+    }
+}
+
+#[test]
 fn a_destination_that_takes_nothing_says_nothing_about_segmentation() {
     let udp = loopback(1);
     let bytes = six();

@@ -155,7 +155,7 @@ impl Worker {
     fn note(&self, reader: &Reader<'_>, error: &io::Error) {
         match reader {
             Reader::Tun(_) => {
-                // An interface that is down cannot be read; one that is gone stays so.
+                // An interface that is down has nothing to read; one that is gone stays so.
                 let told = format!("{}: {error}", self.shared.tun.name());
                 drop(self.shared.broken.try_send(told));
             }
