@@ -33,7 +33,7 @@ impl<'a> Inbound<'a> {
     pub(super) fn run(mut self, batch: &Batch) {
         self.out.end_stretch();
         for datagram in batch.datagrams() {
-            // The dual-stack socket shows IPv4 in mapped form.
+            // A socket for both families would show IPv4 in mapped form.
             let from = datagram
                 .from
                 .map(|from| SocketAddr::new(from.ip().to_canonical(), from.port()));

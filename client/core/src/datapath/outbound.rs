@@ -12,15 +12,13 @@ use crate::dns;
 use crate::drop_reason::DropReason;
 use crate::filter::Permit;
 use crate::packet::answer::Refusal;
+use crate::packet::fragment::{Fragments, may_be_cut};
 use crate::packet::ip::Transport;
 use crate::packet::offload::{Offload, SegmentKind, SegmentsOf};
 use crate::packet::segment::{Segments, finish_whole};
 use crate::packet::{IpPacket, UDP_HEADER, mss};
 use crate::peers::{Context, PeerState};
-use crate::wg::OVERLAY_MTU;
-
-/// The least that a path of IPv6 carries.
-const LEAST_IPV6: usize = 1280;
+use crate::wg::{LEAST_MTU, OVERLAY_MTU};
 
 /// A peer whose lock is held from one packet of a batch to the next.
 pub(super) struct Held<'a> {
@@ -122,22 +120,31 @@ impl Outbound<'_> {
             if let Some(segments) = unteachable(bytes, packet, &offload, most) {
                 offload.segments = Some(segments);
             }
-            if is_too_big(packet, &offload, most) {
+            if is_too_big(packet, &offload, most) && !may_be_cut(bytes) {
                 return Err(DropReason::TooBig);
             }
         }
+        let mut send = |packet: &mut [u8]| {
+            if most == OVERLAY_MTU || packet.len() <= most {
+                held.state.send(&permit, packet, &mut cx);
+            } else if let Some(mut fragments) = Fragments::new(packet, most) {
+                while let Some(fragment) = fragments.next() {
+                    held.state.send(&permit, fragment, &mut cx);
+                }
+            }
+        };
         match offload.segments {
             Some(how) => {
                 let segments = Segments::new(bytes, packet, how, most);
                 let mut segments = segments.ok_or(DropReason::Malformed)?;
                 while let Some(segment) = segments.next() {
-                    held.state.send(&permit, segment, &mut cx);
+                    send(segment);
                 }
             }
             None => {
                 let bytes = bytes.get_mut(..packet.len).ok_or(DropReason::Malformed)?;
                 finish_whole(bytes, &offload).ok_or(DropReason::Malformed)?;
-                held.state.send(&permit, bytes, &mut cx);
+                send(bytes);
             }
         }
         Ok(())
@@ -183,7 +190,8 @@ impl Outbound<'_> {
         }
     }
 
-    /// The path is too narrow: the sender is told how narrow, and sends less (RFC 1191, RFC 8201).
+    /// The path is too narrow, and the packet may not be cut: the sender is told how narrow, and sends less (RFC 1191,
+    /// RFC 8201).
     fn too_big(&mut self, bytes: &[u8], packet: &IpPacket, owner: Option<usize>) {
         self.shared.drops.count(DropReason::TooBig);
         let peer = owner.and_then(|position| self.table.peers.get(position));
@@ -199,7 +207,7 @@ impl Outbound<'_> {
         let least = if packet.source.is_ipv4() {
             0
         } else {
-            LEAST_IPV6
+            LEAST_MTU
         };
         let mtu = mtu.max(least);
         let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
@@ -208,7 +216,7 @@ impl Outbound<'_> {
     }
 }
 
-/// Whether the packet, or one of the datagrams in it, is longer than `most`. TCP is cut to fit.
+/// Whether the packet, or one of the datagrams in it, is longer than `most`. What is many segments of TCP is cut to fit.
 fn is_too_big(packet: &IpPacket, offload: &Offload, most: usize) -> bool {
     match offload.segments {
         None => packet.len > most,
@@ -231,7 +239,7 @@ fn unteachable(
     let Transport::Tcp { .. } = packet.transport else {
         return None;
     };
-    if !is_one || packet.source.is_ipv4() || most >= LEAST_IPV6 {
+    if !is_one || packet.source.is_ipv4() || most >= LEAST_MTU {
         return None;
     }
     let words = bytes.get(packet.transport_at.checked_add(12)?)? >> 4;

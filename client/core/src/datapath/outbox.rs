@@ -46,8 +46,8 @@ pub(crate) enum Lane {
     /// fragment was in the batch before do not wait: Linux gives a datagram up when 64 fragments of others come in
     /// between (`ipfrag_max_dist`).
     Fragments,
-    /// What is never sent together with anything: Linux sends what it segments without "do not fragment", and the
-    /// length of such a datagram says nothing of the path.
+    /// What is never sent together with anything: a run with one datagram that is too long for its path goes out in
+    /// fragments, and then the lengths of the others say nothing of the path.
     Alone,
 }
 

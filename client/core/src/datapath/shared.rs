@@ -24,7 +24,7 @@ use crate::wg::handshake_limit::{Bucket, SourceLimit};
 use crate::wg::repeats::Repeats;
 use crate::wg::timers::JITTER;
 
-/// Refusals answered per second.
+/// Refusals answered per second; and as many for their length, which nobody else's shall use up.
 const ANSWERS: u64 = 100;
 /// Denials told to the slow path per second.
 const DENIALS: u64 = 10;
@@ -55,6 +55,7 @@ pub(crate) struct Shared {
     /// Peers that are to be greeted when they come.
     pub(crate) greetings: Mutex<BTreeSet<DeviceId>>,
     answers: Mutex<Bucket>,
+    size_answers: Mutex<Bucket>,
     denials: Mutex<Bucket>,
 }
 
@@ -121,6 +122,7 @@ impl Shared {
             woken: Woken::default(),
             greetings: Mutex::default(),
             answers: Mutex::new(Bucket::new(ANSWERS, ANSWERS, now)),
+            size_answers: Mutex::new(Bucket::new(ANSWERS, ANSWERS, now)),
             denials: Mutex::new(Bucket::new(DENIALS, DENIALS, now)),
         }
     }
@@ -134,13 +136,19 @@ impl Shared {
         now: Mono,
         out: &mut Outbox,
     ) {
-        if !self.answers.lock().take(now) {
+        let mut answers = match refusal {
+            Refusal::TooBig(_) => self.size_answers.lock(),
+            Refusal::Prohibited | Refusal::Unreachable => self.answers.lock(),
+        };
+        if !answers.has(now) {
             return;
         }
         let room = out.delivery_room(answer::ROOM);
         if answer::refuse(bytes, packet, refusal, room).is_some()
             && let Ok(packet) = IpPacket::parse(room)
         {
+            // What gets no answer costs none.
+            answers.take(now);
             out.commit_delivery(&Permit::for_own_answer(), &packet);
         }
     }

@@ -6,6 +6,7 @@
 pub mod answer;
 pub(crate) mod checksum;
 pub mod flow;
+pub(crate) mod fragment;
 pub mod ip;
 pub(crate) mod join;
 pub(crate) mod mss;

@@ -45,8 +45,8 @@ pub struct Segments<'a> {
 }
 
 impl<'a> Segments<'a> {
-    /// The segments of `packet`, which was parsed from `bytes`, with at most `most` bytes each, headers
-    /// included. `None` where the packet is not what `offload` says.
+    /// The segments of `packet`, which was parsed from `bytes`, those of TCP with at most `most` bytes each, headers
+    /// included: the borders of datagrams mean something. `None` where the packet is not what `offload` says.
     #[must_use]
     pub fn new(
         bytes: &'a mut [u8],
@@ -72,7 +72,12 @@ impl<'a> Segments<'a> {
             8
         };
         let header_len = transport_at.checked_add(transport_len)?;
-        let size = usize::from(offload.size).min(most.checked_sub(header_len)?);
+        let size = usize::from(offload.size);
+        let size = if is_tcp {
+            size.min(most.checked_sub(header_len)?)
+        } else {
+            size
+        };
         if packet.fragment != Fragment::Whole || size == 0 || header_len >= packet.len {
             return None;
         }
@@ -105,7 +110,7 @@ impl<'a> Segments<'a> {
         clippy::should_implement_trait,
         reason = "items borrow from the segments"
     )]
-    pub fn next(&mut self) -> Option<&[u8]> {
+    pub fn next(&mut self) -> Option<&mut [u8]> {
         let payload = self.size.min(self.end.checked_sub(self.at)?);
         if payload == 0 {
             return None;
@@ -167,7 +172,7 @@ impl<'a> Segments<'a> {
         put(transport, sum_at, &sum.to_be_bytes())?;
         self.identification = self.identification.wrapping_add(1);
         self.sequence = self.sequence.wrapping_add(u32::try_from(payload).ok()?);
-        self.bytes.get(start..end)
+        self.bytes.get_mut(start..end)
     }
 }
 

@@ -164,6 +164,116 @@ fn announced_segments_fit_both_ways() {
     }
 }
 
+/// The same packet of IPv4, which may be cut on its way.
+fn without_df(packet: &[u8], identification: u16) -> Vec<u8> {
+    fragment(packet, identification, 0)
+}
+
+fn fragment(packet: &[u8], identification: u16, field: u16) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    packet[4..6].copy_from_slice(&identification.to_be_bytes());
+    packet[6..8].copy_from_slice(&field.to_be_bytes());
+    packet[10..12].fill(0);
+    let header = !sum(&[&packet[..20]]);
+    packet[10..12].copy_from_slice(&header.to_be_bytes());
+    packet
+}
+
+/// Puts together what came of one packet of IPv4.
+fn whole(fragments: &[Vec<u8>]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for (place, fragment) in fragments.iter().enumerate() {
+        assert_eq!(sum(&[&fragment[..20]]), 0xffff, "the header's checksum");
+        assert_eq!(fragment[4..6], fragments[0][4..6]);
+        assert!(fragment.len() <= INNER);
+        let field = u16::from_be_bytes([fragment[6], fragment[7]]);
+        assert_eq!(usize::from(field & 0x1fff) * 8, payload.len());
+        assert_eq!(field & 0x2000 != 0, place + 1 < fragments.len());
+        payload.extend(&fragment[20..]);
+    }
+    payload
+}
+
+#[test]
+fn what_may_be_cut_on_its_way_is_cut() {
+    let (from, to) = families()[0];
+    let mut world = narrowed();
+    let packet = udp(from, to, &bytes(1350));
+    world.send(0, &packet);
+    assert!(world.received(1).is_empty(), "the control");
+    assert_eq!((world.received(0).len(), world.drops(0, "too_big")), (1, 1));
+
+    let packet = without_df(&packet, 7);
+    world.send(0, &packet);
+    let came = world.received(1);
+    assert_eq!(came.len(), 2);
+    assert!(whole(&came) == packet[20..]);
+    // As many as it takes.
+    let long = without_df(&udp(from, to, &bytes(5000)), 8);
+    world.send_offloaded(0, &long, offload(&long, None));
+    let came = world.received(1);
+    assert_eq!(came.len(), 4);
+    let datagram = whole(&came);
+    assert!(datagram[8..] == bytes(5000));
+    assert_eq!(sum(&[&pseudo(&long), &datagram]), 0xffff);
+    assert!(world.received(0).is_empty(), "nobody is told");
+    assert_eq!(world.drops(0, "too_big"), 1);
+
+    // Of a packet that is many in one, each.
+    let many = without_df(&udp(from, to, &bytes(3 * 1350)), 9);
+    world.send_offloaded(0, &many, offload(&many, Some(1350)));
+    let came = world.received(1);
+    assert_eq!(came.len(), 6);
+    // First fragments go before the others, so that either are sent together.
+    for (place, first) in came.iter().take(3).enumerate() {
+        let pair = [first.clone(), came[place + 3].clone()];
+        let datagram = whole(&pair);
+        let length = u16::from_be_bytes([datagram[4], datagram[5]]);
+        assert_eq!(usize::from(length), 1358, "borders stay where they are");
+        assert!(datagram[8..] == bytes(3 * 1350)[place * 1350..][..1350]);
+        let one = [&pair[0][..20], &datagram].concat();
+        assert_eq!(sum(&[&pseudo(&one), &datagram]), 0xffff);
+    }
+
+    // A path that was found narrow, with what it carries.
+    let mut world = connected(&["tcp:443", "udp:443"]);
+    hole(&mut world);
+    flow(&mut world, &udp(from, to, &bytes(1392)), 5);
+    world.send(0, &packet);
+    assert!(whole(&world.received(1)) == packet[20..]);
+}
+
+#[test]
+fn a_fragment_is_cut_again() {
+    let (from, to) = families()[0];
+    let mut world = narrowed();
+    let long = without_df(&udp(from, to, &bytes(3000)), 8);
+    // As the host's own stack cuts it for the interface.
+    for (offset, more) in [(0, true), (1400, true), (2800, false)] {
+        let payload = &long[20 + offset..(1420 + offset).min(long.len())];
+        let packet = samples::ip(from, to, protocol::UDP, payload);
+        let field = u16::try_from(offset / 8).unwrap() | u16::from(more) << 13;
+        world.send(0, &fragment(&packet, 8, field));
+    }
+    let came = world.received(1);
+    assert_eq!(came.len(), 5);
+    assert!(whole(&came) == long[20..]);
+}
+
+#[test]
+fn a_flood_of_refusals_does_not_keep_back_how_much_a_path_carries() {
+    let (from, to) = families()[0];
+    let mut world = narrowed();
+    let denied = samples::udp((from, 1000), (to, 9), &bytes(10));
+    for _ in 0..1000 {
+        world.send(0, &denied);
+    }
+    let told = world.received(0).len();
+    assert!((1..1000).contains(&told), "the control");
+    world.send(0, &udp(from, to, &bytes(1350)));
+    assert_eq!(world.received(0).len(), 1);
+}
+
 #[test]
 fn a_path_becomes_wide_again() {
     let mut world = narrowed();
