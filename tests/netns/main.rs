@@ -21,6 +21,7 @@ mod local_api;
 mod names;
 mod narrow;
 mod offload;
+mod order;
 mod overlap;
 mod roaming;
 mod scene;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
             roaming::another_source_address_is_taken_up,
             interop::wireguard_go_both_ways,
             offload::contents_survive_offloads,
+            order::an_answer_moves_no_flow,
             narrow::a_narrower_path_loses_no_flow,
             narrow::a_path_below_the_least_packet_is_sent_fragments,
             narrow::a_path_that_drops_in_silence_is_found_out,

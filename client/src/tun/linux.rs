@@ -15,6 +15,7 @@ use gatereeve_client_core::datapath::{Batch, Joined, Outbox};
 use gatereeve_client_core::packet::offload::{Offload, SegmentKind};
 
 use super::join::Joining;
+use super::steering::{Steering, UDP, mix};
 use super::vnet::{self, HEADER};
 use super::{MTU, Tun, TunQueue};
 
@@ -28,9 +29,7 @@ const PIECES: usize = Joined::MAX_TAILS + 2;
 /// where they happen to share a queue: fair queueing by hash (McKenney 1990), done by the kernel.
 const QUEUES_PER_WORKER: usize = 8;
 
-/// IP protocols that have ports where a flow is told by them.
 const TCP: u8 = 6;
-const UDP: u8 = 17;
 
 /// A TUN interface that lives as long as this value: when the process ends, however it does, the
 /// interface goes, with its addresses and the routes through it.
@@ -51,6 +50,7 @@ struct Shared {
     uso: bool,
     tcp: Joining,
     udp: Joining,
+    steering: Steering,
     /// Packets with a header that is not known.
     unreadable: AtomicU64,
     /// Joined packets that the kernel did not understand.
@@ -59,6 +59,8 @@ struct Shared {
 
 struct Queue {
     device: SyncDevice,
+    /// Where it is among all queues.
+    position: usize,
     shared: Arc<Shared>,
 }
 
@@ -109,12 +111,13 @@ impl LinuxTun {
             ));
         }
         let mut all = Vec::with_capacity(devices.len());
-        for device in devices {
+        for (position, device) in devices.into_iter().enumerate() {
             device
                 .set_nonblocking(true)
                 .with_context(|| format!("cannot set up the TUN interface {name}"))?;
             all.push(Queue {
                 device,
+                position,
                 shared: Arc::clone(&shared),
             });
         }
@@ -234,10 +237,13 @@ impl Tun for LinuxTun {
         let share = self.share(worker).len();
         // Without queues of its own a worker writes to the first.
         let (first, share) = if share == 0 { (0, 1) } else { (worker, share) };
-        // What a flow is answered by comes back by the queue that it was written to.
+        // What a flow is answered by comes back by the queue that it was written to, which is one of this worker
+        // unless packets may be waiting in another.
         let queue = |packet: &[u8]| {
-            let place = spread(packet) % share;
-            let position = first.saturating_add(place.saturating_mul(self.workers));
+            let position = self.shared.steering.queue_of(packet).unwrap_or_else(|| {
+                let place = spread(packet) % share;
+                first.saturating_add(place.saturating_mul(self.workers))
+            });
             self.queues.get(position)
         };
         // The interface takes a packet or drops it; waiting would hold up the packets behind.
@@ -292,13 +298,19 @@ impl TunQueue for Queue {
             match read {
                 Ok(len) if self.shared.tso => {
                     match (len.checked_sub(HEADER), vnet::decode(&header)) {
-                        (Some(len), Some(offload)) => batch.commit_offloaded(len, offload),
+                        (Some(len), Some(offload)) => {
+                            self.remember(slot, len);
+                            batch.commit_offloaded(len, offload);
+                        }
                         _ => {
                             self.shared.unreadable.fetch_add(1, Ordering::Relaxed);
                         }
                     }
                 }
-                Ok(len) => batch.commit(len, None),
+                Ok(len) => {
+                    self.remember(slot, len);
+                    batch.commit(len, None);
+                }
                 Err(Errno::EAGAIN) => return Ok(false),
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
@@ -338,11 +350,7 @@ fn spread(packet: &[u8]) -> usize {
     let hash = words(addresses)
         .iter()
         .chain(words(ports))
-        .fold(0_u64, |hash, word| {
-            // Multiplication by a large odd number carries every bit upwards, and the rotation down again.
-            (hash.rotate_left(23) ^ u64::from(u32::from_ne_bytes(*word)))
-                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        });
+        .fold(0_u64, |hash, word| mix(hash, u32::from_ne_bytes(*word)));
     usize::try_from(hash >> 40).unwrap_or(0)
 }
 
@@ -365,6 +373,12 @@ enum Whole {
 }
 
 impl Queue {
+    /// The first `len` bytes of `slot` are a packet that was read here.
+    fn remember(&self, slot: &[u8], len: usize) {
+        let packet = slot.get(..len).unwrap_or_default();
+        self.shared.steering.read_by(self.position, packet);
+    }
+
     /// Writes a packet that may be many in one; the same packets as `singles` where the kernel does not take it
     /// so. How many it did not take.
     fn write_whole<'a>(&self, packet: &Joined<'_>, singles: impl Iterator<Item = &'a [u8]>) -> u64 {

@@ -7,6 +7,7 @@
 pub mod channel;
 mod join;
 pub mod linux;
+mod steering;
 pub mod vnet;
 
 use std::fmt::Debug;

@@ -5,6 +5,7 @@ pub mod bulk;
 pub mod dns;
 pub mod handshakes;
 pub mod icmp;
+pub mod order;
 pub mod probe;
 pub mod sniff;
 pub mod tcp;
