@@ -4,6 +4,7 @@
 //! datagrams come to one worker, in order.
 
 mod bind;
+mod control;
 mod pages;
 mod path_mtu;
 mod receive;

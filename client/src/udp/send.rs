@@ -2,15 +2,15 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd as _;
 use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
+use socket2::{MsgHdr, SockAddr, SockRef};
 
 use gatereeve_client_core::datapath::Run;
 
+use super::control::Control;
 use super::path_mtu::Fragmenting;
 use super::{Port, Udp};
 
@@ -157,27 +157,14 @@ fn send_now(port: &Port, run: &Run<'_>, segment: Option<u16>) -> io::Result<()> 
         // With nothing to say beside it, the kernel has less to read.
         return port.socket.send_to(run.bytes, run.to).map(drop);
     }
-    let class = i32::from(ecn);
-    let mark = if run.to.is_ipv4() {
-        ControlMessage::Ipv4Tos(&ecn)
-    } else {
-        ControlMessage::Ipv6TClass(&class)
-    };
-    let size = segment.unwrap_or_default();
-    let control = [mark, ControlMessage::UdpGsoSegments(&size)];
-    let control = match (ecn, segment) {
-        (0, _) => control.get(1..),
-        (_, None) => control.get(..1),
-        (_, Some(_)) => control.get(..),
-    };
-    sendmsg(
-        port.socket.as_raw_fd(),
-        &[IoSlice::new(run.bytes)],
-        control.unwrap_or_default(),
-        MsgFlags::empty(),
-        Some(&SockaddrStorage::from(run.to)),
-    )?;
-    Ok(())
+    let control = Control::new(run.to, ecn, segment);
+    let bytes = [IoSlice::new(run.bytes)];
+    let to = SockAddr::from(run.to);
+    let message = MsgHdr::new()
+        .with_addr(&to)
+        .with_buffers(&bytes)
+        .with_control(control.bytes());
+    SockRef::from(&port.socket).sendmsg(&message, 0).map(drop)
 }
 
 fn unsent(udp: &Udp, datagrams: usize) {
