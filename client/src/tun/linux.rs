@@ -238,7 +238,7 @@ impl Tun for LinuxTun {
         // Without queues of its own a worker writes to the first.
         let (first, share) = if share == 0 { (0, 1) } else { (worker, share) };
         // What a flow is answered by comes back by the queue that it was written to, which is one of this worker
-        // unless packets may be waiting in another.
+        // but for UDP of which packets were read from another.
         let queue = |packet: &[u8]| {
             let position = self.shared.steering.queue_of(packet).unwrap_or_else(|| {
                 let place = spread(packet) % share;

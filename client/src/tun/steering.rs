@@ -5,26 +5,30 @@
 //! middle must therefore be answered by the queue that it waits in already, or its later packets overtake those
 //! that wait. Of TCP only the SYN is under way by then, and moving brings both directions to one worker.
 
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(super) const UDP: u8 = 17;
+/// The fragment header of IPv6.
+const FRAGMENT: u8 = 44;
 
-/// Bits of an entry's number. Two flows share an entry where their hashes meet, and may each be moved to the
-/// queue of the other then. There is no key that keeps peers from choosing such flows: all they get is datagrams
-/// in another order.
+/// Bits of an entry's number. Of two flows that share an entry the last one that was read has it. The next bits of the hash
+/// tell them apart; where those are the same, too, each may be moved to the queue of the other. There is no key that
+/// keeps peers from choosing such flows: all they get is datagrams in another order.
 const BITS: u32 = 14;
-const NOTHING: u16 = 0;
+const NOTHING: u32 = 0;
+/// The part of an entry that is the queue.
+const QUEUE: u32 = 0xffff;
 
 /// By which queue packets of a UDP flow were last read; shared by all queues of a device.
 #[derive(Debug)]
 pub(super) struct Steering {
-    /// [`NOTHING`], or the queue's position plus one.
-    entries: Box<[AtomicU16]>,
+    /// [`NOTHING`], or what tells the flow from others, and below it the queue's position plus one.
+    entries: Box<[AtomicU32]>,
 }
 
 impl Default for Steering {
     fn default() -> Self {
-        let entries = (0..1 << BITS).map(|_| AtomicU16::new(NOTHING));
+        let entries = (0..1 << BITS).map(|_| AtomicU32::new(NOTHING));
         Self {
             entries: entries.collect(),
         }
@@ -34,25 +38,31 @@ impl Default for Steering {
 impl Steering {
     /// `packet` was read by the queue at `position`.
     pub(super) fn read_by(&self, position: usize, packet: &[u8]) {
-        let Some(entry) = self.entry(packet) else {
+        let Some((entry, tag)) = self.entry(packet) else {
             return;
         };
-        let queue = u16::try_from(position.saturating_add(1)).unwrap_or(NOTHING);
+        let queue = u16::try_from(position.saturating_add(1));
+        let known = queue.map_or(NOTHING, |queue| tag | u32::from(queue));
         // Many packets, few changes: the cache line stays with all cores that read it.
-        if entry.load(Ordering::Relaxed) != queue {
-            entry.store(queue, Ordering::Relaxed);
+        if entry.load(Ordering::Relaxed) != known {
+            entry.store(known, Ordering::Relaxed);
         }
     }
 
     /// The position of the queue that has to take `packet`; `None` where it is all one.
     pub(super) fn queue_of(&self, packet: &[u8]) -> Option<usize> {
-        let queue = self.entry(packet)?.load(Ordering::Relaxed);
-        usize::from(queue).checked_sub(1)
+        let (entry, tag) = self.entry(packet)?;
+        let known = entry.load(Ordering::Relaxed);
+        let queue = (known & !QUEUE == tag).then_some(known & QUEUE)?;
+        usize::try_from(queue).ok()?.checked_sub(1)
     }
 
-    fn entry(&self, packet: &[u8]) -> Option<&AtomicU16> {
-        let hash = hash(packet)? >> (u64::BITS - BITS);
-        self.entries.get(usize::try_from(hash).ok()?)
+    /// Where it is noted, and what tells it from others there.
+    fn entry(&self, packet: &[u8]) -> Option<(&AtomicU32, u32)> {
+        let hash = hash(packet)?;
+        let place = usize::try_from(hash >> (u64::BITS - BITS)).ok()?;
+        let tag = u32::try_from((hash << BITS) >> u32::BITS).ok()? & !QUEUE;
+        Some((self.entries.get(place)?, tag))
     }
 }
 
@@ -66,6 +76,7 @@ fn hash(packet: &[u8]) -> Option<u64> {
             (12..16, 16..20, is_whole.then_some(20))
         }
         [first, _, _, _, _, _, UDP, ..] if first >> 4 == 6 => (8..24, 24..40, Some(40)),
+        [first, _, _, _, _, _, FRAGMENT, ..] if first >> 4 == 6 => (8..24, 24..40, None),
         _ => return None,
     };
     let [from_port, to_port] = match ports {

@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{MsgHdr, SockAddr, SockRef};
 
 use gatereeve_client_core::datapath::Run;
+use gatereeve_client_core::wg::{LEAST_MTU, OVERHEAD};
 
 use super::control::Control;
 use super::path_mtu::Fragmenting;
@@ -52,8 +53,8 @@ impl Sender {
         }
     }
 
-    /// The datagrams that were too big for their path since the last call. They are few: what does not
-    /// fit into the list is counted all the same.
+    /// The datagrams that were too big for their path since the last call, and longer than the least that the data path makes
+    /// of them. They are few: what does not fit into the list is counted all the same.
     pub fn take_too_big(&mut self) -> impl Iterator<Item = TooBig> + '_ {
         self.too_big.drain(..)
     }
@@ -125,6 +126,10 @@ impl Sender {
     }
 
     fn note_too_big(&mut self, to: SocketAddr, size: usize) {
+        // Of no path does the data path believe that it carries less.
+        if size <= LEAST_MTU + OVERHEAD {
+            return;
+        }
         let too_big = TooBig { to, size };
         if self.too_big.len() < MAX_TOO_BIG && !self.too_big.contains(&too_big) {
             self.too_big.push(too_big);

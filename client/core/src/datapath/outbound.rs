@@ -5,7 +5,7 @@ use parking_lot::MutexGuard;
 
 use super::batch::Batch;
 use super::event::Direction;
-use super::outbox::Outbox;
+use super::outbox::{Lane, Outbox};
 use super::shared::{Denial, Shared};
 use super::table::{ForwardingTable, TablePeer};
 use crate::dns;
@@ -128,9 +128,13 @@ impl Outbound<'_> {
             if most == OVERLAY_MTU || packet.len() <= most {
                 held.state.send(&permit, packet, &mut cx);
             } else if let Some(mut fragments) = Fragments::new(packet, most) {
+                // One behind the other: a batch can be more datagrams than Linux has others come between two
+                // fragments (`ipfrag_max_dist`).
                 while let Some(fragment) = fragments.next() {
-                    held.state.send(&permit, fragment, &mut cx);
+                    held.state.send_in(Lane::First, &permit, fragment, &mut cx);
                 }
+            } else {
+                cx.shared.drops.count(DropReason::TooBig);
             }
         };
         match offload.segments {

@@ -47,7 +47,8 @@ pub(crate) enum Lane {
     /// between (`ipfrag_max_dist`).
     Fragments,
     /// What is never sent together with anything: a run with one datagram that is too long for its path goes out in
-    /// fragments, and then the lengths of the others say nothing of the path.
+    /// fragments, and then the lengths of the others say nothing of the path. (Of one that is too long itself, the kernel
+    /// has told how much fits.)
     Alone,
 }
 

@@ -136,19 +136,19 @@ impl Shared {
         now: Mono,
         out: &mut Outbox,
     ) {
-        let mut answers = match refusal {
-            Refusal::TooBig(_) => self.size_answers.lock(),
-            Refusal::Prohibited | Refusal::Unreachable => self.answers.lock(),
+        let answers = match refusal {
+            Refusal::TooBig(_) => &self.size_answers,
+            Refusal::Prohibited | Refusal::Unreachable => &self.answers,
         };
-        if !answers.has(now) {
+        if !answers.lock().has(now) {
             return;
         }
         let room = out.delivery_room(answer::ROOM);
         if answer::refuse(bytes, packet, refusal, room).is_some()
             && let Ok(packet) = IpPacket::parse(room)
-        {
             // What gets no answer costs none.
-            answers.take(now);
+            && answers.lock().take(now)
+        {
             out.commit_delivery(&Permit::for_own_answer(), &packet);
         }
     }

@@ -21,7 +21,8 @@ const UDP: usize = 8;
 /// recommends (`PMTU_RAISE_TIMER`).
 const BELIEVED: Duration = Duration::from_secs(600);
 /// A path is believed to carry full packets for so long. It bounds how long flows stand still that meet a path which has
-/// become narrow in silence while short packets get through: no silence of the peer tells of that.
+/// become narrow in silence while short packets get through: no silence of the peer tells of that. An overrun path is taken for
+/// a narrow one where a full probe is lost four times in as many seconds and a short one is not, and each question is a chance.
 const PROVEN: Duration = Duration::from_secs(10);
 /// The number of the full probe, and that of the short one, behind those of all lengths.
 const FULL_AT: u8 = 0;

@@ -119,6 +119,18 @@ impl PeerState {
 
     /// Seals and sends a packet that passed, or keeps it until there is a session.
     pub(crate) fn send(&mut self, permit: &Permit, packet: &[u8], cx: &mut Context<'_>) {
+        let lane = cx.out.lane_of(packet);
+        self.send_in(lane, permit, packet, cx);
+    }
+
+    /// The same, in a lane.
+    pub(crate) fn send_in(
+        &mut self,
+        lane: Lane,
+        permit: &Permit,
+        packet: &[u8],
+        cx: &mut Context<'_>,
+    ) {
         let (Some(to), false) = (self.destination(), self.links.is_empty()) else {
             let reason = if self.links.is_empty() {
                 DropReason::NoSession
@@ -129,7 +141,6 @@ impl PeerState {
             Self::unreachable(packet, cx);
             return;
         };
-        let lane = cx.out.lane_of(packet);
         for position in 0..self.links.len() {
             if self.seal(position, permit, packet, (to, lane), cx) {
                 let len = u64::try_from(packet.len()).unwrap_or(0);

@@ -11,7 +11,6 @@ use nix::sys::eventfd::EventFd;
 use std::os::fd::AsFd as _;
 
 use gatereeve_client_core::datapath::{Batch, DataPath, DataPathEvent, Outbox, WorkerMark};
-use gatereeve_client_core::wg::{LEAST_MTU, OVERHEAD};
 use gatereeve_runtime::clock::Clock;
 
 use super::Shared;
@@ -234,9 +233,6 @@ impl Worker {
             self.hints.push(event);
         }
         for too_big in self.sender.take_too_big() {
-            if too_big.size <= LEAST_MTU + OVERHEAD {
-                continue;
-            }
             let carried = self.shared.udp.path_mtu(too_big.to);
             tracing::debug!(to = %too_big.to, size = too_big.size, ?carried, "a datagram is too big for its path");
             if let Some(carried) = carried {
