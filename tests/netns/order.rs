@@ -21,6 +21,11 @@ pub(crate) fn an_answer_moves_no_flow() -> anyhow::Result<()> {
     let source = TcpSource::start(&server.namespace, 81)?;
     wait_open(&client, &server, 81)?;
     drop(source);
+    for device in [&client, &server] {
+        // With one there would be nothing to move to.
+        let queues = device.status()?.offloads.map(|view| view.tun.queues);
+        ensure!(queues > Some(1), "{queues:?}");
+    }
     for to in [server.v4(53)?, server.v6(53)?] {
         let (near, far) = (&client.namespace, &server.namespace);
         let bursts = answered_bursts(near, far, to, FLOWS, MORE, LIMIT)?;

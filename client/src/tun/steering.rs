@@ -181,14 +181,22 @@ mod tests {
         // Where ports would be is anything.
         let last = fragment("100.64.0.1:1", "100.64.0.2:2", 0x00b9);
         let back = fragment(far, near, 0x20b9);
+        assert!(hash(&first).is_some());
         assert_eq!(hash(&first), hash(&last));
         assert_eq!(hash(&first), hash(&back));
         assert_ne!(hash(&first), hash(&packet(UDP, near, far)));
-        // "Do not fragment" makes none.
+        let whole = fragment(near, far, 0x4000);
+        let fragment = |from, to| packet(FRAGMENT, from, to);
+        let [near, far] = V6;
+        assert!(hash(&fragment(near, far)).is_some());
+        assert_eq!(hash(&fragment(near, far)), hash(&fragment(far, near)));
         assert_eq!(
-            hash(&fragment(near, far, 0x4000)),
-            hash(&packet(UDP, near, far))
+            hash(&fragment(near, far)),
+            hash(&fragment("[fd00::1]:1", "[fd00::2]:2"))
         );
+        assert_ne!(hash(&fragment(near, far)), hash(&packet(UDP, near, far)));
+        // "Do not fragment" makes none.
+        assert_eq!(hash(&whole), hash(&packet(UDP, V4[0], V4[1])));
     }
 
     #[test]
@@ -230,6 +238,13 @@ mod tests {
         let kept = flows.iter().enumerate();
         let kept = kept.filter(|(position, flow)| steering.queue_of(flow) == Some(*position));
         // By chance it is 970.
-        assert!(kept.count() > 950);
+        let kept = kept.count();
+        assert!(kept > 950);
+        // The others share an entry, and have nobody else's queue.
+        assert!(kept < flows.len(), "the control");
+        let known = flows
+            .iter()
+            .filter(|flow| steering.queue_of(flow).is_some());
+        assert_eq!(known.count(), kept);
     }
 }

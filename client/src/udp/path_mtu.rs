@@ -21,11 +21,18 @@ use socket2::SockRef;
 
 /// Has `socket` follow the kernel's idea of a path, and send nothing in fragments.
 pub(super) fn follow(socket: &UdpSocket, is_v4: bool) -> io::Result<()> {
-    if is_v4 {
-        set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DO)?;
-    } else {
-        set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DO)?;
+    if !is_v4 {
         setsockopt(socket, sockopt::Ipv6DontFrag, &false)?;
+    }
+    set_fragmenting(socket, is_v4, false)
+}
+
+fn set_fragmenting(socket: &UdpSocket, is_v4: bool, on: bool) -> io::Result<()> {
+    match (is_v4, on) {
+        (true, true) => set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::WANT)?,
+        (true, false) => set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DO)?,
+        (false, true) => set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::WANT)?,
+        (false, false) => set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DO)?,
     }
     Ok(())
 }
@@ -41,18 +48,14 @@ pub(super) struct Fragmenting<'a> {
 
 impl<'a> Fragmenting<'a> {
     pub(super) fn new(socket: &'a UdpSocket, is_v4: bool) -> io::Result<Self> {
-        if is_v4 {
-            set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::WANT)?;
-        } else {
-            set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::WANT)?;
-        }
+        set_fragmenting(socket, is_v4, true)?;
         Ok(Self { socket, is_v4 })
     }
 }
 
 impl Drop for Fragmenting<'_> {
     fn drop(&mut self) {
-        if let Err(error) = follow(self.socket, self.is_v4) {
+        if let Err(error) = set_fragmenting(self.socket, self.is_v4, false) {
             tracing::warn!(%error, "a socket goes on sending in fragments");
         }
     }

@@ -114,7 +114,6 @@ impl Sender {
                 Ok(()) => sent = true,
                 Err(error) if is_too_big(&error) => {
                     udp.too_big.fetch_add(1, Ordering::Relaxed);
-                    self.note_too_big(run.to, contents.len());
                 }
                 Err(error) => {
                     unsent(udp, 1);

@@ -3,14 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::io::{IoSlice, Read as _, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt, sockopt};
 
-use super::{Worker, is_stopped};
+use super::{Worker, is_stopped, udp_port, udp_socket};
 use crate::clock::Stopwatch;
 use crate::netns::Namespace;
 use crate::random::Random;
@@ -167,8 +167,7 @@ pub fn bursts(
     sizes: &[usize],
     limit: Duration,
 ) -> anyhow::Result<()> {
-    let echo = server
-        .run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, to.port())).context("bind a UDP port"))?;
+    let echo = udp_port(server, to.port())?;
     echo.set_read_timeout(Some(POLL))?;
     setsockopt(&echo, sockopt::RcvBuf, &(4 << 20))?;
     let _echo = Worker::start(move |stop| {
@@ -180,14 +179,7 @@ pub fn bursts(
             }
         }
     });
-    let socket = client.run(|| {
-        let any: SocketAddr = if to.is_ipv4() {
-            (Ipv4Addr::UNSPECIFIED, 0).into()
-        } else {
-            (Ipv6Addr::UNSPECIFIED, 0).into()
-        };
-        UdpSocket::bind(any).context("bind a UDP port")
-    })?;
+    let socket = udp_socket(client, to)?;
     socket.set_read_timeout(Some(POLL))?;
     setsockopt(&socket, sockopt::RcvBuf, &(4 << 20))?;
     for size in sizes {

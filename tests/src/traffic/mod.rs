@@ -12,9 +12,29 @@ pub mod tcp;
 pub mod trickle;
 pub mod udp;
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+
+use anyhow::Context as _;
+
+use crate::netns::Namespace;
+
+/// A socket in `namespace` that receives on `port`, both families.
+fn udp_port(namespace: &Namespace, port: u16) -> anyhow::Result<UdpSocket> {
+    namespace.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).context("bind a UDP port"))
+}
+
+/// A socket in `namespace` that can send to `to`.
+fn udp_socket(namespace: &Namespace, to: SocketAddr) -> anyhow::Result<UdpSocket> {
+    let any: SocketAddr = if to.is_ipv4() {
+        (Ipv4Addr::UNSPECIFIED, 0).into()
+    } else {
+        (Ipv6Addr::UNSPECIFIED, 0).into()
+    };
+    namespace.run(|| UdpSocket::bind(any).context("bind a UDP port"))
+}
 
 /// A thread that works until it is dropped.
 #[derive(Debug)]

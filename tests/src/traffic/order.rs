@@ -1,16 +1,16 @@
 //! Whether datagrams of a flow stay in order: bursts that are answered while they are on their way.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 
-use super::{Worker, is_stopped};
+use super::{Worker, is_stopped, udp_port, udp_socket};
 use crate::clock::Stopwatch;
 use crate::netns::Namespace;
 
@@ -46,8 +46,7 @@ pub fn answered_bursts(
     more: u64,
     limit: Duration,
 ) -> anyhow::Result<Vec<Burst>> {
-    let receiver = server
-        .run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, to.port())).context("bind a UDP port"))?;
+    let receiver = udp_port(server, to.port())?;
     receiver.set_read_timeout(Some(POLL))?;
     setsockopt(&receiver, sockopt::RcvBuf, &(4 << 20))?;
     let arrived = Flows::default();
@@ -55,14 +54,7 @@ pub fn answered_bursts(
     let worker = Worker::start(move |stop| receive(&receiver, &table, stop));
     let mut befores = Vec::new();
     for flow in 0..flows {
-        let socket = client.run(|| {
-            let any: SocketAddr = if to.is_ipv4() {
-                (Ipv4Addr::UNSPECIFIED, 0).into()
-            } else {
-                (Ipv6Addr::UNSPECIFIED, 0).into()
-            };
-            UdpSocket::bind(any).context("bind a UDP port")
-        })?;
+        let socket = udp_socket(client, to)?;
         socket.connect(to)?;
         befores.push(burst(&socket, flow, more, limit)?);
         settle(&arrived);

@@ -2,20 +2,19 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSliceMut;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use nix::cmsg_space;
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
 };
 use nix::sys::time::TimeSpec;
 
-use super::{Worker, is_stopped};
+use super::{Worker, is_stopped, udp_port, udp_socket};
 use crate::clock::wall;
 use crate::netns::Namespace;
 
@@ -54,8 +53,7 @@ impl UdpReceiver {
     /// # Errors
     /// Where the port cannot be had.
     pub fn start(namespace: &Namespace, port: u16, echo: bool) -> anyhow::Result<Self> {
-        let socket = namespace
-            .run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).context("bind a UDP port"))?;
+        let socket = udp_port(namespace, port)?;
         socket.set_read_timeout(Some(POLL))?;
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
         setsockopt(&socket, sockopt::RcvBuf, &(4 << 20))?;
@@ -180,14 +178,7 @@ impl UdpSender {
         flow: u32,
         interval: Duration,
     ) -> anyhow::Result<Self> {
-        let socket = namespace.run(|| {
-            let any: SocketAddr = if to.is_ipv4() {
-                (Ipv4Addr::UNSPECIFIED, 0).into()
-            } else {
-                (Ipv6Addr::UNSPECIFIED, 0).into()
-            };
-            UdpSocket::bind(any).context("bind a UDP port")
-        })?;
+        let socket = udp_socket(namespace, to)?;
         socket.set_read_timeout(Some(POLL))?;
         let counters = Arc::new(Counters::default());
         let listener = socket.try_clone()?;

@@ -274,6 +274,24 @@ fn a_flood_of_refusals_does_not_keep_back_how_much_a_path_carries() {
 }
 
 #[test]
+fn what_gets_no_answer_costs_none() {
+    let (from, to) = families()[0];
+    let mut world = narrowed();
+    let denied = |flags| samples::tcp((from, 1000), (to, 9), flags);
+    for _ in 0..1000 {
+        world.send(0, &denied(TcpFlags::RST));
+    }
+    assert!(world.received(0).is_empty());
+    world.send(0, &denied(TcpFlags::SYN));
+    assert_eq!(world.received(0).len(), 1);
+    // The control: what is answered does cost.
+    for _ in 0..1000 {
+        world.send(0, &denied(TcpFlags::SYN));
+    }
+    assert!(world.received(0).len() < 1000);
+}
+
+#[test]
 fn a_path_becomes_wide_again() {
     let mut world = narrowed();
     let (from, to) = families()[0];
