@@ -396,11 +396,12 @@ impl Daemon {
 
     /// Tells the engine where this device can be reached.
     fn announce(&mut self) {
-        let (Some(interfaces), Some(joined)) = (&mut self.interfaces, &mut self.joined) else {
+        let (Some(interfaces), Some(joined)) = (&self.interfaces, &mut self.joined) else {
             return;
         };
         let port = self.udp.port();
-        let found = interfaces.borrow_and_update().addresses.clone();
+        // Not taken for seen: where this is not about a new view, one that has just come is still to be looked at.
+        let found = interfaces.borrow().addresses.clone();
         let overlay = joined.prefixes();
         let endpoints = interfaces::endpoints(&found, port, &self.config.tun, overlay.as_ref());
         joined

@@ -151,7 +151,8 @@ pub async fn watch(
     tokio::spawn(async move {
         let mut disturbed = 0;
         loop {
-            let prefixes = *overlay.borrow_and_update();
+            // Not taken for seen: what came while the last look was under way calls for another.
+            let prefixes = *overlay.borrow();
             tokio::select! {
                 () = sender.closed() => break,
                 change = changes.next() => match change {
