@@ -161,10 +161,10 @@ impl Shared {
             reason,
         } = denial;
         self.drops.count(reason);
-        if !self.denials.lock().take(now) {
-            return;
-        }
-        if let Some(flow) = FlowKey::of(packet, direction) {
+        // What makes no event costs none.
+        if let Some(flow) = FlowKey::of(packet, direction)
+            && self.denials.lock().take(now)
+        {
             let (protocol, port) = flow.asked_of_rules(direction);
             out.event(DataPathEvent::Denied {
                 device,
