@@ -143,6 +143,21 @@ impl Ledger {
         before > 0 && self.slots.iter().all(Option::is_none)
     }
 
+    /// Whether a session is held that may still carry something.
+    pub(super) fn has_live(&self, now: Mono) -> bool {
+        self.slots
+            .iter()
+            .flatten()
+            .any(|session| session.is_live(now))
+    }
+
+    /// The session to send with is none after all.
+    pub(super) fn forget_current(&mut self) {
+        if let Some(place) = self.slots.get_mut(self.current) {
+            *place = None;
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         self.slots = Default::default();
     }

@@ -1,22 +1,26 @@
-//! [`Tunnel`] over boringtun's `Tunn`; the only file that names boringtun.
+//! [`Tunnel`] over boringtun's `Tunn`; nothing but this and `gate` names boringtun.
 //!
 //! `Tunn` reads clocks of its own, so its timers are not used: when to shake hands is decided in
 //! `timers`. What is used of `update_timers` is that it sets the time by which `Tunn` orders its
 //! sessions (otherwise a late packet on an old session would make it send with the old keys again) and
 //! drops those past 180 seconds. That is done beside handshakes only, where an initiation that it may
-//! produce is either the one wanted or is superseded at once. Its queue is never used: nothing is sealed
-//! without a session, and what it might hold is never asked for.
+//! produce is either the one wanted or is superseded at once. A session has the time that was set last, so that has
+//! to be near whenever one is made: from an older one on its 180 seconds would be over too soon. Its queue is never
+//! used: nothing is sealed without a session, and what it might hold is never asked for.
+
+mod gate;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::rate_limiter::RateLimiter;
-use boringtun::noise::{Packet, Tunn, TunnResult};
+use boringtun::noise::{Tunn, TunnResult};
 use gatereeve_shared::identity::wg_key::{WgPublicKey, WgSecret};
 use gatereeve_shared::time::{Mono, Now};
+
+use gate::NoiseGate;
 
 use super::demux::{Datagram, classify};
 use super::ledger::Ledger;
@@ -26,8 +30,6 @@ use super::{
 };
 use crate::filter::Permit;
 
-/// Handshakes per second from which on senders must prove their address.
-const LOAD: u64 = 1_000;
 /// `Tunn` repeats an initiation by itself from 5 seconds on.
 const TUNN_RETRIES_AFTER: Duration = Duration::from_millis(4_900);
 /// `Tunn` gives a handshake up, and all sessions with it, after 90 seconds.
@@ -61,12 +63,7 @@ impl TunnelFactory for NoiseTunnels {
     }
 
     fn gate(&self, local: &WgSecret) -> Box<dyn HandshakeGate> {
-        let public = local.public();
-        Box::new(NoiseGate {
-            local: local.clone(),
-            public,
-            limiter: RateLimiter::new(&public.to_dalek(), LOAD),
-        })
+        Box::new(NoiseGate::new(local))
     }
 
     /// One handshake between two tunnels of nobody. What it pays for: the libraries ask the processor what it can do,
@@ -129,15 +126,51 @@ struct Live {
     tunn: Tunn,
     limiter: Arc<RateLimiter>,
     ledger: Ledger,
-    /// An initiation of ours that `Tunn` holds to be in flight.
+    /// An initiation that `Tunn` holds to be in flight, sent or not.
     attempt: Option<Attempt>,
     padded: Vec<u8>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Attempt {
     since: Mono,
     last: Mono,
+    /// What an answer to the last initiation is for.
+    index: u32,
+}
+
+impl Attempt {
+    fn new(initiation: &[u8], now: Mono) -> Self {
+        Self {
+            since: now,
+            last: now,
+            index: index_at(initiation, 4),
+        }
+    }
+
+    /// The next initiation of the same attempt.
+    fn repeated(self, initiation: &[u8], now: Mono) -> Self {
+        Self {
+            since: self.since,
+            ..Self::new(initiation, now)
+        }
+    }
+
+    /// Whether `Tunn` gives it up when its timers run, and with it every session.
+    fn is_over(&self, now: Mono) -> bool {
+        now.since(self.since) >= TUNN_GIVES_UP_AFTER - TUNN_RETRIES_AFTER
+    }
+}
+
+/// Whether `Tunn`'s timers may run before it looks at a handshake message of the peer's.
+fn may_set_time(attempt: Option<Attempt>, has_session: bool, now: Mono) -> bool {
+    match attempt {
+        None => true,
+        // Given up, there is nothing to lose but a session, if the attempt was none that anybody waits for.
+        Some(attempt) if attempt.is_over(now) => !has_session,
+        // It would replace the initiation that the message may answer. The time was set with that, seconds ago.
+        Some(attempt) => now.since(attempt.last) < TUNN_RETRIES_AFTER,
+    }
 }
 
 /// Shows public keys only.
@@ -184,19 +217,11 @@ impl NoiseTunnel {
 }
 
 impl Live {
-    /// Sets `Tunn`'s idea of the time, unless that would make it begin or give up a handshake.
+    /// Sets `Tunn`'s idea of the time, unless that would have it replace or give up a handshake that counts.
     fn set_time(&mut self, now: Mono, out: &mut [u8]) {
-        if self.attempt.is_some_and(|attempt| {
-            now.since(attempt.last) >= TUNN_RETRIES_AFTER
-                || now.since(attempt.since) >= TUNN_GIVES_UP_AFTER - TUNN_RETRIES_AFTER
-        }) {
-            return;
-        }
-        if self.update_timers(out) {
-            self.attempt = Some(Attempt {
-                since: now,
-                last: now,
-            });
+        let has_session = self.ledger.has_live(now);
+        if may_set_time(self.attempt, has_session, now) && self.update_timers(out) {
+            self.attempt = Some(Attempt::new(out, now));
         }
     }
 
@@ -206,6 +231,7 @@ impl Live {
             TunnResult::WriteToNetwork([1, ..]) => true,
             TunnResult::Err(_) => {
                 // It has given up, and dropped its sessions.
+                self.attempt = None;
                 self.ledger.clear();
                 false
             }
@@ -234,13 +260,15 @@ impl Live {
             self.padded.resize(padded, 0);
             self.tunn.encapsulate(&self.padded, out)
         };
+        // Where `Tunn` has no session and the ledger has one, the ledger is wrong about that one.
         let TunnResult::WriteToNetwork(message) = result else {
-            self.ledger.clear();
+            self.ledger.forget_current();
             return Err(TunnelError::NoSession);
         };
         if !matches!(message, [4, ..]) {
-            // `Tunn` has no session where the ledger has one: the ledger is wrong.
-            self.ledger.clear();
+            // It has begun a handshake, of which nobody will hear.
+            self.attempt = Some(Attempt::new(message, now.mono));
+            self.ledger.forget_current();
             return Err(TunnelError::NoSession);
         }
         // The message itself names the session that it was sealed with, and its number in it.
@@ -256,29 +284,26 @@ impl Live {
         if out.len() < HANDSHAKE_ROOM {
             return Err(TunnelError::Room);
         }
-        let since = match self.attempt {
-            Some(attempt) if now.mono.since(attempt.since) < TUNN_GIVES_UP_AFTER => attempt.since,
-            // A handshake begins. Where `Tunn` still holds an old one, this makes it give that up.
-            Some(_) | None => {
-                if self.update_timers(out) {
-                    self.attempt = Some(Attempt {
-                        since: now.mono,
-                        last: now.mono,
-                    });
-                    return Ok(HANDSHAKE_ROOM);
-                }
-                now.mono
-            }
+        // Where `Tunn` holds an old attempt, its timers give that up, and every session with it: not while there is one.
+        let is_over = |attempt: Attempt| attempt.is_over(now.mono);
+        let sets_time = !self.attempt.is_some_and(is_over) || !self.ledger.has_live(now.mono);
+        // What is not answered they repeat by themselves.
+        let len = if sets_time && self.update_timers(out) {
+            HANDSHAKE_ROOM
+        } else {
+            let written = self.tunn.format_handshake_initiation(out, true);
+            let TunnResult::WriteToNetwork(message) = written else {
+                return Err(TunnelError::Crypto);
+            };
+            message.len()
         };
-        let TunnResult::WriteToNetwork(message) = self.tunn.format_handshake_initiation(out, true)
-        else {
-            return Err(TunnelError::Crypto);
-        };
-        self.attempt = Some(Attempt {
-            since,
-            last: now.mono,
+        let begun = self.attempt;
+        let begun = begun.filter(|begun| now.mono.since(begun.since) < TUNN_GIVES_UP_AFTER);
+        self.attempt = Some(match begun {
+            Some(begun) => begun.repeated(out, now.mono),
+            None => Attempt::new(out, now.mono),
         });
-        Ok(message.len())
+        Ok(len)
     }
 
     fn decapsulate(
@@ -318,7 +343,8 @@ impl Live {
                 };
                 let (local, remote) = (index_at(datagram, 8), index_at(datagram, 4));
                 self.ledger.add(local, remote, true, now.mono);
-                self.attempt = None;
+                // An answer to the one before leaves the last one in flight.
+                self.attempt = self.attempt.filter(|attempt| attempt.index != local);
                 Ok(Opened::Established {
                     len: keepalive.len(),
                 })
@@ -450,48 +476,5 @@ fn counter_of(message: &[u8]) -> u64 {
         .map_or(u64::MAX, u64::from_le_bytes)
 }
 
-struct NoiseGate {
-    local: WgSecret,
-    public: WgPublicKey,
-    limiter: RateLimiter,
-}
-
-impl fmt::Debug for NoiseGate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NoiseGate")
-            .field("local", &self.local)
-            .finish_non_exhaustive()
-    }
-}
-
-impl HandshakeGate for NoiseGate {
-    fn admit(&self, from: SocketAddr, datagram: &[u8], out: &mut [u8]) -> Admission {
-        // It does that at most once a second.
-        self.limiter.reset_count();
-        match self.limiter.verify_packet(Some(from.ip()), datagram, out) {
-            Ok(_) => Admission::Admitted,
-            Err(TunnResult::WriteToNetwork(cookie)) => Admission::Cookie { len: cookie.len() },
-            Err(_) => Admission::NotOurs,
-        }
-    }
-
-    fn sender(&self, initiation: &[u8]) -> Option<WgPublicKey> {
-        let Ok(Packet::HandshakeInit(message)) = Tunn::parse_incoming_packet(initiation) else {
-            return None;
-        };
-        parse_handshake_anon(self.local.as_dalek(), &self.public.to_dalek(), &message)
-            .ok()
-            .map(|half| WgPublicKey(half.peer_static_public))
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_handshake_ahead_of_the_first_one_works() {
-        let mut buffers = [[0; WARM_UP_ROOM]; 2];
-        assert_eq!(rehearse(NoiseTunnels, &mut buffers), Some(()));
-    }
-}
+mod tests;

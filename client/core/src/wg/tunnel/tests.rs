@@ -1,0 +1,105 @@
+use super::*;
+
+/// Two tunnels, of which the first belongs to who answers.
+fn pair() -> [Box<dyn Tunnel>; 2] {
+    let keys = [1, 2].map(|byte| WgSecret::from_bytes([byte; 32]));
+    let make = |ours: &WgSecret, theirs: &WgSecret, index| {
+        let made = NoiseTunnels.create(ours, &theirs.public(), index, Now::default());
+        made.unwrap()
+    };
+    let [answers, begins] = &keys;
+    [make(answers, begins, 1), make(begins, answers, 2)]
+}
+
+/// A handshake that the second begins, up to where both may send.
+fn shake([answers, begins]: &mut [Box<dyn Tunnel>; 2], now: Now) {
+    let from = SocketAddr::from(([192, 0, 2, 1], 1));
+    let (mut sent, mut answer) = ([0; 256], [0; 256]);
+    let len = begins.initiate(now, &mut sent).unwrap();
+    let opened = answers.decapsulate(from, &sent[..len], now, &mut answer);
+    let Ok(Opened::Response { len }) = opened else {
+        panic!("{opened:?}");
+    };
+    let opened = begins.decapsulate(from, &answer[..len], now, &mut sent);
+    let Ok(Opened::Established { len }) = opened else {
+        panic!("{opened:?}");
+    };
+    let opened = answers.decapsulate(from, &sent[..len], now, &mut answer);
+    assert_eq!(opened, Ok(Opened::Keepalive { first: true }));
+}
+
+#[test]
+#[ignore = "takes over three minutes, for the library has a clock of its own"]
+fn a_session_lasts_that_was_made_long_after_an_attempt_of_ours() {
+    let at = |secs| Now::default().after(Duration::from_secs(secs));
+    let half = || std::thread::sleep(Duration::from_secs(95));
+    let (mut attempted, mut control) = (pair(), pair());
+    let mut lost = [0; 256];
+    attempted[0].initiate(at(0), &mut lost).unwrap();
+    let mut late = Vec::new();
+    half();
+    let now = at(95);
+    for pair in [&mut attempted, &mut control] {
+        shake(pair, now);
+        let mut sealed = vec![0; 256];
+        let len = pair[1].keepalive(now, &mut sealed).unwrap();
+        sealed.truncate(len);
+        late.push(sealed);
+    }
+    half();
+    let now = at(190);
+    let mut opened = Vec::new();
+    for (pair, late) in [&mut attempted, &mut control].into_iter().zip(late) {
+        shake(pair, now);
+        let from = SocketAddr::from(([192, 0, 2, 1], 1));
+        opened.push(pair[0].decapsulate(from, &late, now, &mut [0; 256]));
+    }
+    assert_eq!(opened[1], Ok(Opened::Keepalive { first: false }), "control");
+    assert_eq!(opened[0], opened[1]);
+}
+
+#[test]
+fn the_library_gives_up_nothing_that_counts() {
+    let at = |secs: u64| Mono(secs * 1_000_000_000);
+    let attempt = |since, last| {
+        let attempt = Attempt::new(&[0; 8], at(since));
+        Some(attempt.repeated(&[0; 8], at(last)))
+    };
+    for has_session in [false, true] {
+        assert!(may_set_time(None, has_session, at(500)));
+        assert!(may_set_time(attempt(0, 0), has_session, at(4)));
+        // Somebody may answer.
+        assert!(!may_set_time(attempt(0, 0), has_session, at(5)));
+        assert!(may_set_time(attempt(0, 80), has_session, at(82)));
+        assert!(!may_set_time(attempt(0, 80), has_session, at(85)));
+        // Nobody will.
+        assert_eq!(
+            may_set_time(attempt(0, 80), has_session, at(86)),
+            !has_session
+        );
+        assert_eq!(
+            may_set_time(attempt(0, 0), has_session, at(300)),
+            !has_session
+        );
+    }
+}
+
+#[test]
+fn one_session_less_leaves_the_others() {
+    let mut ledger = Ledger::default();
+    let now = Mono(1);
+    ledger.add(1, 70, true, now);
+    ledger.add(2, 71, false, now);
+    ledger.forget_current();
+    assert!(ledger.sending(now).is_none());
+    assert!(ledger.may_open(2, 0, now));
+    assert!(ledger.has_live(now));
+    assert!(ledger.opened(2, now));
+    assert!(ledger.sending(now).is_some());
+}
+
+#[test]
+fn the_handshake_ahead_of_the_first_one_works() {
+    let mut buffers = [[0; WARM_UP_ROOM]; 2];
+    assert_eq!(rehearse(NoiseTunnels, &mut buffers), Some(()));
+}
