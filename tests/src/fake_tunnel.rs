@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use gatereeve_client_core::filter::Permit;
 use gatereeve_client_core::wg::{
-    Admission, HANDSHAKE_ROOM, HandshakeGate, OVERHEAD, OVERLAY_MTU, Opened, SessionView, Tunnel,
+    HANDSHAKE_ROOM, HandshakeGate, OVERHEAD, OVERLAY_MTU, Opened, Proof, SessionView, Tunnel,
     TunnelError, TunnelFactory,
 };
 use gatereeve_shared::identity::wg_key::{WgPublicKey, WgSecret};
@@ -313,17 +313,18 @@ impl Tunnel for FakeTunnel {
 struct FakeGate(WgPublicKey);
 
 impl HandshakeGate for FakeGate {
-    fn admit(&self, _from: SocketAddr, datagram: &[u8], _out: &mut [u8]) -> Admission {
+    fn is_ours(&self, datagram: &[u8]) -> bool {
         let to = match (datagram.first(), datagram.len()) {
             (Some(1), INITIATION) => field(datagram, 40),
             (Some(2), RESPONSE) => field(datagram, 12),
-            _ => return Admission::NotOurs,
+            _ => return false,
         };
-        if to == self.0.0 && is_signed(datagram, 0) {
-            Admission::Admitted
-        } else {
-            Admission::NotOurs
-        }
+        to == self.0.0 && is_signed(datagram, 0)
+    }
+
+    /// Nobody lies about an address here.
+    fn prove(&self, _from: SocketAddr, _datagram: &[u8], _out: &mut [u8]) -> Proof {
+        Proof::Given
     }
 
     fn sender(&self, initiation: &[u8]) -> Option<WgPublicKey> {

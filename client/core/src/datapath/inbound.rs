@@ -15,7 +15,7 @@ use crate::packet::offload::{Ecn, Offload};
 use crate::packet::{IpPacket, ip, mss};
 use crate::peers::{Context, PathMessage};
 use crate::wg::demux::{Datagram, classify};
-use crate::wg::{Admission, HANDSHAKE_ROOM, OVERLAY_MTU};
+use crate::wg::{HANDSHAKE_ROOM, OVERLAY_MTU, Proof};
 
 /// One batch of datagrams, and what it is worked with.
 pub(super) struct Inbound<'a> {
@@ -209,57 +209,59 @@ impl<'a> Inbound<'a> {
             let mut links = held.state.links.iter();
             let link = links.position(|link| link.local == gate.local);
             let is_only = !links.any(|link| link.local == gate.local);
-            // It counts against the peer where it proves to be the peer's: others may send from its address.
             if let (Some(link), true) = (link, is_only)
                 && held.state.may_admit_initiation(now.mono)
-                && self.handshake(link, datagram, from).is_ok()
+                && self.admitted_handshake(link, datagram, from).is_ok()
             {
-                if let Some(held) = &mut self.held {
-                    held.state.admit_initiation(now.mono);
-                }
                 return Ok(());
             }
         }
         let remote = gate.gate.sender(datagram).ok_or(DropReason::Crypto)?;
         let position = *table.by_key.get(&remote).ok_or(DropReason::UnknownKey)?;
         let held = self.hold(position)?;
-        if !held.state.admit_initiation(now.mono) {
+        if !held.state.may_admit_initiation(now.mono) {
             return Err(DropReason::HandshakeRate);
         }
         let mut links = held.state.links.iter();
         let link = links
             .position(|link| link.is_between(&gate.local, &remote))
             .ok_or(DropReason::UnknownKey)?;
-        self.handshake(link, datagram, from)
+        self.admitted_handshake(link, datagram, from)
+    }
+
+    /// An initiation for a link, which counts against the peer where it proves to be the peer's: others can send from
+    /// its address, and name its key.
+    fn admitted_handshake(
+        &mut self,
+        link: usize,
+        datagram: &[u8],
+        from: SocketAddr,
+    ) -> Result<(), DropReason> {
+        self.handshake(link, datagram, from)?;
+        if let Some(held) = &mut self.held {
+            held.state.charge_initiation(self.now.mono);
+        }
+        Ok(())
     }
 
     /// Which of our keys an initiation is for, if it is one to be looked at.
     fn admitted(&mut self, datagram: &[u8], from: SocketAddr) -> Result<&'a Gate, DropReason> {
-        let table = self.table;
-        for gate in &table.gates {
-            let room = self.out.transmit_room(HANDSHAKE_ROOM);
-            match gate.gate.admit(from, datagram, room) {
-                Admission::NotOurs => {}
-                Admission::Cookie { len } => {
-                    self.out.commit_transmit(len, from, Ecn::NOT_ECT);
-                    return Err(DropReason::UnderLoad);
-                }
-                Admission::Admitted => {
-                    // What does not know our key must not use up what another address may cost.
-                    self.admit_source(from)?;
-                    if self.shared.is_repeat(datagram) {
-                        return Err(DropReason::RepeatedInitiation);
-                    }
-                    return Ok(gate);
-                }
-            }
+        let gates = &self.table.gates;
+        let gate = gates.iter().find(|gate| gate.gate.is_ours(datagram));
+        let gate = gate.ok_or(DropReason::UnknownKey)?;
+        // It costs nothing, and nobody anything.
+        if self.shared.is_repeat(datagram) {
+            return Err(DropReason::RepeatedInitiation);
         }
-        Err(DropReason::UnknownKey)
+        self.admit_source(gate, datagram, from)?;
+        self.shared.remember(datagram);
+        Ok(gate)
     }
 
     /// A response or a cookie for a tunnel of ours.
     fn answer(&mut self, index: u32, datagram: &[u8], from: SocketAddr) -> Result<(), DropReason> {
         let link = self.by_index(index)?;
+        // A cookie takes no Diffie-Hellman, and without the initiation that it is for nobody can make one.
         if let Datagram::Response { .. } = classify(datagram) {
             let held = self.held.as_ref().ok_or(DropReason::PeerGone)?;
             let local = held
@@ -269,19 +271,38 @@ impl<'a> Inbound<'a> {
                 .map(|link| link.local)
                 .ok_or(DropReason::UnknownIndex)?;
             let gate = self.table.gates.iter().find(|gate| gate.local == local);
+            let gate = gate.filter(|gate| gate.gate.is_ours(datagram));
             let gate = gate.ok_or(DropReason::UnknownKey)?;
-            let room = self.out.transmit_room(HANDSHAKE_ROOM);
-            match gate.gate.admit(from, datagram, room) {
-                Admission::Admitted => {}
-                Admission::NotOurs => return Err(DropReason::UnknownKey),
-                Admission::Cookie { len } => {
-                    self.out.commit_transmit(len, from, Ecn::NOT_ECT);
-                    return Err(DropReason::UnderLoad);
-                }
-            }
+            self.admit_source(gate, datagram, from)?;
         }
-        self.admit_source(from)?;
         self.handshake(link, datagram, from)
+    }
+
+    /// Counts against where it comes from. What does not know our key does not come this far.
+    fn admit_source(
+        &mut self,
+        gate: &Gate,
+        datagram: &[u8],
+        from: SocketAddr,
+    ) -> Result<(), DropReason> {
+        let (source, now) = (from.ip(), self.now.mono);
+        if self.shared.sources.lock().admit_claimed(source, now) {
+            return Ok(());
+        }
+        let room = self.out.transmit_room(HANDSHAKE_ROOM);
+        match gate.gate.prove(from, datagram, room) {
+            Proof::Given => {}
+            Proof::Asked { len } => {
+                self.out.commit_transmit(len, from, Ecn::NOT_ECT);
+                return Err(DropReason::UnderLoad);
+            }
+            Proof::Refused => return Err(DropReason::UnknownKey),
+        }
+        if self.shared.sources.lock().admit_proved(source, now) {
+            Ok(())
+        } else {
+            Err(DropReason::HandshakeRate)
+        }
     }
 
     fn handshake(
@@ -298,13 +319,5 @@ impl<'a> Inbound<'a> {
             out: self.out,
         };
         held.state.handshake(link, from, datagram, &mut cx)
-    }
-
-    fn admit_source(&self, from: SocketAddr) -> Result<(), DropReason> {
-        if self.shared.sources.lock().admit(from.ip(), self.now.mono) {
-            Ok(())
-        } else {
-            Err(DropReason::HandshakeRate)
-        }
     }
 }

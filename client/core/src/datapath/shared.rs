@@ -20,7 +20,7 @@ use crate::packet::answer::{self, Refusal};
 use crate::packet::{FlowKey, IpPacket};
 use crate::peers::QueueBudget;
 use crate::random::Random;
-use crate::wg::handshake_limit::{Bucket, SourceLimit};
+use crate::wg::handshake_limit::{Bucket, SourceLimits};
 use crate::wg::repeats::Repeats;
 use crate::wg::timers::JITTER;
 
@@ -49,7 +49,7 @@ pub(crate) struct Shared {
     pub(crate) hash: HashKey,
     pub(crate) flows: FlowBudget,
     pub(crate) queues: QueueBudget,
-    pub(crate) sources: Mutex<SourceLimit>,
+    pub(crate) sources: Mutex<SourceLimits>,
     repeats: Mutex<Repeats>,
     pub(crate) woken: Woken,
     /// Peers that are to be greeted when they come.
@@ -87,10 +87,16 @@ fn hash_key(derived: [u8; 32]) -> HashKey {
 }
 
 impl Shared {
-    /// Whether this initiation, which was let in, came before over another path.
+    /// Whether this initiation was let in before, over another path.
     pub(crate) fn is_repeat(&self, initiation: &[u8]) -> bool {
         let hash = self.hash.hash_one(initiation);
-        self.repeats.lock().is_repeat(hash)
+        self.repeats.lock().contains(hash)
+    }
+
+    /// This initiation is let in.
+    pub(crate) fn remember(&self, initiation: &[u8]) {
+        let hash = self.hash.hash_one(initiation);
+        self.repeats.lock().remember(hash);
     }
 
     /// A nanosecond count to spread a retry by.
@@ -117,7 +123,7 @@ impl Shared {
             hash: hash_key(derived(HASH, seed)),
             flows: FlowBudget::default(),
             queues: QueueBudget::default(),
-            sources: Mutex::new(SourceLimit::new(now)),
+            sources: Mutex::new(SourceLimits::new(now)),
             repeats: Mutex::default(),
             woken: Woken::default(),
             greetings: Mutex::default(),

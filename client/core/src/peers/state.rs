@@ -107,14 +107,14 @@ impl PeerState {
         }
     }
 
-    /// Whether one more initiation could be answered.
+    /// Whether one more initiation of this peer may be answered.
     pub(crate) fn may_admit_initiation(&mut self, now: Mono) -> bool {
         self.initiations.has(now)
     }
 
-    /// Whether one more initiation of this peer may be answered.
-    pub(crate) fn admit_initiation(&mut self, now: Mono) -> bool {
-        self.initiations.take(now)
+    /// An initiation has proved to be this peer's.
+    pub(crate) fn charge_initiation(&mut self, now: Mono) {
+        self.initiations.take(now);
     }
 
     /// Seals and sends a packet that passed, or keeps it until there is a session.

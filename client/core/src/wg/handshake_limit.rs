@@ -1,4 +1,8 @@
-//! How many handshakes one source may cost us: a token bucket per source, before any Diffie-Hellman.
+//! How many handshakes one source may cost us: token buckets per source, before any Diffie-Hellman.
+//!
+//! An address says little of who sends: anybody can put another's there. So what comes from one is counted apart until
+//! its sender has proved to be there, and who has spent that is asked for the proof, not refused: a flood in a
+//! peer's name costs the peer a message more, and keeps it out of nothing.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -68,9 +72,40 @@ impl Bucket {
     }
 }
 
+/// Handshakes per second, of all sources, from which on nobody begins one without a proof.
+const LOAD: u64 = 1_000;
+
+/// What each source may cost.
+#[derive(Debug)]
+pub(crate) struct SourceLimits {
+    claimed: SourceLimit,
+    claimed_by_all: Bucket,
+    proved: SourceLimit,
+}
+
+impl SourceLimits {
+    pub(crate) fn new(now: Mono) -> Self {
+        Self {
+            claimed: SourceLimit::new(now),
+            claimed_by_all: Bucket::new(LOAD, LOAD, now),
+            proved: SourceLimit::new(now),
+        }
+    }
+
+    /// Whether who says to be at `source` may begin one more handshake without a proof.
+    pub(crate) fn admit_claimed(&mut self, source: IpAddr, now: Mono) -> bool {
+        self.claimed.admit(source, now) && self.claimed_by_all.take(now)
+    }
+
+    /// Whether who has proved to be at `source` may begin one more handshake.
+    pub(crate) fn admit_proved(&mut self, source: IpAddr, now: Mono) -> bool {
+        self.proved.admit(source, now)
+    }
+}
+
 /// One bucket per IPv4 address or IPv6 /64.
 #[derive(Debug)]
-pub(crate) struct SourceLimit {
+struct SourceLimit {
     sources: BTreeMap<u128, Bucket>,
     /// For sources that find no room.
     others: Bucket,
@@ -78,7 +113,7 @@ pub(crate) struct SourceLimit {
 }
 
 impl SourceLimit {
-    pub(crate) fn new(now: Mono) -> Self {
+    fn new(now: Mono) -> Self {
         Self {
             sources: BTreeMap::new(),
             others: Bucket::new(PER_SECOND * 10, BURST * 10, now),
@@ -87,7 +122,7 @@ impl SourceLimit {
     }
 
     /// Whether `source` may begin one more handshake.
-    pub(crate) fn admit(&mut self, source: IpAddr, now: Mono) -> bool {
+    fn admit(&mut self, source: IpAddr, now: Mono) -> bool {
         let source = key(source);
         if let Some(bucket) = self.sources.get_mut(&source) {
             return bucket.take(now);

@@ -8,7 +8,7 @@
 //! What the real tunnel, boringtun 0.7.1, leaves out is closed in `tunnel`, `timers` and
 //! `handshake_limit`: age and message count of a session on every packet, padding, retries with
 //! jitter, passive keepalives timed from the data received, unpredictable indices, a limit per source
-//! before the Diffie-Hellman, no endpoint from a cookie reply. What cannot be closed from outside, with
+//! before the Diffie-Hellman that nobody can spend for another, no endpoint from a cookie reply. What cannot be closed from outside, with
 //! its consequence: a replay window of 1,024 messages (deeper reordering loses packets), cookies bound
 //! to the address without the port (clients behind one NAT share one), the low byte of an index counts
 //! handshakes, session keys are freed but not zeroed, and initiations carry the clock in nanoseconds.
@@ -198,24 +198,27 @@ pub trait TunnelFactory: Send + Sync + fmt::Debug {
 
 /// What is looked at before a handshake message costs a Diffie-Hellman.
 pub trait HandshakeGate: Send + Sync + fmt::Debug {
-    /// Checks an initiation or a response: is it for this key and, under load, has the sender proved its
-    /// address? Load is counted per second, by the gate's own clock. `out` has at least [`HANDSHAKE_ROOM`] bytes.
-    fn admit(&self, from: SocketAddr, datagram: &[u8], out: &mut [u8]) -> Admission;
+    /// Whether an initiation or a response is for this key.
+    fn is_ours(&self, datagram: &[u8]) -> bool;
 
-    /// The static key of an initiation that [`Self::admit`] let in. One Diffie-Hellman.
+    /// Whether the sender of an initiation or a response that is ours has proved to be where it comes from, by what a
+    /// message has said that was written here before. `out` has at least [`HANDSHAKE_ROOM`] bytes.
+    fn prove(&self, from: SocketAddr, datagram: &[u8], out: &mut [u8]) -> Proof;
+
+    /// The static key that an initiation of ours names. One Diffie-Hellman.
     fn sender(&self, initiation: &[u8]) -> Option<WgPublicKey>;
 }
 
-/// A gate's answer.
+/// Whether a sender is where it says to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// Let it in.
-    Admitted,
-    /// Not for this key.
-    NotOurs,
-    /// Send the first `len` bytes back: the sender must prove its address first.
-    Cookie {
+pub enum Proof {
+    /// It is.
+    Given,
+    /// To be asked: send it the first `len` bytes, a cookie, for its next message.
+    Asked {
         /// Bytes of the cookie reply.
         len: usize,
     },
+    /// The message is none that anybody is asked for.
+    Refused,
 }

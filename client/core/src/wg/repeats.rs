@@ -24,16 +24,17 @@ impl Default for Repeats {
 }
 
 impl Repeats {
-    /// Whether an initiation with this hash came before; from now on it has.
-    pub(crate) fn is_repeat(&mut self, hash: u64) -> bool {
-        if self.hashes.contains(&Some(hash)) {
-            return true;
-        }
+    /// Whether an initiation with this hash was let in before.
+    pub(crate) fn contains(&self, hash: u64) -> bool {
+        self.hashes.contains(&Some(hash))
+    }
+
+    /// An initiation with this hash is let in.
+    pub(crate) fn remember(&mut self, hash: u64) {
         if let Some(place) = self.hashes.get_mut(self.next) {
             *place = Some(hash);
         }
         self.next = self.next.wrapping_add(1) % REMEMBERED;
-        false
     }
 }
 
@@ -44,14 +45,14 @@ mod tests {
     #[test]
     fn the_last_ones_are_remembered_and_no_more() {
         let mut repeats = Repeats::default();
-        assert!(!repeats.is_repeat(0), "nothing is remembered yet");
-        assert!(repeats.is_repeat(0));
-        for hash in 1..64 {
-            assert!(!repeats.is_repeat(hash));
+        assert!(!repeats.contains(0), "nothing is remembered yet");
+        for hash in 0..64 {
+            assert!(!repeats.contains(hash));
+            repeats.remember(hash);
         }
-        assert!((0..64).all(|hash| repeats.is_repeat(hash)));
-        assert!(!repeats.is_repeat(64));
-        assert!(!repeats.is_repeat(0), "the oldest made room");
-        assert!(repeats.is_repeat(2));
+        assert!((0..64).all(|hash| repeats.contains(hash)));
+        repeats.remember(64);
+        assert!(!repeats.contains(0), "the oldest made room");
+        assert!(repeats.contains(1));
     }
 }

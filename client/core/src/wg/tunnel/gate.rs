@@ -8,24 +8,26 @@ use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, Tunn, TunnResult};
 use gatereeve_shared::identity::wg_key::{WgPublicKey, WgSecret};
 
-use crate::wg::{Admission, HandshakeGate};
-
-/// Handshakes per second from which on senders must prove their address.
-const LOAD: u64 = 1_000;
+use crate::wg::{HANDSHAKE_ROOM, HandshakeGate, Proof};
 
 /// The gate of one local key.
 pub(super) struct NoiseGate {
     local: WgSecret,
     public: WgPublicKey,
-    limiter: RateLimiter,
+    /// Never asks for a proof.
+    open: RateLimiter,
+    /// Always asks for one. All cookies are this one's: one of another's would be no proof here.
+    strict: RateLimiter,
 }
 
 impl NoiseGate {
     pub(super) fn new(local: &WgSecret) -> Self {
         let public = local.public();
+        let limiter = |limit| RateLimiter::new(&public.to_dalek(), limit);
         Self {
             local: local.clone(),
-            limiter: RateLimiter::new(&public.to_dalek(), LOAD),
+            open: limiter(u64::MAX),
+            strict: limiter(0),
             public,
         }
     }
@@ -41,10 +43,17 @@ impl fmt::Debug for NoiseGate {
 }
 
 impl HandshakeGate for NoiseGate {
-    fn admit(&self, from: SocketAddr, datagram: &[u8], out: &mut [u8]) -> Admission {
-        // It does that at most once a second.
-        self.limiter.reset_count();
-        ask(&self.limiter, from, datagram, out)
+    fn is_ours(&self, datagram: &[u8]) -> bool {
+        let mut out = [0; HANDSHAKE_ROOM];
+        self.open.verify_packet(None, datagram, &mut out).is_ok()
+    }
+
+    fn prove(&self, from: SocketAddr, datagram: &[u8], out: &mut [u8]) -> Proof {
+        match self.strict.verify_packet(Some(from.ip()), datagram, out) {
+            Ok(_) => Proof::Given,
+            Err(TunnResult::WriteToNetwork(cookie)) => Proof::Asked { len: cookie.len() },
+            Err(_) => Proof::Refused,
+        }
     }
 
     fn sender(&self, initiation: &[u8]) -> Option<WgPublicKey> {
@@ -54,13 +63,5 @@ impl HandshakeGate for NoiseGate {
         parse_handshake_anon(self.local.as_dalek(), &self.public.to_dalek(), &message)
             .ok()
             .map(|half| WgPublicKey(half.peer_static_public))
-    }
-}
-
-fn ask(limiter: &RateLimiter, from: SocketAddr, datagram: &[u8], out: &mut [u8]) -> Admission {
-    match limiter.verify_packet(Some(from.ip()), datagram, out) {
-        Ok(_) => Admission::Admitted,
-        Err(TunnResult::WriteToNetwork(cookie)) => Admission::Cookie { len: cookie.len() },
-        Err(_) => Admission::NotOurs,
     }
 }

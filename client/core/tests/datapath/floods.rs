@@ -1,0 +1,248 @@
+//! Floods of handshake messages: bounded in what they cost, and nobody is kept out by one in their name.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use blake2::digest::Mac as _;
+use blake2::digest::consts::U16;
+use blake2::{Blake2s256, Blake2sMac, Digest as _};
+use gatereeve_client_core::packet::samples;
+use gatereeve_client_core::wg::{NoiseTunnels, TunnelFactory};
+
+use crate::world::{FOREVER, World, endpoint, secret, v4};
+
+fn query() -> Vec<u8> {
+    samples::udp((v4(0), 9), (v4(1), 53), b"query")
+}
+
+#[test]
+fn a_flood_of_handshakes_is_bounded_and_others_get_through() {
+    let mut world = World::pair(&["udp:53"]);
+    let ours = secret(1, 1);
+    let mut stranger = NoiseTunnels
+        .create(&secret(9, 1), &ours.public(), 5, world.now)
+        .unwrap();
+    let flooder: SocketAddr = "203.0.113.66:1".parse().unwrap();
+    let before = world.seen.len();
+    for _ in 0..500 {
+        let mut out = [0; 148];
+        stranger.initiate(world.now, &mut out).unwrap();
+        world.arrive(1, flooder, &out);
+    }
+    assert_eq!(world.drops(1, "unknown_key"), 5);
+    assert_eq!(world.drops(1, "under_load"), 495);
+    let told = world.seen.split_off(before);
+    assert!(
+        told.iter().all(|(_, _, bytes)| bytes[0] == 3),
+        "to prove it"
+    );
+    // With the proof it has as many once more, and then no answer.
+    let (_, _, cookie) = told.last().unwrap();
+    stranger
+        .decapsulate(endpoint(1), cookie, world.now, &mut [0; 256])
+        .unwrap();
+    for _ in 0..400 {
+        let mut out = [0; 148];
+        stranger.initiate(world.now, &mut out).unwrap();
+        world.arrive(1, flooder, &out);
+    }
+    assert_eq!(world.seen.len(), before);
+    assert_eq!(world.drops(1, "unknown_key"), 10);
+    assert_eq!(world.drops(1, "handshake_rate"), 395);
+    world.take_wire();
+    world.send(0, &query());
+    assert_eq!(world.received(1), [query()]);
+}
+
+/// Initiations in the first one's name and from its address, by somebody who knows the keys of both but no secret.
+fn forged(world: &World, count: usize) -> Vec<Vec<u8>> {
+    let mut stranger = NoiseTunnels
+        .create(&secret(9, 1), &secret(1, 1).public(), 5, world.now)
+        .unwrap();
+    let mut all = Vec::new();
+    for _ in 0..count {
+        let mut out = vec![0; 148];
+        stranger.initiate(world.now, &mut out).unwrap();
+        all.push(out);
+    }
+    all
+}
+
+/// What somebody sends in a peer's name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Flood {
+    /// Initiations of their own.
+    Forged,
+    /// The same, and more than are worked off, from elsewhere.
+    ForgedByMany,
+    /// One that the peer has sent.
+    Replayed,
+    /// Cookies that nobody has asked for.
+    Cookies,
+}
+
+#[test]
+fn a_flood_in_a_peers_name_keeps_the_peer_out_of_nothing() {
+    let kinds = [
+        Flood::Forged,
+        Flood::ForgedByMany,
+        Flood::Replayed,
+        Flood::Cookies,
+    ];
+    for kind in kinds {
+        for begins in [0, 1] {
+            let mut world = World::pair(&["udp:53"]);
+            world.allow(1, 0, &["udp:53"], FOREVER);
+            world.send(0, &query());
+            let (_, _, initiation) = world.seen[0].clone();
+            let (_, _, data) = world.seen.last().unwrap().clone();
+            world.pass(Duration::from_secs(200));
+            let flood = match kind {
+                Flood::Forged => forged(&world, 700),
+                Flood::ForgedByMany => forged(&world, 9_000),
+                Flood::Replayed => vec![initiation; 700],
+                Flood::Cookies => {
+                    // For an index that was on the wire.
+                    let mut cookie = vec![0xa5; 64];
+                    cookie[..4].copy_from_slice(&[3, 0, 0, 0]);
+                    cookie[4..8].copy_from_slice(&data[4..8]);
+                    vec![cookie; 700]
+                }
+            };
+            let mut flood = flood.iter();
+            let mut elsewhere = 0_u32;
+            let mut arrive = |world: &mut World, count| {
+                for message in flood.by_ref().take(count) {
+                    world.arrive(1, endpoint(0), message);
+                }
+                if kind == Flood::ForgedByMany {
+                    for message in flood.by_ref().take(12) {
+                        elsewhere += 1;
+                        let from = std::net::Ipv4Addr::from(0x0b00_0000 + elsewhere % 2_000);
+                        world.arrive(1, SocketAddr::from((from, 1)), message);
+                    }
+                }
+                world.settle();
+            };
+            arrive(&mut world, 50);
+            let (from, to) = (begins, 1 - begins);
+            let packet = samples::udp((v4(from), 9), (v4(to), 53), b"again");
+            world.send(from, &packet);
+            for _ in 0..620 {
+                arrive(&mut world, 1);
+                world.now = world.now.after(Duration::from_millis(10));
+                world.tick(from);
+                world.settle();
+            }
+            // It may take a proof, which the second attempt has.
+            let received = world.received(to);
+            assert_eq!(received.last(), Some(&packet), "{kind:?} {begins}");
+            let asked = world.drops(1, "under_load");
+            let floods = [Flood::Forged, Flood::ForgedByMany].contains(&kind);
+            assert_eq!(asked > 0, floods, "{kind:?} {asked}");
+            if kind == Flood::ForgedByMany {
+                let worked_off = world.drops(1, "unknown_key");
+                assert!((6_000..7_300).contains(&worked_off), "{worked_off}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_peer_may_begin_so_many_handshakes_and_no_more_wherever_it_is() {
+    let mut world = World::pair(&["udp:53"]);
+    let ours = secret(1, 1).public();
+    let mut itself = NoiseTunnels
+        .create(&secret(0, 1), &ours, 5, world.now)
+        .unwrap();
+    for source in 0..200_u8 {
+        let from = SocketAddr::from(([198, 51, 100, source], 1));
+        let mut out = [0; 148];
+        itself.initiate(world.now, &mut out).unwrap();
+        world.arrive(1, from, &out);
+    }
+    assert_eq!(world.sent_of_type(2), 50);
+    assert_eq!(world.drops(1, "handshake_rate"), 150);
+}
+
+/// An initiation for the second one that was changed, with the first MAC right again: for it no secret is needed.
+fn signed_again(mut initiation: Vec<u8>) -> Vec<u8> {
+    let ours = secret(1, 1).public();
+    let key = Blake2s256::new()
+        .chain_update(b"mac1----")
+        .chain_update(ours.0)
+        .finalize();
+    let (message, macs) = initiation.split_at_mut(116);
+    let mac = Blake2sMac::<U16>::new_from_slice(&key).unwrap();
+    let mac = mac.chain_update(message).finalize().into_bytes();
+    macs[..16].copy_from_slice(&mac);
+    initiation
+}
+
+#[test]
+fn what_names_a_peer_without_being_it_costs_the_peer_nothing() {
+    let mut world = World::pair(&["udp:53"]);
+    world.send_held(0, &query());
+    let (_, _, mut initiation) = world.take_wire().remove(0);
+    // Whom it is from can be read, but what only the peer can have made is wrong. Each from elsewhere.
+    initiation[100] ^= 1;
+    for source in 0..200_u8 {
+        let from = SocketAddr::from(([198, 51, 100, source], 1));
+        let mut message = initiation.clone();
+        message[101] = source;
+        world.arrive(1, from, &signed_again(message));
+    }
+    assert_eq!(world.drops(1, "crypto"), 200);
+    assert_eq!(world.drops(1, "handshake_rate"), 0);
+    world.pass(Duration::from_secs(6));
+    assert_eq!(world.received(1), [query()]);
+}
+
+#[test]
+fn who_does_not_know_the_key_keeps_no_peer_out() {
+    let mut world = World::pair(&["udp:53"]);
+    // Handshake messages in the peer's name, from somebody who can forge its address.
+    let mut initiation = vec![0xa5; 148];
+    initiation[..4].copy_from_slice(&[1, 0, 0, 0]);
+    let mut response = vec![0xa5; 92];
+    response[..4].copy_from_slice(&[2, 0, 0, 0]);
+    for _ in 0..500 {
+        world.arrive(1, endpoint(0), &initiation);
+        world.arrive(1, endpoint(0), &response);
+    }
+    assert_eq!(world.drops(1, "handshake_rate"), 0);
+    world.send(0, &query());
+    assert_eq!(world.received(1), [query()]);
+}
+
+#[test]
+fn under_load_a_sender_proves_its_address_first() {
+    let mut world = World::pair(&["udp:53"]);
+    let ours = secret(1, 1).public();
+    let mut stranger = NoiseTunnels
+        .create(&secret(9, 1), &ours, 5, world.now)
+        .unwrap();
+    for source in 0..240_u8 {
+        for _ in 0..5 {
+            let mut out = [0; 148];
+            stranger.initiate(world.now, &mut out).unwrap();
+            let from = SocketAddr::from(([198, 51, 100, source], 1));
+            world.arrive(1, from, &out);
+        }
+    }
+    assert_eq!(world.drops(1, "unknown_key"), 1_000);
+    assert_eq!(world.drops(1, "under_load"), 200);
+    assert!(
+        world
+            .take_wire()
+            .iter()
+            .all(|(_, _, bytes)| bytes.len() == 64)
+    );
+    world.send(0, &query());
+    assert_eq!(world.drops(1, "under_load"), 201);
+    assert!(world.received(1).is_empty());
+    let learned = world.nodes[0].path.peer_stats()[0].endpoint;
+    assert_eq!(learned, None, "a cookie proves nothing");
+    world.pass(Duration::from_secs(6));
+    assert_eq!(world.received(1), [query()], "with the cookie it gets in");
+}
