@@ -161,6 +161,8 @@ pub(crate) fn an_upgrade_takes_over_what_it_finds() -> anyhow::Result<()> {
     for line in [
         "rule add pref 5249 from 100.99.0.1 unreachable protocol 82",
         "rule add pref 5247 to 100.99.0.0/16 lookup 5247 protocol 82",
+        "rule add pref 5247 to 100.64.0.0/10 fwmark 0x5247 lookup main protocol 82",
+        "-6 rule add pref 5247 to fd00::/8 fwmark 0x5247 lookup main protocol 82",
         "route add blackhole 100.99.0.0/16 table 5247 proto 82",
     ] {
         ip(&client.namespace, &line.split(' ').collect::<Vec<_>>())?;

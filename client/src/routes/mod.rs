@@ -28,8 +28,9 @@ pub mod survey;
 
 use gatereeve_shared::wire::map::{OverlayAddresses, OverlayPrefixes};
 
-/// Marks the sockets that carry the tunnel's own datagrams.
-pub const FWMARK: u32 = 0x5247;
+/// Marks the sockets that carry the tunnel's own datagrams. Other programs look at some bits of every mark: what
+/// has them set is theirs to masquerade, to drop or to route. It has none of those.
+pub const FWMARK: u32 = 0x52;
 /// The protocol number (`ip rule`, `ip route`: `proto 82`) of all our rules and routes.
 pub const PROTOCOL: u8 = 82;
 /// The first table, and the first priority, of the first daemon on a host.
@@ -106,6 +107,22 @@ mod tests {
         assert_eq!((second.table, second.priority), (5248, 5250));
         assert_eq!(Place::of("overlay"), first);
         assert!(Place::of("gr4294967295").table < 5347);
+    }
+
+    #[test]
+    fn the_mark_is_none_that_others_look_for() {
+        let theirs = [
+            ("Cilium", 0xf00),
+            ("kube-proxy, kubelet", 0xc000),
+            ("Amazon VPC CNI", 0x80),
+            ("mwan3", 0x3f00),
+            ("Tailscale", 0xff_0000),
+            ("Calico", 0xffff_0000),
+        ];
+        assert_ne!(FWMARK, 0, "unmarked");
+        for (name, mask) in theirs {
+            assert_eq!(FWMARK & mask, 0, "{name}");
+        }
     }
 
     #[test]
