@@ -207,6 +207,17 @@ pub(crate) fn what_others_remove_comes_back() -> anyhow::Result<()> {
         })?;
         wait_open(&client, &server, 80)?;
     }
+    let own = format!("{}/128", client.addresses()?.v6);
+    let interface = ["-6", "address", "show", "dev", "gatereeve0"];
+    let has_own = || {
+        Ok(ip(&client.namespace, &interface)?
+            .contains(&own)
+            .then_some(()))
+    };
+    wait_for("control: it shows", PATIENCE, has_own)?;
+    let gone = ["address", "del", &own, "dev", "gatereeve0"];
+    ip(&client.namespace, &gone)?;
+    wait_for("the IPv6 address alone", PATIENCE, has_own)?;
     client.wait_until("it tells", |status| {
         status
             .warnings

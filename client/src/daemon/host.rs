@@ -1,7 +1,6 @@
 //! The host's side of taking part: TUN interface, addresses, routes and the data-path threads, made and
 //! taken away together.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,7 +19,7 @@ use crate::dns::Link;
 use crate::dns::keeper::Keeper;
 use crate::routes::guard::Guard;
 use crate::routes::interfaces::NetworkView;
-use crate::routes::linux::HostNetwork;
+use crate::routes::linux::{self, HostNetwork};
 use crate::routes::overlap::Overlap;
 use crate::routes::{HostPlan, Place, survey};
 use crate::tun::linux::LinuxTun;
@@ -286,16 +285,12 @@ impl Host {
         self.blackhole.clone()
     }
 
-    /// Whether the interface has its addresses, as far as `view` tells.
+    /// Whether the interface has its addresses, as far as `view` tells. Where IPv6 is off, there is one.
     #[must_use]
     pub fn has_addresses(&self, view: &NetworkView) -> bool {
         self.standing.as_ref().is_none_or(|standing| {
-            let has = |address: IpAddr| {
-                view.addresses
-                    .iter()
-                    .any(|held| held.interface == self.tun && held.address == address)
-            };
-            has(standing.plan.addresses.v4.into())
+            let ipv6 = linux::interface_has_ipv6(&self.tun);
+            view.has_addresses(&self.tun, &standing.plan.addresses, ipv6)
         })
     }
 

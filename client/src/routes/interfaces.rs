@@ -15,7 +15,7 @@ use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tokio::sync::watch;
 
 use gatereeve_shared::limits;
-use gatereeve_shared::wire::map::OverlayPrefixes;
+use gatereeve_shared::wire::map::{OverlayAddresses, OverlayPrefixes};
 use ipnet::IpNet;
 
 use super::overlap::overlapped;
@@ -64,6 +64,19 @@ pub struct NetworkView {
     pub routes: Vec<HostRoute>,
     /// Counts the times that a rule or route of ours went away, by whomever.
     pub disturbed: u64,
+}
+
+impl NetworkView {
+    /// Whether `interface` is up with the addresses `own`, the IPv6 one only where it is to have that.
+    #[must_use]
+    pub fn has_addresses(&self, interface: &str, own: &OverlayAddresses, ipv6: bool) -> bool {
+        let has = |address: IpAddr| {
+            self.addresses
+                .iter()
+                .any(|held| held.interface == interface && held.address == address)
+        };
+        has(own.v4.into()) && (!ipv6 || has(own.v6.into()))
+    }
 }
 
 /// The address that a netlink message is about.
@@ -356,6 +369,30 @@ mod tests {
             v4: "100.64.0.0/10".parse().unwrap(),
             v6: "fd12:3456:789a::/48".parse().unwrap(),
         }
+    }
+
+    #[test]
+    fn either_address_is_missed_and_ipv6_only_where_it_is_on() {
+        let own = OverlayAddresses {
+            v4: "100.64.0.1".parse().unwrap(),
+            v6: "fd12:3456:789a::1".parse().unwrap(),
+        };
+        let (v4, v6) = (
+            entry("gatereeve0", "100.64.0.1"),
+            entry("gatereeve0", "fd12:3456:789a::1"),
+        );
+        let has = |addresses: &[&InterfaceAddress], ipv6| {
+            let view = NetworkView {
+                addresses: addresses.iter().copied().cloned().collect(),
+                ..NetworkView::default()
+            };
+            view.has_addresses("gatereeve0", &own, ipv6)
+        };
+        assert!(has(&[&v4, &v6], true));
+        assert!(!has(&[&v4], true) && !has(&[&v6], true));
+        assert!(has(&[&v4], false), "IPv6 is off");
+        let elsewhere = entry("eth0", "fd12:3456:789a::1");
+        assert!(!has(&[&v4, &elsewhere], true));
     }
 
     #[test]

@@ -291,7 +291,8 @@ fn has_ipv6() -> bool {
 }
 
 /// Whether IPv6 is on for the interface; one without the switch is taken to have it.
-fn interface_has_ipv6(name: &str) -> bool {
+#[must_use]
+pub fn interface_has_ipv6(name: &str) -> bool {
     let switch = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
     has_ipv6() && std::fs::read_to_string(switch).map_or(true, |off| off.trim() != "1")
 }
