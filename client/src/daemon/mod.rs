@@ -44,9 +44,8 @@ use crate::config::Config;
 use crate::control::ControlEvent;
 use crate::dns::keeper::Keeper;
 use crate::helper::PreparedHelper;
-use crate::routes::FWMARK;
 use crate::routes::interfaces::{self, NetworkView};
-use crate::routes::overlap;
+use crate::routes::{self, FWMARK, overlap};
 use crate::udp::{Udp, UdpOptions};
 
 use collector::Collectors;
@@ -177,7 +176,7 @@ impl Daemon {
         let confinement = confined.confinement;
         let mut warnings = confinement.missing.clone();
         let (overlay, prefixes) = watch::channel(None);
-        let interfaces = match interfaces::watch(prefixes).await {
+        let interfaces = match routes::watch::watch(prefixes).await {
             Ok(receiver) => Some(receiver),
             Err(error) => {
                 let error = in_words(error);

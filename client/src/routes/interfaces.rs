@@ -1,18 +1,15 @@
 //! The host's own addresses, where peers on the same network can reach this device, and those of its
-//! networks and routes that overlap the overlay; followed by netlink, without polling.
+//! networks and routes that overlap the overlay. [`super::watch`] follows them.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
-use futures_util::{StreamExt as _, TryStreamExt as _};
-use rtnetlink::packet_core::NetlinkPayload;
+use anyhow::{Result, anyhow};
+use futures_util::TryStreamExt as _;
+use rtnetlink::Handle;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteType};
-use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
-use tokio::sync::watch;
 
 use gatereeve_shared::limits;
 use gatereeve_shared::wire::map::{OverlayAddresses, OverlayPrefixes};
@@ -20,10 +17,8 @@ use ipnet::IpNet;
 
 use super::overlap::overlapped;
 use super::rule::MAIN;
-use super::{Place, route, rule};
+use super::{Place, route};
 
-/// Changes come in bursts; one look after the burst is enough.
-const BURST: Duration = Duration::from_millis(100);
 /// Routes that overlap the overlay; more are not looked at.
 const MOST_ROUTES: usize = 256;
 /// The table of the host's own addresses.
@@ -62,7 +57,7 @@ pub struct NetworkView {
     pub addresses: Vec<InterfaceAddress>,
     /// Routes that overlap the overlay, ours aside.
     pub routes: Vec<HostRoute>,
-    /// Counts the times that a rule or route of ours went away, by whomever.
+    /// Counts the times that something of ours went away, or may have, by whomever.
     pub disturbed: u64,
 }
 
@@ -134,108 +129,11 @@ pub fn endpoints(
     if real.is_empty() { chosen(true) } else { real }
 }
 
-/// Reads the host's network now and at every change that matters, until the receiver is dropped. Routes are
-/// compared with what `overlay` holds.
+/// Reads the host's network; routes are compared with `overlay`.
 ///
 /// # Errors
-/// When the kernel gives no netlink socket or does not list what there is.
-pub async fn watch(
-    mut overlay: watch::Receiver<Option<OverlayPrefixes>>,
-) -> Result<watch::Receiver<NetworkView>> {
-    let groups = [
-        MulticastGroup::Link,
-        MulticastGroup::Ipv4Ifaddr,
-        MulticastGroup::Ipv6Ifaddr,
-        MulticastGroup::Ipv4Route,
-        MulticastGroup::Ipv6Route,
-        MulticastGroup::Ipv4Rule,
-        MulticastGroup::Ipv6Rule,
-    ];
-    let (connection, handle, mut changes) =
-        new_multicast_connection(&groups).context("cannot watch the interfaces by netlink")?;
-    #[expect(clippy::disallowed_methods, reason = "aborted by the task below")]
-    let connection = tokio::spawn(connection);
-    let prefixes = *overlay.borrow_and_update();
-    let (sender, receiver) = watch::channel(list(&handle, prefixes).await?);
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "ends when the receiver is dropped"
-    )]
-    tokio::spawn(async move {
-        let mut disturbed = 0;
-        loop {
-            // Not taken for seen: what came while the last look was under way calls for another.
-            let prefixes = *overlay.borrow();
-            tokio::select! {
-                () = sender.closed() => break,
-                change = changes.next() => match change {
-                    Some((message, _)) => {
-                        if !matters(&message.payload, prefixes.as_ref(), &mut disturbed) {
-                            continue;
-                        }
-                    }
-                    None => break,
-                },
-                told = overlay.changed() => if told.is_err() { break },
-            }
-            tokio::time::sleep(BURST).await;
-            while let Ok(Some((message, _))) =
-                tokio::time::timeout(Duration::ZERO, changes.next()).await
-            {
-                matters(&message.payload, prefixes.as_ref(), &mut disturbed);
-            }
-            let prefixes = *overlay.borrow_and_update();
-            match list(&handle, prefixes).await {
-                Ok(mut found) => {
-                    found.disturbed = disturbed;
-                    sender.send_if_modified(|held| {
-                        let changed = *held != found;
-                        *held = found;
-                        changed
-                    });
-                }
-                Err(error) => tracing::warn!(%error, "cannot list the interfaces"),
-            }
-        }
-        connection.abort();
-    });
-    Ok(receiver)
-}
-
-/// Whether it is worth looking again after this notification. Counts those that something of ours is gone.
-/// Routes that have nothing to do with the overlay come in great numbers on some hosts.
-fn matters(
-    payload: &NetlinkPayload<RouteNetlinkMessage>,
-    overlay: Option<&OverlayPrefixes>,
-    disturbed: &mut u64,
-) -> bool {
-    let overlaps = |message: &RouteMessage| {
-        overlay
-            .zip(route::destination_of(message))
-            .is_some_and(|(overlay, network)| overlapped(overlay, network).is_some())
-    };
-    let NetlinkPayload::InnerMessage(message) = payload else {
-        // The kernel had more to say than there was room for: look at everything.
-        return matches!(payload, NetlinkPayload::Overrun(_));
-    };
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's list is open")]
-    let is_gone = match message {
-        RouteNetlinkMessage::DelRule(gone) => rule::is_ours(gone),
-        RouteNetlinkMessage::DelRoute(gone) => route::is_ours(gone),
-        _ => false,
-    };
-    *disturbed += u64::from(is_gone);
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's list is open")]
-    match message {
-        RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
-            is_gone || (!route::is_ours(route) && overlaps(route))
-        }
-        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => is_gone,
-        _ => true,
-    }
-}
-
-async fn list(handle: &Handle, overlay: Option<OverlayPrefixes>) -> Result<NetworkView> {
+/// When the kernel does not list what there is.
+pub(super) async fn list(handle: &Handle, overlay: Option<OverlayPrefixes>) -> Result<NetworkView> {
     let failed = |error| anyhow!("cannot list the interfaces: {error}");
     let links: Vec<LinkMessage> = handle
         .link()

@@ -25,6 +25,7 @@ pub mod overlap;
 mod route;
 mod rule;
 pub mod survey;
+pub mod watch;
 
 use gatereeve_shared::wire::map::{OverlayAddresses, OverlayPrefixes};
 

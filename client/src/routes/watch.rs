@@ -1,0 +1,249 @@
+//! Follows the host's network by netlink, without polling: what [`interfaces`](super::interfaces) reads, again at
+//! every change that matters.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::route::RouteMessage;
+use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
+use tokio::sync::watch;
+
+use gatereeve_shared::wire::map::OverlayPrefixes;
+
+use super::interfaces::{NetworkView, list};
+use super::overlap::overlapped;
+use super::{route, rule};
+
+/// Changes come in bursts; one look after the burst is enough.
+const BURST: Duration = Duration::from_millis(100);
+/// Time before a look that failed is tried again, and before a watch that ended is begun again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// One netlink socket that is told of every change.
+struct Source {
+    handle: Handle,
+    changes: BoxStream<'static, NetlinkPayload<RouteNetlinkMessage>>,
+    connection: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Source {
+    fn open() -> Result<Self> {
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+            MulticastGroup::Ipv4Rule,
+            MulticastGroup::Ipv6Rule,
+        ];
+        let (connection, handle, changes) =
+            new_multicast_connection(&groups).context("cannot watch the interfaces by netlink")?;
+        #[expect(clippy::disallowed_methods, reason = "aborted when this is dropped")]
+        let connection = tokio::spawn(connection);
+        Ok(Self {
+            handle,
+            changes: changes.map(|(message, _)| message.payload).boxed(),
+            connection,
+        })
+    }
+}
+
+/// Reads the host's network now and at every change that matters, until the receiver is dropped. Routes are
+/// compared with what `overlay` holds.
+///
+/// # Errors
+/// When the kernel gives no netlink socket or does not list what there is.
+pub async fn watch(
+    mut overlay: watch::Receiver<Option<OverlayPrefixes>>,
+) -> Result<watch::Receiver<NetworkView>> {
+    let source = Source::open()?;
+    let prefixes = *overlay.borrow_and_update();
+    let view = list(&source.handle, prefixes).await?;
+    Ok(begin(source, view, overlay))
+}
+
+fn begin(
+    mut source: Source,
+    view: NetworkView,
+    overlay: watch::Receiver<Option<OverlayPrefixes>>,
+) -> watch::Receiver<NetworkView> {
+    let (sender, receiver) = watch::channel(view);
+    let mut watcher = Watcher {
+        overlay,
+        sender,
+        disturbed: 0,
+    };
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ends when the receiver is dropped"
+    )]
+    tokio::spawn(async move {
+        let mut wait = None;
+        while let Ended::Deaf = watcher.follow(&mut source, wait).await {
+            tracing::warn!("the kernel does not tell of changes any more; asking it anew");
+            source = loop {
+                tokio::time::sleep(AGAIN).await;
+                match Source::open() {
+                    Ok(source) => break source,
+                    Err(error) => {
+                        tracing::warn!(%error, "changes of this host's network go unnoticed");
+                    }
+                }
+                if watcher.sender.is_closed() {
+                    return;
+                }
+            };
+            // Nobody knows what has happened meanwhile.
+            watcher.disturbed += 1;
+            wait = Some(BURST);
+        }
+    });
+    receiver
+}
+
+/// Why the following of one [`Source`] has ended.
+enum Ended {
+    /// Nobody wants to know any more.
+    Unwanted,
+    /// The netlink socket is closed.
+    Deaf,
+}
+
+struct Watcher {
+    overlay: watch::Receiver<Option<OverlayPrefixes>>,
+    sender: watch::Sender<NetworkView>,
+    disturbed: u64,
+}
+
+impl Watcher {
+    /// Looks at every change that matters; the first time after `wait`, where that is given.
+    async fn follow(&mut self, source: &mut Source, mut wait: Option<Duration>) -> Ended {
+        loop {
+            // Not taken for seen: what came while the last look was under way calls for another.
+            let prefixes = *self.overlay.borrow();
+            if wait.is_none() {
+                tokio::select! {
+                    () = self.sender.closed() => return Ended::Unwanted,
+                    change = source.changes.next() => match change {
+                        Some(change) if self.matters(&change, prefixes.as_ref()) => {}
+                        Some(_) => continue,
+                        None => return Ended::Deaf,
+                    },
+                    told = self.overlay.changed() => if told.is_err() { return Ended::Unwanted },
+                }
+            }
+            tokio::time::sleep(wait.unwrap_or(BURST)).await;
+            while let Ok(change) = tokio::time::timeout(Duration::ZERO, source.changes.next()).await
+            {
+                let Some(change) = change else {
+                    return Ended::Deaf;
+                };
+                self.matters(&change, prefixes.as_ref());
+            }
+            if self.sender.is_closed() {
+                return Ended::Unwanted;
+            }
+            let prefixes = *self.overlay.borrow_and_update();
+            wait = match list(&source.handle, prefixes).await {
+                Ok(found) => {
+                    self.tell(found);
+                    None
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot list the interfaces; trying again");
+                    Some(AGAIN)
+                }
+            };
+        }
+    }
+
+    fn tell(&self, mut found: NetworkView) {
+        found.disturbed = self.disturbed;
+        self.sender.send_if_modified(|held| {
+            let changed = *held != found;
+            *held = found;
+            changed
+        });
+    }
+
+    /// Whether it is worth looking again after this notification. Counts those that something of ours is gone, or
+    /// may be. Routes that have nothing to do with the overlay come in great numbers on some hosts.
+    fn matters(
+        &mut self,
+        payload: &NetlinkPayload<RouteNetlinkMessage>,
+        overlay: Option<&OverlayPrefixes>,
+    ) -> bool {
+        let overlaps = |message: &RouteMessage| {
+            overlay
+                .zip(route::destination_of(message))
+                .is_some_and(|(overlay, network)| overlapped(overlay, network).is_some())
+        };
+        let NetlinkPayload::InnerMessage(message) = payload else {
+            // The kernel had more to say than there was room for. What is lost may be about ours: look at everything.
+            let is_overrun = matches!(payload, NetlinkPayload::Overrun(_));
+            self.disturbed += u64::from(is_overrun);
+            return is_overrun;
+        };
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's list is open")]
+        let is_gone = match message {
+            RouteNetlinkMessage::DelRule(gone) => rule::is_ours(gone),
+            RouteNetlinkMessage::DelRoute(gone) => route::is_ours(gone),
+            _ => false,
+        };
+        self.disturbed += u64::from(is_gone);
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's list is open")]
+        match message {
+            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
+                is_gone || (!route::is_ours(route) && overlaps(route))
+            }
+            RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => is_gone,
+            _ => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watcher(view: NetworkView) -> Watcher {
+        Watcher {
+            overlay: watch::channel(None).1,
+            sender: watch::channel(view).0,
+            disturbed: 0,
+        }
+    }
+
+    #[test]
+    fn what_was_lost_on_the_way_may_have_been_about_ours() {
+        let mut watcher = watcher(NetworkView::default());
+        assert!(watcher.matters(&NetlinkPayload::Overrun(Vec::new()), None));
+        assert_eq!(watcher.disturbed, 1);
+        assert!(!watcher.matters(&NetlinkPayload::Noop, None));
+        assert_eq!(watcher.disturbed, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_ends_is_begun_again() {
+        let source = Source::open().unwrap();
+        let (told, overlay) = watch::channel(None);
+        let view = list(&source.handle, None).await.unwrap();
+        source.connection.abort();
+        let mut receiver = begin(source, view, overlay);
+        receiver.changed().await.unwrap();
+        assert_eq!(receiver.borrow_and_update().disturbed, 1);
+        drop(told);
+        assert!(receiver.changed().await.is_err(), "nobody asks any more");
+    }
+}
