@@ -218,6 +218,20 @@ pub(crate) fn what_others_remove_comes_back() -> anyhow::Result<()> {
     let gone = ["address", "del", &own, "dev", "gatereeve0"];
     ip(&client.namespace, &gone)?;
     wait_for("the IPv6 address alone", PATIENCE, has_own)?;
+    // Back before anybody looks, and with that without the IPv4 routes, of which the kernel says nothing.
+    let own = format!("{}/32 dev gatereeve0", client.addresses()?.v4);
+    for lines in [
+        format!("address del {own}\naddress add {own}\n"),
+        "link set gatereeve0 down\nlink set gatereeve0 up\n".to_owned(),
+    ] {
+        let file = client.directory().join("batch");
+        std::fs::write(&file, &lines)?;
+        ip(&client.namespace, &["-batch", &file.to_string_lossy()])?;
+        wait_for(&lines, PATIENCE, || {
+            Ok((client.repair(&[])?.places == as_usual.places).then_some(()))
+        })?;
+        wait_open(&client, &server, 80)?;
+    }
     client.wait_until("it tells", |status| {
         status
             .warnings

@@ -240,14 +240,18 @@ fn host_route(message: &RouteMessage, links: &[LinkMessage]) -> Option<HostRoute
 /// Name and flags of an interface.
 pub(super) fn link_of(links: &[LinkMessage], index: u32) -> Option<(&str, LinkFlags)> {
     let link = links.iter().find(|link| link.header.index == index)?;
-    let name = link.attributes.iter().find_map(|attribute| {
+    name_of(link).map(|name| (name, link.header.flags))
+}
+
+/// The name of an interface.
+pub(super) fn name_of(link: &LinkMessage) -> Option<&str> {
+    link.attributes.iter().find_map(|attribute| {
         if let LinkAttribute::IfName(name) = attribute {
             Some(name.as_str())
         } else {
             None
         }
-    });
-    name.map(|name| (name, link.header.flags))
+    })
 }
 
 #[cfg(test)]

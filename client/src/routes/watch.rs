@@ -1,6 +1,7 @@
 //! Follows the host's network by netlink, without polling: what [`interfaces`](super::interfaces) reads, again at
 //! every change that matters.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -8,13 +9,14 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::{LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tokio::sync::watch;
 
 use gatereeve_shared::wire::map::OverlayPrefixes;
 
-use super::interfaces::{NetworkView, list};
+use super::interfaces::{NetworkView, address_of, list, name_of};
 use super::overlap::overlapped;
 use super::{route, rule};
 
@@ -189,6 +191,16 @@ impl Watcher {
                 .zip(route::destination_of(message))
                 .is_some_and(|(overlay, network)| overlapped(overlay, network).is_some())
         };
+        let is_inside =
+            |address: &IpAddr| overlay.is_some_and(|overlay| overlay.contains(*address));
+        // Our own interface, or one with a network within the overlay's range: routes of ours lead through no other.
+        let had_address = |link: &LinkMessage| {
+            let held = self.sender.borrow();
+            let is_this = |name: &str| name_of(link) == Some(name);
+            held.addresses
+                .iter()
+                .any(|held| is_inside(&held.address) && is_this(&held.interface))
+        };
         let NetlinkPayload::InnerMessage(message) = payload else {
             // The kernel had more to say than there was room for. What is lost may be about ours: look at everything.
             let is_overrun = matches!(payload, NetlinkPayload::Overrun(_));
@@ -199,6 +211,14 @@ impl Watcher {
         let is_gone = match message {
             RouteNetlinkMessage::DelRule(gone) => rule::is_ours(gone),
             RouteNetlinkMessage::DelRoute(gone) => route::is_ours(gone),
+            // With these the kernel takes IPv4 routes away and tells nobody. Where all is back before the next look,
+            // that shows no difference.
+            RouteNetlinkMessage::DelAddress(gone) => {
+                address_of(gone).is_some_and(|address| is_inside(&address))
+            }
+            RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
+                !link.header.flags.contains(LinkFlags::Up) && had_address(link)
+            }
             _ => false,
         };
         self.disturbed += u64::from(is_gone);
@@ -215,6 +235,10 @@ impl Watcher {
 
 #[cfg(test)]
 mod tests {
+    use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+    use rtnetlink::packet_route::link::LinkAttribute;
+
+    use super::super::interfaces::InterfaceAddress;
     use super::*;
 
     fn watcher(view: NetworkView) -> Watcher {
@@ -232,6 +256,52 @@ mod tests {
         assert_eq!(watcher.disturbed, 1);
         assert!(!watcher.matters(&NetlinkPayload::Noop, None));
         assert_eq!(watcher.disturbed, 1);
+    }
+
+    #[test]
+    fn where_routes_go_in_silence_with_an_interface_or_an_address_they_are_looked_for() {
+        let overlay = OverlayPrefixes {
+            v4: "100.64.0.0/10".parse().unwrap(),
+            v6: "fd12:3456:789a::/48".parse().unwrap(),
+        };
+        let held = |interface: &str, address: &str| InterfaceAddress {
+            interface: interface.to_owned(),
+            loopback: false,
+            address: address.parse().unwrap(),
+        };
+        let mut watcher = watcher(NetworkView {
+            addresses: vec![held("tun0", "100.64.0.1"), held("eth0", "192.0.2.1")],
+            ..NetworkView::default()
+        });
+        let mut count = |message: RouteNetlinkMessage| {
+            let before = watcher.disturbed;
+            let payload = NetlinkPayload::InnerMessage(message);
+            assert!(watcher.matters(&payload, Some(&overlay)), "it is looked at");
+            watcher.disturbed - before
+        };
+        let link = |name: &str, flags| {
+            let mut link = LinkMessage::default();
+            link.header.flags = flags;
+            link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+            link
+        };
+        let down = LinkFlags::empty();
+        assert_eq!(count(RouteNetlinkMessage::NewLink(link("tun0", down))), 1);
+        assert_eq!(count(RouteNetlinkMessage::DelLink(link("tun0", down))), 1);
+        let up = LinkFlags::Up;
+        assert_eq!(count(RouteNetlinkMessage::NewLink(link("tun0", up))), 0);
+        assert_eq!(count(RouteNetlinkMessage::NewLink(link("eth0", down))), 0);
+        let address = |address: &str| {
+            let mut message = AddressMessage::default();
+            let address = address.parse().unwrap();
+            message.attributes.push(AddressAttribute::Local(address));
+            message
+        };
+        let gone = |ip| RouteNetlinkMessage::DelAddress(address(ip));
+        assert_eq!(count(gone("100.64.0.1")), 1);
+        assert_eq!(count(gone("192.0.2.1")), 0);
+        let new = RouteNetlinkMessage::NewAddress(address("100.64.0.1"));
+        assert_eq!(count(new), 0);
     }
 
     #[tokio::test(start_paused = true)]
