@@ -14,8 +14,13 @@ use super::path_mtu;
 use super::segmentation::Segmentation;
 use super::{Port, Udp, UdpOptions};
 
-/// Bytes of the kernel's buffers: about 50 ms of 1 Gbit/s.
+/// Bytes of a socket's buffers, at most: about 50 ms of 1 Gbit/s.
 const KERNEL_BUFFER: usize = 7 * 1024 * 1024;
+/// Bytes that the receive buffers of one family have together. The kernel takes twice as much and charges what is
+/// in it to the service, whose memory is limited; with many workers each has a share of the load.
+const RECEIVE_BUFFERS: usize = 2 * KERNEL_BUFFER;
+/// Bytes of a receive buffer, at least.
+const LEAST_BUFFER: usize = 1024 * 1024;
 /// Attempts to find a port that is free in both families.
 const PORT_ATTEMPTS: usize = 16;
 
@@ -114,7 +119,7 @@ fn bind_one(address: SocketAddr, options: UdpOptions, shares: bool) -> io::Resul
     if let Err(error) = socket.set_mark(options.mark) {
         tracing::warn!(%error, "cannot mark the WireGuard socket; it takes CAP_NET_ADMIN");
     }
-    enlarge(&socket);
+    enlarge(&socket, receive_buffer(options.workers));
     if shares {
         socket.set_reuse_port(true)?;
     }
@@ -141,13 +146,18 @@ fn bind_one(address: SocketAddr, options: UdpOptions, shares: bool) -> io::Resul
     })
 }
 
+/// Bytes of the receive buffer of each of so many workers.
+fn receive_buffer(workers: usize) -> usize {
+    (RECEIVE_BUFFERS / workers.max(1)).clamp(LEAST_BUFFER, KERNEL_BUFFER)
+}
+
 /// Raises the kernel's buffers: past the host's limit where we may, up to it otherwise.
-fn enlarge(socket: &Socket) {
-    let forced = setsockopt(socket, sockopt::RcvBufForce, &KERNEL_BUFFER)
+fn enlarge(socket: &Socket, receive: usize) {
+    let forced = setsockopt(socket, sockopt::RcvBufForce, &receive)
         .and_then(|()| setsockopt(socket, sockopt::SndBufForce, &KERNEL_BUFFER));
     if forced.is_err() {
         let plain = socket
-            .set_recv_buffer_size(KERNEL_BUFFER)
+            .set_recv_buffer_size(receive)
             .and_then(|()| socket.set_send_buffer_size(KERNEL_BUFFER));
         if let Err(error) = plain {
             tracing::debug!(%error, "the UDP buffers keep their size");
@@ -160,4 +170,24 @@ fn is_family_missing(error: &io::Error) -> bool {
     [Errno::EAFNOSUPPORT, Errno::EADDRNOTAVAIL]
         .iter()
         .any(|errno| error.raw_os_error() == Some(*errno as i32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn receive_buffers_fit_into_the_service_however_many_there_are() {
+        const FAMILIES: usize = 2;
+        const LIMIT: usize = 256 * 1024 * 1024;
+        assert_eq!(receive_buffer(0), KERNEL_BUFFER);
+        assert_eq!(receive_buffer(1), KERNEL_BUFFER);
+        assert_eq!(receive_buffer(2), KERNEL_BUFFER);
+        assert_eq!(receive_buffer(8), KERNEL_BUFFER / 4);
+        assert_eq!(receive_buffer(1000), LEAST_BUFFER);
+        for workers in 1..=8 {
+            let doubled = 2 * receive_buffer(workers);
+            assert!(FAMILIES * workers * doubled <= LIMIT / 4, "{workers}");
+        }
+    }
 }
