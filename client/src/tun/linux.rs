@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 use nix::sys::uio::{readv, writev};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
@@ -80,9 +81,11 @@ impl LinuxTun {
         let mut missing = Vec::new();
         let workers = workers.max(1);
         let queues = workers.saturating_mul(QUEUES_PER_WORKER);
-        let first = open_first(name, queues > 1, offload, &mut missing).with_context(|| {
-            format!("cannot make the TUN interface {name}; it takes CAP_NET_ADMIN, /dev/net/tun and a name that is free")
-        })?;
+        let first = ensure_free(name)
+            .and_then(|()| open_first(name, queues > 1, offload, &mut missing))
+            .with_context(|| {
+                format!("cannot make the TUN interface {name}; it takes CAP_NET_ADMIN, /dev/net/tun and a name that is free")
+            })?;
         let (tso, uso) = (first.tcp_gso(), first.udp_gso());
         if tso && !uso {
             missing.push("tun uso: the kernel does not have it (6.2 and later do)".to_owned());
@@ -169,6 +172,18 @@ impl LinuxTun {
             "tun_unreadable",
             self.shared.unreadable.load(Ordering::Relaxed),
         )]
+    }
+}
+
+/// A TUN interface of somebody else's with this name would be joined, not refused: packets would come to either
+/// by chance.
+fn ensure_free(name: &str) -> io::Result<()> {
+    match if_nametoindex(name) {
+        Ok(index) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!("interface {index} has this name"),
+        )),
+        Err(_) => Ok(()),
     }
 }
 
@@ -440,5 +455,20 @@ impl Queue {
             count += 1;
         }
         writev(&self.device, pieces.get(..count).unwrap_or_default()).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gatereeve_runtime::words::in_words;
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_taken_is_refused_and_not_joined() {
+        let refused = in_words(LinuxTun::open("lo", 1, true).unwrap_err());
+        assert!(refused.contains("a name that is free"), "{refused}");
+        assert!(refused.contains("interface 1 has this name"), "{refused}");
+        assert!(ensure_free("no-such-name").is_ok());
     }
 }
