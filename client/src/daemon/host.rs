@@ -39,6 +39,8 @@ struct Standing {
     names: Option<Link>,
     /// A controller whose own name is in the domain, so that nobody is told to ask for it here.
     shadowed: Option<String>,
+    /// What the threads say of their end. Goes with them: the word of one that is gone is about nothing any more.
+    broken: mpsc::Receiver<String>,
 }
 
 /// The host, as far as the daemon changes it.
@@ -49,7 +51,6 @@ pub struct Host {
     offload: bool,
     udp: Arc<Udp>,
     events: mpsc::Sender<DataPathEvent>,
-    broken: mpsc::Sender<String>,
     undelivered: Arc<AtomicU64>,
     overlap: Overlap,
     /// What of names is told to the host's resolver, and who tells it.
@@ -72,7 +73,6 @@ impl Host {
         keeper: Keeper,
         udp: Arc<Udp>,
         events: mpsc::Sender<DataPathEvent>,
-        broken: mpsc::Sender<String>,
     ) -> Result<Self> {
         Ok(Self {
             tun: config.tun.clone(),
@@ -81,7 +81,6 @@ impl Host {
             names: (config.names, keeper),
             udp,
             events,
-            broken,
             undelivered: Arc::default(),
             overlap: Overlap::default(),
             is_suspect: false,
@@ -226,12 +225,13 @@ impl Host {
         }
         let changes = self.network.apply(plan).await?;
         tune(&self.network, &tun, plan).await;
+        let (told, broken) = mpsc::channel(1);
         let workers = Workers::start(Shared {
             datapath: Arc::clone(datapath),
             tun: Arc::clone(&tun) as Arc<dyn Tun>,
             udp: Arc::clone(&self.udp),
             events: self.events.clone(),
-            broken: self.broken.clone(),
+            broken: told,
             undelivered: Arc::clone(&self.undelivered),
             echo: Arc::default(),
         })?;
@@ -243,8 +243,19 @@ impl Host {
             plan: plan.clone(),
             names: None,
             shadowed: None,
+            broken,
         });
         Ok(changes)
+    }
+
+    /// Waits until the data path that stands is broken, and says how.
+    pub async fn broken(&mut self) -> String {
+        if let Some(standing) = &mut self.standing
+            && let Some(told) = standing.broken.recv().await
+        {
+            return told;
+        }
+        std::future::pending().await
     }
 
     /// A table was published.

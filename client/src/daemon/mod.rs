@@ -121,7 +121,6 @@ struct Daemon {
     calls: mpsc::Receiver<Call>,
     alarm: Alarm,
     events: mpsc::Receiver<DataPathEvent>,
-    broken: mpsc::Receiver<String>,
     /// Asked whether this task lives.
     heart: Heart,
     /// Pings at a time: each takes a thread, and anybody on the host may ask for one.
@@ -164,13 +163,11 @@ impl Daemon {
         };
         let udp = Arc::new(Udp::bind(&config.listen, sockets)?);
         let (event_sender, events) = mpsc::channel(EVENTS);
-        let (broken_sender, broken) = mpsc::channel(1);
         let host = Host::new(
             &config,
             Keeper::start(helper, &shutdown),
             Arc::clone(&udp),
             event_sender,
-            broken_sender,
         )?;
         let network = state.network()?;
         let confinement = confined.confinement;
@@ -206,7 +203,6 @@ impl Daemon {
             calls,
             alarm: Alarm::new().context("cannot make a timer")?,
             events,
-            broken,
             heart,
             pings: Arc::new(Semaphore::new(PINGS)),
         };
@@ -293,7 +289,7 @@ impl Daemon {
             () = self.alarm.wait(due) => Input::Timeout,
             () = self.heart.asked() => Input::Asked,
             input = joined => input,
-            Some(broken) = self.broken.recv() => Input::Broken(broken),
+            broken = self.host.broken() => Input::Broken(broken),
             Some(call) = self.calls.recv() => Input::Call(call),
             () = changed => Input::Interfaces,
             Some(event) = self.events.recv() => Input::Event(event),
