@@ -11,7 +11,7 @@ use gatereeve_tests::traffic::udp::{UdpReceiver, UdpSender};
 use gatereeve_tests::world::host_state::{Others, Snapshot, ip};
 use gatereeve_tests::world::{DeviceHost, PATIENCE, World};
 
-use crate::scene::{LIMIT, apply, ensure_closed, open_pair, pair, wait_open, world};
+use crate::scene::{LIMIT, QUIET, apply, ensure_closed, open_pair, pair, wait_open, world};
 
 /// Rules and routes that stay while no daemon runs: three rules and a route for each family.
 const LASTING: usize = 8;
@@ -240,6 +240,47 @@ pub(crate) fn what_others_remove_comes_back() -> anyhow::Result<()> {
     })?;
     let mended = client.repair(&["--apply"])?;
     ensure!(mended.daemon && mended.changes.is_empty(), "{mended:?}");
+    Ok(())
+}
+
+/// The interface removed, renamed, or moved to another namespace: it is made again, and once.
+pub(crate) fn an_interface_that_goes_is_made_again() -> anyhow::Result<()> {
+    let mut world = world()?;
+    let (client, server) = pair(&mut world)?;
+    let _source = TcpSource::start(&server.namespace, 80)?;
+    apply(&world, &open_pair())?;
+    wait_open(&client, &server, 80)?;
+    let as_usual = client.repair(&[])?;
+    let elsewhere = world.controller.process().context("it runs")?.id();
+    let file = client.directory().join("batch");
+    // With its number in front.
+    let shown = || {
+        let line = ip(&client.namespace, &["-o", "link", "show", "gatereeve0"])?;
+        anyhow::Ok(line.split(':').next().unwrap_or_default().to_owned())
+    };
+    for lines in [
+        "link del gatereeve0\n".to_owned(),
+        "link set gatereeve0 down\nlink set gatereeve0 name other0\n".to_owned(),
+        format!("link set gatereeve0 netns {elsewhere}\n"),
+    ] {
+        let before = shown()?;
+        std::fs::write(&file, &lines)?;
+        ip(&client.namespace, &["-batch", &file.to_string_lossy()])?;
+        wait_for(&lines, PATIENCE, || {
+            Ok((client.repair(&[])?.places == as_usual.places).then_some(()))
+        })?;
+        wait_open(&client, &server, 80)?;
+        let made = shown()?;
+        ensure!(made != before, "{lines}: control: {before} is another one");
+        std::thread::sleep(QUIET);
+        ensure!(shown()? == made, "{lines}: made more than once");
+    }
+    for namespace in [&client.namespace, &world.controller.namespace] {
+        let links = ip(namespace, &["-o", "link"])?;
+        ensure!(!links.contains("other0"), "{links}");
+    }
+    let links = ip(&world.controller.namespace, &["-o", "link"])?;
+    ensure!(!links.contains("gatereeve0"), "the one moved away: {links}");
     Ok(())
 }
 

@@ -56,6 +56,7 @@ fn main() -> ExitCode {
             host::repair_knows_what_nothing_needs,
             host::an_upgrade_takes_over_what_it_finds,
             host::what_others_remove_comes_back,
+            host::an_interface_that_goes_is_made_again,
             host::no_daemon_listens_on_tcp,
             local_api::changes_are_for_root_and_the_operator_group,
             local_api::a_flood_of_one_user_keeps_no_other_out,

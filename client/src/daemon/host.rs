@@ -122,6 +122,17 @@ impl Host {
             self.stop();
             return Ok(Vec::new());
         };
+        if self
+            .standing
+            .as_ref()
+            .is_some_and(|standing| !standing.tun.is_in_place())
+        {
+            tracing::warn!(
+                interface = self.tun,
+                "the TUN interface is gone, renamed or moved; making it again"
+            );
+            self.stop();
+        }
         let mut plan = HostPlan {
             tun: self.tun.clone(),
             mtu: u32::from(wanted.mtu),

@@ -37,6 +37,7 @@ const TCP: u8 = 6;
 #[derive(Debug)]
 pub struct LinuxTun {
     name: String,
+    index: u32,
     /// The worker with number `n` has those at `n`, `n + workers`, `n + 2 * workers` and so on.
     queues: Vec<Queue>,
     workers: usize,
@@ -86,6 +87,8 @@ impl LinuxTun {
             .with_context(|| {
                 format!("cannot make the TUN interface {name}; it takes CAP_NET_ADMIN, /dev/net/tun and a name that is free")
             })?;
+        let index = if_nametoindex(name)
+            .with_context(|| format!("the TUN interface {name} has gone at once"))?;
         let (tso, uso) = (first.tcp_gso(), first.udp_gso());
         if tso && !uso {
             missing.push("tun uso: the kernel does not have it (6.2 and later do)".to_owned());
@@ -126,11 +129,21 @@ impl LinuxTun {
         }
         Ok(Self {
             name: name.to_owned(),
+            index,
             queues: all,
             workers,
             shared,
             missing,
         })
+    }
+
+    /// Whether the interface still has its name, in this network namespace: others can rename it, or move it away.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        match if_nametoindex(self.name.as_str()) {
+            Ok(index) => index == self.index,
+            Err(errno) => errno != Errno::ENODEV,
+        }
     }
 
     /// The queues of `worker`.
