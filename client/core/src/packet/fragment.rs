@@ -73,3 +73,70 @@ impl<'a> Fragments<'a> {
         Some(fragment)
     }
 }
+
+#[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "the bytes are the test's own"
+)]
+mod tests {
+    use super::*;
+
+    /// A packet of `payload` bytes that says to be `offset` times eight bytes into its datagram.
+    fn packet(payload: usize, offset: u16, more: bool) -> Vec<u8> {
+        let mut packet: Vec<u8> = (0..=255).cycle().take(HEADER + payload).collect();
+        packet[0] = 0x45;
+        let flags = offset | if more { MORE_FRAGMENTS } else { 0 };
+        packet[6..8].copy_from_slice(&flags.to_be_bytes());
+        packet
+    }
+
+    /// Offset, whether more follow, and payload of each.
+    fn cut(mut packet: Vec<u8>, most: usize) -> Vec<(u16, bool, Vec<u8>)> {
+        let mut fragments = Fragments::new(&mut packet, most).unwrap();
+        let mut all = Vec::new();
+        while let Some(fragment) = fragments.next() {
+            assert!(fragment.len() <= most);
+            assert_eq!(u16_at(fragment, 2), u16::try_from(fragment.len()).ok());
+            assert_eq!(Sum::default().add(&fragment[..HEADER]).finish(), 0);
+            let flags = u16_at(fragment, 6).unwrap();
+            let payload = fragment[HEADER..].to_vec();
+            all.push((flags & OFFSET, flags & MORE_FRAGMENTS != 0, payload));
+        }
+        all
+    }
+
+    #[test]
+    fn payload_and_offsets_go_on_from_one_to_the_next() {
+        for more in [false, true] {
+            let whole = packet(1000, 100, more);
+            let pieces = cut(whole.clone(), 420);
+            let offsets: Vec<_> = pieces.iter().map(|(at, more, _)| (*at, *more)).collect();
+            assert_eq!(offsets, [(100, true), (150, true), (200, more)]);
+            let payload: Vec<u8> = pieces.into_iter().flat_map(|(.., bytes)| bytes).collect();
+            assert_eq!(payload, whole[HEADER..]);
+        }
+    }
+
+    #[test]
+    fn nothing_is_put_beyond_where_a_datagram_can_reach() {
+        // The last eight bytes that have a place, and then eight more.
+        let offsets = |packet| cut(packet, 28).into_iter().map(|(at, ..)| at);
+        assert!(offsets(packet(16, OFFSET - 1, false)).eq([OFFSET - 1, OFFSET]));
+        assert!(offsets(packet(24, OFFSET - 1, false)).eq([OFFSET - 1, OFFSET]));
+        assert!(offsets(packet(8, OFFSET, true)).eq([OFFSET]));
+    }
+
+    #[test]
+    fn what_must_not_be_cut_or_does_not_fit_is_not() {
+        let mut kept = packet(100, 0, false);
+        kept[6] |= 0x40;
+        assert!(Fragments::new(&mut kept, 60).is_none());
+        let mut narrow = packet(100, 0, false);
+        assert!(Fragments::new(&mut narrow, HEADER + 7).is_none());
+        assert!(Fragments::new(&mut narrow, HEADER + 8).is_some());
+        let mut options = packet(100, 0, false);
+        options[0] = 0x46;
+        assert!(Fragments::new(&mut options, 60).is_none());
+    }
+}
