@@ -9,22 +9,58 @@ use gatereeve_shared::ids::RuleId;
 use gatereeve_shared::policy::port::Protocol;
 use gatereeve_shared::time::Mono;
 
-use super::lru::{Lru, Place};
+use super::lru::{ListId, Lru, Place};
 use crate::datapath::Direction;
 use crate::keyed::HashKey;
 use crate::packet::FlowKey;
 use crate::packet::ip::TcpFlags;
 
-/// Flows tracked for one peer; the least recently used one makes room, within the same peer only.
+/// Flows tracked for one peer; one of them makes room, within the same peer only.
 pub const FLOWS_PER_PEER: usize = 16_384;
 /// Flows tracked for all peers.
 pub const FLOWS_TOTAL: usize = 131_072;
 
-const TCP_ESTABLISHED: Duration = Duration::from_secs(2 * 60 * 60);
-const TCP_HALF_OPEN: Duration = Duration::from_secs(30);
-const TCP_CLOSED: Duration = Duration::from_secs(10);
-const ICMP: Duration = Duration::from_secs(30);
-const OTHERS: Duration = Duration::from_secs(120);
+/// How long a flow is kept without a packet. Flows of a class have a list of their own: in order of last
+/// use is then in order of expiry too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// TCP after both FINs or a RST: what is still under way may arrive.
+    Closed,
+    /// TCP that only its opener was heard on, and echo.
+    Brief,
+    /// UDP, and protocols that say nothing of connections.
+    Datagrams,
+    /// TCP that both sides were heard on.
+    Established,
+}
+
+impl Class {
+    const ALL: [Self; 4] = [
+        Self::Closed,
+        Self::Brief,
+        Self::Datagrams,
+        Self::Established,
+    ];
+
+    fn limit(self) -> Duration {
+        let secs = match self {
+            Self::Closed => 10,
+            Self::Brief => 30,
+            Self::Datagrams => 120,
+            Self::Established => 2 * 60 * 60,
+        };
+        Duration::from_secs(secs)
+    }
+
+    fn list(self) -> ListId {
+        match self {
+            Self::Closed => 0,
+            Self::Brief => 1,
+            Self::Datagrams => 2,
+            Self::Established => 3,
+        }
+    }
+}
 
 /// How many flows all peers may still track together.
 #[derive(Clone, Debug)]
@@ -104,7 +140,7 @@ impl Flow {
         }
     }
 
-    /// Takes note of a packet that passed.
+    /// Takes note of a packet that passes.
     pub(super) fn saw(&mut self, direction: Direction, flags: Option<TcpFlags>, now: Mono) {
         self.last = self.last.max(now);
         let Some(flags) = flags else {
@@ -135,26 +171,25 @@ impl Flow {
         }
     }
 
-    fn is_idle(&self, protocol: Protocol, now: Mono) -> bool {
-        now.since(self.last) >= self.limit(protocol)
+    fn class(&self, key: &FlowKey) -> Class {
+        match (key.asked_of_rules(self.opener).0, self.tcp) {
+            (Protocol::Tcp, TcpPhase::Closed) => Class::Closed,
+            (Protocol::Tcp, TcpPhase::HalfOpen) | (Protocol::Icmp, _) => Class::Brief,
+            (Protocol::Tcp, TcpPhase::Established { .. }) => Class::Established,
+            (Protocol::Udp | Protocol::Any, _) => Class::Datagrams,
+        }
     }
 
-    /// How long it is kept without a packet.
-    fn limit(&self, protocol: Protocol) -> Duration {
-        match (protocol, self.tcp) {
-            (Protocol::Tcp, TcpPhase::HalfOpen) => TCP_HALF_OPEN,
-            (Protocol::Tcp, TcpPhase::Established { .. }) => TCP_ESTABLISHED,
-            (Protocol::Tcp, TcpPhase::Closed) => TCP_CLOSED,
-            (Protocol::Icmp, _) => ICMP,
-            (Protocol::Udp | Protocol::Any, _) => OTHERS,
-        }
+    /// When it is forgotten, if no packet comes before.
+    fn expires(&self, class: Class) -> Mono {
+        self.last.saturating_add(class.limit())
     }
 }
 
 /// The flows of one peer.
 #[derive(Debug)]
 pub(super) struct Conntrack {
-    flows: Lru<FlowKey, Flow>,
+    flows: Lru<FlowKey, Flow, { Class::ALL.len() }>,
     budget: FlowBudget,
 }
 
@@ -170,7 +205,7 @@ impl Conntrack {
     pub(super) fn find(&mut self, key: &FlowKey, now: Mono) -> Option<Place> {
         let place = self.flows.place(key)?;
         let flow = self.flows.at(place)?;
-        if flow.is_idle(key.asked_of_rules(flow.opener).0, now) {
+        if flow.expires(flow.class(key)) <= now {
             self.remove(key);
             return None;
         }
@@ -182,19 +217,58 @@ impl Conntrack {
         self.flows.at(place)
     }
 
-    /// Counts as use: the flow is the last to make room.
-    pub(super) fn touch(&mut self, place: Place) {
-        self.flows.touch(place);
+    /// Takes note of a packet that passes, which counts as use of the flow at a place.
+    pub(super) fn saw(
+        &mut self,
+        place: Place,
+        key: &FlowKey,
+        direction: Direction,
+        flags: Option<TcpFlags>,
+        now: Mono,
+    ) {
+        if let Some(flow) = self.flows.at(place) {
+            flow.saw(direction, flags, now);
+            let class = flow.class(key);
+            self.flows.touch(place, class.list());
+        }
     }
 
     /// Tracks a flow. `false` where the budget of all peers is spent and this peer has no flow to give up.
     pub(super) fn insert(&mut self, key: FlowKey, flow: Flow) -> bool {
-        let grows = self.flows.place(&key).is_none() && !self.flows.is_full();
-        if grows && !self.budget.take() && self.flows.remove_oldest().is_none() {
-            return false;
+        if self.flows.place(&key).is_none() {
+            let grows = !self.flows.is_full() && self.budget.take();
+            if !grows && !self.make_room() {
+                return false;
+            }
         }
-        self.flows.insert(key, flow);
-        true
+        let class = flow.class(&key);
+        self.flows.insert(key, flow, class.list())
+    }
+
+    /// Gives up one flow, whose share of the budget is the next one's.
+    ///
+    /// Closed ones go first. Then what is neither closed nor established, by last use: no scan and no burst
+    /// of queries ends a connection. Connections have to leave an eighth to the others, or else where they take all
+    /// there is, whatever begins would end what began just before.
+    fn make_room(&mut self) -> bool {
+        let others = self.flows.len() / 8;
+        let connections = self.flows.len_of(Class::Established.list());
+        let class = if self.oldest(Class::Closed).is_some() {
+            Class::Closed
+        } else if connections > self.flows.len().saturating_sub(others) {
+            Class::Established
+        } else {
+            let used = [Class::Brief, Class::Datagrams]
+                .into_iter()
+                .filter_map(|class| Some((self.oldest(class)?.1.last, class)));
+            let least = used.min_by_key(|(last, _)| *last);
+            least.map_or(Class::Established, |(_, class)| class)
+        };
+        self.flows.remove_oldest(class.list())
+    }
+
+    fn oldest(&self, class: Class) -> Option<(&FlowKey, &Flow)> {
+        self.flows.oldest(class.list())
     }
 
     pub(super) fn remove(&mut self, key: &FlowKey) {
@@ -212,22 +286,25 @@ impl Conntrack {
         self.flows.clear();
     }
 
-    /// When [`Self::prune`] has something to forget next, if no packet comes before.
-    pub(super) fn expires(&self) -> Option<Mono> {
-        let (key, flow) = self.flows.oldest()?;
-        let limit = flow.limit(key.asked_of_rules(flow.opener).0);
-        Some(flow.last.saturating_add(limit))
+    /// The flow that expires first of each class, and when.
+    fn next(&self) -> impl Iterator<Item = (&FlowKey, Mono)> {
+        Class::ALL.into_iter().filter_map(|class| {
+            let (key, flow) = self.oldest(class)?;
+            Some((key, flow.expires(class)))
+        })
     }
 
-    /// Forgets idle flows from the oldest on, a bounded number at a time.
+    /// When [`Self::prune`] has something to forget next, if no packet comes before.
+    pub(super) fn expires(&self) -> Option<Mono> {
+        self.next().map(|(_, end)| end).min()
+    }
+
+    /// Forgets idle flows, a bounded number at a time.
     pub(super) fn prune(&mut self, now: Mono) {
         for _ in 0..256 {
-            let Some((key, flow)) = self.flows.oldest() else {
+            let Some((key, _)) = self.next().find(|(_, end)| *end <= now) else {
                 return;
             };
-            if !flow.is_idle(key.asked_of_rules(flow.opener).0, now) {
-                return;
-            }
             let key = *key;
             self.remove(&key);
         }

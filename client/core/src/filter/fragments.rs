@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gatereeve_shared::time::Mono;
 
-use super::lru::Lru;
+use super::lru::{ListId, Lru};
 use crate::datapath::Direction;
 use crate::keyed::HashKey;
 use crate::packet::flow::hash_addresses;
@@ -56,15 +56,22 @@ pub(super) struct Verdict {
 
 /// Verdicts of one peer. Only "allowed" is kept: what is not here is dropped.
 #[derive(Debug)]
-pub(super) struct Fragments(Lru<DatagramKey, Verdict>);
+pub(super) struct Fragments(Lru<DatagramKey, Verdict, 1>);
+
+/// The only list.
+const ALL: ListId = 0;
 
 impl Fragments {
     pub(super) fn new(hash: HashKey) -> Self {
         Self(Lru::new(VERDICTS_PER_PEER, hash))
     }
 
+    /// Remembers it, in place of the oldest verdict where there is no room.
     pub(super) fn allow(&mut self, key: DatagramKey, verdict: Verdict) {
-        self.0.insert(key, verdict);
+        if self.0.is_full() && self.0.place(&key).is_none() {
+            self.0.remove_oldest(ALL);
+        }
+        self.0.insert(key, verdict, ALL);
     }
 
     pub(super) fn forget(&mut self, key: &DatagramKey) {
@@ -87,16 +94,16 @@ impl Fragments {
 
     /// When [`Self::prune`] has something to forget next.
     pub(super) fn expires(&self) -> Option<Mono> {
-        let (_, verdict) = self.0.oldest()?;
+        let (_, verdict) = self.0.oldest(ALL)?;
         Some(verdict.at.saturating_add(KEPT_FOR))
     }
 
     pub(super) fn prune(&mut self, now: Mono) {
-        while let Some((_, verdict)) = self.0.oldest() {
+        while let Some((_, verdict)) = self.0.oldest(ALL) {
             if now.since(verdict.at) < KEPT_FOR {
                 return;
             }
-            self.0.remove_oldest();
+            self.0.remove_oldest(ALL);
         }
     }
 }

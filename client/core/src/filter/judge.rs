@@ -173,8 +173,7 @@ impl PeerFilter {
             // The other side's SYN is no reply: it asks for a connection of its own.
             && !(flow.opener != direction && flags.is_some_and(TcpFlags::opens))
         {
-            flow.saw(direction, flags, now);
-            state.flows.touch(place);
+            state.flows.saw(place, &key, direction, flags, now);
             return Ok(());
         }
         if is_reply_only {

@@ -1,4 +1,4 @@
-//! A bounded map that forgets what was used least recently.
+//! A bounded map that knows what was used least recently, in each of some lists.
 
 use std::hash::{BuildHasher as _, Hash};
 
@@ -6,6 +6,8 @@ use crate::keyed::HashKey;
 
 /// Where an entry is.
 pub(super) type Place = u32;
+/// Which of the lists an entry is in.
+pub(super) type ListId = u8;
 
 /// No entry.
 const NONE: Place = Place::MAX;
@@ -15,16 +17,34 @@ const FEWEST: usize = 8;
 /// At most `capacity` entries, in a hash table with chains. There are as many buckets as entries or more,
 /// and which bucket a key falls into hangs on a secret, so look-ups take constant time whoever chooses the
 /// keys. Nothing is moved but when the table doubles. An empty one takes no memory besides itself.
+///
+/// Each entry is in one of `LISTS` lists, and each list in the order of last use.
 #[derive(Debug)]
-pub(super) struct Lru<K, V> {
+pub(super) struct Lru<K, V, const LISTS: usize> {
     hash: HashKey,
     /// The first entry of each bucket's chain.
     buckets: Vec<Place>,
     nodes: Vec<Node<K, V>>,
     free: Vec<Place>,
+    lists: [List; LISTS],
+    /// The one used last, in whichever list.
+    latest: Place,
+    capacity: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct List {
     newest: Place,
     oldest: Place,
-    capacity: usize,
+    len: u32,
+}
+
+impl List {
+    const EMPTY: Self = Self {
+        newest: NONE,
+        oldest: NONE,
+        len: 0,
+    };
 }
 
 #[derive(Debug)]
@@ -35,23 +55,29 @@ struct Node<K, V> {
     older: Place,
     /// The next one in the same bucket.
     next: Place,
+    list: ListId,
 }
 
-impl<K: Hash + Eq + Copy, V> Lru<K, V> {
+impl<K: Hash + Eq + Copy, V, const LISTS: usize> Lru<K, V, LISTS> {
     pub(super) fn new(capacity: usize, hash: HashKey) -> Self {
         Self {
             hash,
             buckets: Vec::new(),
             nodes: Vec::new(),
             free: Vec::new(),
-            newest: NONE,
-            oldest: NONE,
+            lists: [List::EMPTY; LISTS],
+            latest: NONE,
             capacity,
         }
     }
 
     pub(super) fn len(&self) -> usize {
         self.nodes.len().saturating_sub(self.free.len())
+    }
+
+    /// How many entries are in a list.
+    pub(super) fn len_of(&self, list: ListId) -> usize {
+        usize::try_from(self.list(list).len).unwrap_or(usize::MAX)
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -62,8 +88,8 @@ impl<K: Hash + Eq + Copy, V> Lru<K, V> {
     #[inline]
     pub(super) fn place(&self, key: &K) -> Option<Place> {
         // Packets come in trains.
-        if self.node(self.newest).is_some_and(|node| node.key == *key) {
-            return Some(self.newest);
+        if self.node(self.latest).is_some_and(|node| node.key == *key) {
+            return Some(self.latest);
         }
         let mut place = *self.buckets.get(self.bucket(key))?;
         while let Some(node) = self.node(place) {
@@ -80,30 +106,38 @@ impl<K: Hash + Eq + Copy, V> Lru<K, V> {
         self.node_mut(place).map(|node| &mut node.value)
     }
 
-    /// Makes the entry at a place the most recently used.
-    pub(super) fn touch(&mut self, place: Place) {
-        if place != self.newest && self.node(place).is_some() {
+    /// Makes the entry at a place the most recently used of `list`.
+    #[inline]
+    pub(super) fn touch(&mut self, place: Place, list: ListId) {
+        let Some(was_in) = self.node(place).map(|node| node.list) else {
+            return;
+        };
+        self.latest = place;
+        if was_in != list || self.list(list).newest != place {
             self.unlink(place);
-            self.link(place);
+            self.link(place, list);
         }
     }
 
-    /// Puts an entry in, in place of the oldest one where it is full. Returns whether the count grew.
-    pub(super) fn insert(&mut self, key: K, value: V) -> bool {
+    /// Puts an entry in, as the most recently used of `list`. `false` where it is full.
+    pub(super) fn insert(&mut self, key: K, value: V, list: ListId) -> bool {
         if let Some(place) = self.place(&key) {
             if let Some(old) = self.at(place) {
                 *old = value;
             }
-            self.touch(place);
+            self.touch(place, list);
+            return true;
+        }
+        if self.is_full() {
             return false;
         }
-        let evicted = self.is_full() && self.remove_oldest().is_some();
         let node = Node {
             key,
             value,
             newer: NONE,
             older: NONE,
             next: NONE,
+            list,
         };
         let place = match self.free.pop() {
             Some(place) => {
@@ -117,13 +151,14 @@ impl<K: Hash + Eq + Copy, V> Lru<K, V> {
                 Place::try_from(self.nodes.len() - 1).unwrap_or(NONE)
             }
         };
-        self.link(place);
+        self.link(place, list);
+        self.latest = place;
         if self.len() > self.buckets.len() {
             self.grow();
         } else {
             self.chain(place);
         }
-        !evicted
+        true
     }
 
     pub(super) fn remove(&mut self, key: &K) -> bool {
@@ -138,6 +173,9 @@ impl<K: Hash + Eq + Copy, V> Lru<K, V> {
                 }
                 self.unlink(place);
                 self.free.push(place);
+                if self.latest == place {
+                    self.latest = NONE;
+                }
                 return true;
             }
             (before, place) = (place, next);
@@ -145,14 +183,15 @@ impl<K: Hash + Eq + Copy, V> Lru<K, V> {
         false
     }
 
-    pub(super) fn oldest(&self) -> Option<(&K, &V)> {
-        let node = self.node(self.oldest)?;
+    /// The entry of a list that was used least recently.
+    pub(super) fn oldest(&self, list: ListId) -> Option<(&K, &V)> {
+        let node = self.node(self.list(list).oldest)?;
         Some((&node.key, &node.value))
     }
 
-    pub(super) fn remove_oldest(&mut self) -> Option<K> {
-        let key = *self.oldest()?.0;
-        self.remove(&key).then_some(key)
+    pub(super) fn remove_oldest(&mut self, list: ListId) -> bool {
+        let oldest = self.oldest(list).map(|(key, _)| *key);
+        oldest.is_some_and(|key| self.remove(&key))
     }
 
     pub(super) fn clear(&mut self) {
@@ -202,36 +241,61 @@ impl<K: Hash + Eq + Copy, V> Lru<K, V> {
     fn grow(&mut self) {
         let buckets = self.buckets.len().saturating_mul(2).max(FEWEST);
         self.buckets = vec![NONE; buckets];
-        let mut place = self.oldest;
-        while let Some(newer) = self.node(place).map(|node| node.newer) {
-            self.chain(place);
-            place = newer;
+        for list in self.lists {
+            let mut place = list.oldest;
+            while let Some(newer) = self.node(place).map(|node| node.newer) {
+                self.chain(place);
+                place = newer;
+            }
         }
     }
 
-    fn link(&mut self, place: Place) {
-        let older = self.newest;
+    #[inline]
+    fn list(&self, list: ListId) -> List {
+        let list = self.lists.get(usize::from(list));
+        list.copied().unwrap_or(List::EMPTY)
+    }
+
+    fn list_mut(&mut self, list: ListId) -> Option<&mut List> {
+        self.lists.get_mut(usize::from(list))
+    }
+
+    fn link(&mut self, place: Place, list: ListId) {
+        let older = self.list(list).newest;
         if let Some(node) = self.node_mut(place) {
-            (node.newer, node.older) = (NONE, older);
+            (node.newer, node.older, node.list) = (NONE, older, list);
         }
-        match self.node_mut(older) {
-            Some(node) => node.newer = place,
-            None => self.oldest = place,
+        if let Some(node) = self.node_mut(older) {
+            node.newer = place;
         }
-        self.newest = place;
+        if let Some(list) = self.list_mut(list) {
+            list.newest = place;
+            if older == NONE {
+                list.oldest = place;
+            }
+            list.len = list.len.saturating_add(1);
+        }
     }
 
     fn unlink(&mut self, place: Place) {
-        let Some((newer, older)) = self.node(place).map(|n| (n.newer, n.older)) else {
+        let Some((newer, older, list)) = self.node(place).map(|n| (n.newer, n.older, n.list))
+        else {
             return;
         };
-        match self.node_mut(newer) {
-            Some(node) => node.older = older,
-            None => self.newest = older,
+        if let Some(node) = self.node_mut(newer) {
+            node.older = older;
         }
-        match self.node_mut(older) {
-            Some(node) => node.newer = newer,
-            None => self.oldest = newer,
+        if let Some(node) = self.node_mut(older) {
+            node.newer = newer;
+        }
+        if let Some(list) = self.list_mut(list) {
+            if list.newest == place {
+                list.newest = older;
+            }
+            if list.oldest == place {
+                list.oldest = newer;
+            }
+            list.len = list.len.saturating_sub(1);
         }
     }
 }
@@ -244,32 +308,40 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_forgets_like_a_list_would(
+        fn it_forgets_like_lists_would(
             capacity in 1usize..40,
             secret: [u8; 16],
-            steps in proptest::collection::vec((0u8..3, 0u8..60), 0..300),
+            steps in proptest::collection::vec((0u8..4, 0u8..60, 0u8..3), 0..300),
         ) {
-            let mut lru = Lru::new(capacity, HashKey::new(secret));
-            let mut model: Vec<(u8, usize)> = Vec::new();
-            for (step, (action, key)) in steps.into_iter().enumerate() {
-                let at = model.iter().position(|(k, _)| *k == key);
+            let mut lru = Lru::<u8, usize, 3>::new(capacity, HashKey::new(secret));
+            let mut model: Vec<(u8, usize, u8)> = Vec::new();
+            for (step, (action, key, list)) in steps.into_iter().enumerate() {
+                let at = model.iter().position(|(k, ..)| *k == key);
                 match action {
                     0 => {
-                        lru.insert(key, step);
+                        let has_room = at.is_some() || model.len() < capacity;
+                        prop_assert_eq!(lru.insert(key, step, list), has_room);
                         if let Some(at) = at {
                             model.remove(at);
-                        } else if model.len() == capacity {
-                            model.remove(0);
                         }
-                        model.push((key, step));
+                        if has_room {
+                            model.push((key, step, list));
+                        }
                     }
                     1 => {
                         if let Some(place) = lru.place(&key) {
-                            lru.touch(place);
+                            lru.touch(place, list);
                         }
                         if let Some(at) = at {
-                            let entry = model.remove(at);
-                            model.push(entry);
+                            let (key, value, _) = model.remove(at);
+                            model.push((key, value, list));
+                        }
+                    }
+                    2 => {
+                        let oldest = model.iter().position(|(.., l)| *l == list);
+                        prop_assert_eq!(lru.remove_oldest(list), oldest.is_some());
+                        if let Some(at) = oldest {
+                            model.remove(at);
                         }
                     }
                     _ => {
@@ -280,9 +352,14 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(lru.len(), model.len());
-                prop_assert_eq!(lru.oldest().map(|(k, v)| (*k, *v)), model.first().copied());
+                for list in 0..3 {
+                    let mut inside = model.iter().filter(|(.., l)| *l == list);
+                    prop_assert_eq!(lru.len_of(list), inside.clone().count());
+                    let oldest = inside.next().map(|(key, value, _)| (*key, *value));
+                    prop_assert_eq!(lru.oldest(list).map(|(k, v)| (*k, *v)), oldest);
+                }
                 for key in 0..60 {
-                    let known = model.iter().find(|(k, _)| *k == key).map(|(_, value)| *value);
+                    let known = model.iter().find(|(k, ..)| *k == key).map(|(_, value, _)| *value);
                     let place = lru.place(&key);
                     prop_assert_eq!(place.and_then(|place| lru.at(place).copied()), known);
                 }
@@ -292,9 +369,12 @@ mod tests {
 
     #[test]
     fn chains_stay_short_whatever_the_keys() {
-        let mut lru = Lru::new(16_384, HashKey::new([3; 16]));
+        let mut lru = Lru::<u64, (), 1>::new(16_384, HashKey::new([3; 16]));
         for key in 0..20_000_u64 {
-            lru.insert(key.wrapping_mul(16_384), ());
+            if lru.is_full() {
+                lru.remove_oldest(0);
+            }
+            assert!(lru.insert(key.wrapping_mul(16_384), (), 0));
         }
         assert_eq!(lru.len(), 16_384);
         let lengths = lru.buckets.iter().map(|first| {
@@ -305,5 +385,11 @@ mod tests {
         assert!(longest < 16, "{longest}");
         lru.clear();
         assert_eq!((lru.len(), lru.buckets.len()), (0, 0));
+    }
+
+    #[test]
+    fn an_entry_takes_two_words_more_than_what_it_holds() {
+        // Two neighbours, the next of the bucket, and the list in what is left of the last word.
+        assert_eq!(size_of::<Node<u64, u64>>(), 4 * 8);
     }
 }

@@ -2,6 +2,65 @@
 
 use super::*;
 
+const IN: Direction = Direction::Inbound;
+const OUT: Direction = Direction::Outbound;
+
+/// This device and one peer, whom it may reach at tcp:22 and udp:53.
+struct Pair {
+    filter: PeerFilter,
+    state: FilterState,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let end = secs(1_000_000);
+        Self {
+            filter: filter(&[], &[rule("tcp:22", end), rule("udp:53", end)], 1),
+            state: FilterState::new(FlowBudget::default(), HashKey::new([5; 16])),
+        }
+    }
+
+    fn judge(&mut self, bytes: &[u8], direction: Direction, at: u64) -> Result<(), DropReason> {
+        judge(&self.filter, &mut self.state, bytes, direction, secs(at))
+    }
+
+    /// A segment between our `port` and their 22.
+    fn tcp(&mut self, direction: Direction, port: u16, flags: u8, at: u64) -> bool {
+        let (us, them) = ((ours(false), port), (theirs(false), 22));
+        let (from, to) = ends(direction, us, them);
+        self.judge(&samples::tcp(from, to, flags), direction, at)
+            .is_ok()
+    }
+
+    /// A datagram between our `port` and their 53.
+    fn udp(&mut self, direction: Direction, port: u16, at: u64) -> bool {
+        let (us, them) = ((ours(false), port), (theirs(false), 53));
+        let (from, to) = ends(direction, us, them);
+        self.judge(&samples::udp(from, to, b"x"), direction, at)
+            .is_ok()
+    }
+
+    fn connect(&mut self, port: u16, at: u64) {
+        assert!(self.tcp(OUT, port, TcpFlags::SYN, at));
+        assert!(self.tcp(IN, port, TcpFlags::SYN | TcpFlags::ACK, at));
+    }
+
+    fn connect_and_reset(&mut self, port: u16, at: u64) {
+        self.connect(port, at);
+        assert!(self.tcp(OUT, port, TcpFlags::RST, at));
+    }
+}
+
+fn ends<T>(direction: Direction, us: T, them: T) -> (T, T) {
+    match direction {
+        Direction::Outbound => (us, them),
+        Direction::Inbound => (them, us),
+    }
+}
+
+/// `FLOWS_PER_PEER`, as ports count.
+const FULL: u16 = 16_384;
+
 #[test]
 fn a_peer_is_held_to_its_number_of_flows() {
     let filter = filter(&[rule("*", secs(1000))], &[], 1);
@@ -46,31 +105,6 @@ fn it_says_when_there_is_something_to_forget() {
 }
 
 #[test]
-fn the_budget_of_all_peers_is_kept_and_given_back() {
-    let filter = filter(&[rule("udp:1", secs(1000))], &[], 1);
-    let budget = FlowBudget::new(10);
-    let packet = |port| samples::udp((theirs(false), port), (ours(false), 1), b"x");
-    let mut hog = FilterState::new(budget.clone(), HashKey::new([5; 16]));
-    for port in 0..50 {
-        let judged = judge(
-            &filter,
-            &mut hog,
-            &packet(port),
-            Direction::Inbound,
-            secs(1),
-        );
-        assert_eq!(judged, Ok(()), "it makes room among its own");
-    }
-    assert_eq!(hog.flows(), 10);
-    let mut other = FilterState::new(budget, HashKey::new([5; 16]));
-    let judged = judge(&filter, &mut other, &packet(1), Direction::Inbound, secs(1));
-    assert_eq!(judged, Err(DropReason::FlowTableFull));
-    drop(hog);
-    let judged = judge(&filter, &mut other, &packet(1), Direction::Inbound, secs(1));
-    assert_eq!(judged, Ok(()));
-}
-
-#[test]
 fn tcp_flows_end_when_they_are_closed() {
     let (a, b) = ((ours(false), 1000), (theirs(false), 22));
     let filter = filter(&[], &[rule("tcp:22", secs(1_000_000))], 1);
@@ -96,4 +130,125 @@ fn tcp_flows_end_when_they_are_closed() {
     assert!(at(out(TcpFlags::SYN), 8_000));
     assert!(at(back(TcpFlags::RST | TcpFlags::ACK), 8_001));
     assert!(!at(back(TcpFlags::ACK), 8_011));
+}
+
+#[test]
+fn an_open_connection_keeps_no_closed_one() {
+    let mut pair = Pair::new();
+    pair.connect(1, 1);
+    for port in 2..102 {
+        pair.connect_and_reset(port, 2);
+    }
+    assert!(pair.tcp(OUT, 200, TcpFlags::SYN, 2));
+    assert!(pair.udp(OUT, 300, 2));
+    for (end, before, after) in [(12, 103, 3), (32, 3, 2), (122, 2, 1), (7_201, 1, 0)] {
+        assert_eq!(pair.state.expires(), Some(secs(end)));
+        pair.state.prune(secs(end - 1));
+        assert_eq!(pair.state.flows(), before, "not before {end}");
+        pair.state.prune(secs(end));
+        assert_eq!(pair.state.flows(), after, "at {end}");
+    }
+    assert_eq!(pair.state.expires(), None);
+}
+
+#[test]
+fn what_is_forgotten_at_once_is_bounded() {
+    let mut pair = Pair::new();
+    for port in 0..300 {
+        pair.connect_and_reset(port, 1);
+        assert!(pair.udp(OUT, port, 1));
+    }
+    pair.state.prune(secs(121));
+    assert_eq!(pair.state.flows(), 344);
+    assert_eq!(pair.state.expires(), Some(secs(11)), "there is more");
+    pair.state.prune(secs(121));
+    pair.state.prune(secs(121));
+    assert_eq!(pair.state.flows(), 0);
+}
+
+#[test]
+fn short_flows_make_room_before_open_connections() {
+    let mut pair = Pair::new();
+    pair.connect(1, 1);
+    pair.connect(2, 1);
+    for port in 0..40_000 {
+        assert!(pair.udp(OUT, port, 2));
+        assert!(pair.tcp(OUT, port % 20_000 + 3, TcpFlags::SYN, 2));
+    }
+    assert_eq!(pair.state.flows(), FLOWS_PER_PEER);
+    assert!(pair.tcp(IN, 1, TcpFlags::ACK, 3));
+    assert!(pair.tcp(IN, 2, TcpFlags::ACK, 3));
+    // Positive control: among the others, whose turn it is goes by their last use.
+    assert!(!pair.udp(IN, 0, 3));
+    assert!(!pair.tcp(IN, 3, TcpFlags::ACK, 3));
+    assert!(pair.udp(IN, 39_999, 3));
+    assert!(pair.tcp(IN, 20_002, TcpFlags::ACK, 3));
+}
+
+#[test]
+fn closed_connections_make_room_first() {
+    let mut pair = Pair::new();
+    assert!(pair.udp(OUT, 50_000, 1));
+    for port in 1..FULL {
+        pair.connect_and_reset(port, 2);
+    }
+    assert_eq!(pair.state.flows(), FLOWS_PER_PEER);
+    for port in 2..FULL {
+        assert!(pair.udp(OUT, port, 3));
+    }
+    assert!(pair.udp(IN, 50_000, 4), "older than any closed one");
+    assert!(
+        pair.tcp(IN, FULL - 1, TcpFlags::ACK, 4),
+        "the newest is left"
+    );
+    assert!(!pair.tcp(IN, FULL - 2, TcpFlags::ACK, 4));
+}
+
+#[test]
+fn open_connections_leave_room_for_what_begins() {
+    let mut pair = Pair::new();
+    for port in 0..FULL {
+        pair.connect(port, 1);
+    }
+    // Begun together, and answered together.
+    for port in 5_000..6_000 {
+        assert!(pair.udp(OUT, port, 2));
+    }
+    for port in 20_000..21_000 {
+        assert!(pair.tcp(OUT, port, TcpFlags::SYN, 2));
+    }
+    for port in 0..1_000 {
+        assert!(pair.udp(IN, port + 5_000, 3), "{port}");
+        assert!(pair.tcp(IN, port + 20_000, TcpFlags::SYN | TcpFlags::ACK, 3));
+    }
+    assert_eq!(pair.state.flows(), FLOWS_PER_PEER);
+    // The open ones that were used least recently are gone, and only those.
+    assert!(!pair.tcp(IN, 0, TcpFlags::ACK, 4));
+    assert!(!pair.tcp(IN, 1_999, TcpFlags::ACK, 4));
+    assert!(pair.tcp(IN, 2_000, TcpFlags::ACK, 4));
+}
+
+#[test]
+fn the_budget_of_all_peers_is_kept_and_given_back() {
+    let filter = filter(&[rule("udp:1", secs(1000))], &[], 1);
+    let budget = FlowBudget::new(10);
+    let packet = |port| samples::udp((theirs(false), port), (ours(false), 1), b"x");
+    let mut hog = FilterState::new(budget.clone(), HashKey::new([5; 16]));
+    for port in 0..50 {
+        let judged = judge(
+            &filter,
+            &mut hog,
+            &packet(port),
+            Direction::Inbound,
+            secs(1),
+        );
+        assert_eq!(judged, Ok(()), "it makes room among its own");
+    }
+    assert_eq!(hog.flows(), 10);
+    let mut other = FilterState::new(budget, HashKey::new([5; 16]));
+    let judged = judge(&filter, &mut other, &packet(1), Direction::Inbound, secs(1));
+    assert_eq!(judged, Err(DropReason::FlowTableFull));
+    drop(hog);
+    let judged = judge(&filter, &mut other, &packet(1), Direction::Inbound, secs(1));
+    assert_eq!(judged, Ok(()));
 }
