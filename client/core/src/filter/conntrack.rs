@@ -17,7 +17,10 @@ use crate::packet::ip::TcpFlags;
 
 /// Flows tracked for one peer; one of them makes room, within the same peer only.
 pub const FLOWS_PER_PEER: usize = 16_384;
-/// Flows tracked for all peers.
+/// Flows that a peer has whatever the others hold.
+pub const FLOWS_RESERVED: usize = 256;
+/// Flows that all peers may track together beyond their reserves: this and 256 for each peer are the most
+/// there can be, with 1,000 peers 387,072.
 pub const FLOWS_TOTAL: usize = 131_072;
 
 /// How long a flow is kept without a packet. Flows of a class have a list of their own: in order of last
@@ -62,7 +65,7 @@ impl Class {
     }
 }
 
-/// How many flows all peers may still track together.
+/// How many flows all peers may still track together, beyond the reserve that each has.
 #[derive(Clone, Debug)]
 pub struct FlowBudget(Arc<AtomicUsize>);
 
@@ -190,6 +193,7 @@ impl Flow {
 #[derive(Debug)]
 pub(super) struct Conntrack {
     flows: Lru<FlowKey, Flow, { Class::ALL.len() }>,
+    /// Pays for all but the first [`FLOWS_RESERVED`].
     budget: FlowBudget,
 }
 
@@ -233,16 +237,19 @@ impl Conntrack {
         }
     }
 
-    /// Tracks a flow. `false` where the budget of all peers is spent and this peer has no flow to give up.
+    /// Tracks a flow. Beyond the peer's reserve, where the budget of all peers is spent, it takes the place of
+    /// another one of the same peer. `false` where there is none, which the reserve rules out.
     pub(super) fn insert(&mut self, key: FlowKey, flow: Flow) -> bool {
-        if self.flows.place(&key).is_none() {
-            let grows = !self.flows.is_full() && self.budget.take();
-            if !grows && !self.make_room() {
-                return false;
-            }
+        if self.flows.place(&key).is_none() && !self.may_grow() && !self.make_room() {
+            return false;
         }
         let class = flow.class(&key);
         self.flows.insert(key, flow, class.list())
+    }
+
+    /// Whether there may be one more, which is paid for then.
+    fn may_grow(&self) -> bool {
+        !self.flows.is_full() && (self.flows.len() < FLOWS_RESERVED || self.budget.take())
     }
 
     /// Gives up one flow, whose share of the budget is the next one's.
@@ -272,7 +279,7 @@ impl Conntrack {
     }
 
     pub(super) fn remove(&mut self, key: &FlowKey) {
-        if self.flows.remove(key) {
+        if self.flows.remove(key) && self.flows.len() >= FLOWS_RESERVED {
             self.budget.give_back(1);
         }
     }
@@ -281,8 +288,13 @@ impl Conntrack {
         self.flows.len()
     }
 
+    /// How many flows the budget has paid for.
+    fn paid_for(&self) -> usize {
+        self.flows.len().saturating_sub(FLOWS_RESERVED)
+    }
+
     pub(super) fn clear(&mut self) {
-        self.budget.give_back(self.flows.len());
+        self.budget.give_back(self.paid_for());
         self.flows.clear();
     }
 
@@ -313,6 +325,6 @@ impl Conntrack {
 
 impl Drop for Conntrack {
     fn drop(&mut self) {
-        self.budget.give_back(self.flows.len());
+        self.budget.give_back(self.paid_for());
     }
 }

@@ -14,7 +14,7 @@ mod lru;
 mod permit;
 mod rules;
 
-pub use conntrack::{FLOWS_PER_PEER, FLOWS_TOTAL, FlowBudget};
+pub use conntrack::{FLOWS_PER_PEER, FLOWS_RESERVED, FLOWS_TOTAL, FlowBudget};
 pub use fragments::VERDICTS_PER_PEER;
 pub use judge::{FilterState, PeerFilter};
 pub use permit::Permit;

@@ -5,7 +5,7 @@ use super::*;
 const IN: Direction = Direction::Inbound;
 const OUT: Direction = Direction::Outbound;
 
-/// This device and one peer, whom it may reach at tcp:22 and udp:53.
+/// This device and one peer, whom it may reach at tcp:22 and udp:53, and who may reach it at udp:1.
 struct Pair {
     filter: PeerFilter,
     state: FilterState,
@@ -13,10 +13,18 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
+        Self::with(&FlowBudget::default())
+    }
+
+    fn with(budget: &FlowBudget) -> Self {
         let end = secs(1_000_000);
         Self {
-            filter: filter(&[], &[rule("tcp:22", end), rule("udp:53", end)], 1),
-            state: FilterState::new(FlowBudget::default(), HashKey::new([5; 16])),
+            filter: filter(
+                &[rule("udp:1", end)],
+                &[rule("tcp:22", end), rule("udp:53", end)],
+                1,
+            ),
+            state: FilterState::new(budget.clone(), HashKey::new([5; 16])),
         }
     }
 
@@ -35,6 +43,14 @@ impl Pair {
     /// A datagram between our `port` and their 53.
     fn udp(&mut self, direction: Direction, port: u16, at: u64) -> bool {
         let (us, them) = ((ours(false), port), (theirs(false), 53));
+        let (from, to) = ends(direction, us, them);
+        self.judge(&samples::udp(from, to, b"x"), direction, at)
+            .is_ok()
+    }
+
+    /// A datagram between their `port` and our 1.
+    fn udp_of_theirs(&mut self, direction: Direction, port: u16, at: u64) -> bool {
+        let (us, them) = ((ours(false), 1), (theirs(false), port));
         let (from, to) = ends(direction, us, them);
         self.judge(&samples::udp(from, to, b"x"), direction, at)
             .is_ok()
@@ -230,25 +246,76 @@ fn open_connections_leave_room_for_what_begins() {
 
 #[test]
 fn the_budget_of_all_peers_is_kept_and_given_back() {
-    let filter = filter(&[rule("udp:1", secs(1000))], &[], 1);
     let budget = FlowBudget::new(10);
-    let packet = |port| samples::udp((theirs(false), port), (ours(false), 1), b"x");
-    let mut hog = FilterState::new(budget.clone(), HashKey::new([5; 16]));
-    for port in 0..50 {
-        let judged = judge(
-            &filter,
-            &mut hog,
-            &packet(port),
-            Direction::Inbound,
-            secs(1),
-        );
-        assert_eq!(judged, Ok(()), "it makes room among its own");
+    let reserved = u16::try_from(FLOWS_RESERVED).unwrap();
+    let mut hog = Pair::with(&budget);
+    for port in 0..reserved + 50 {
+        let judged = hog.udp_of_theirs(IN, port, 1);
+        assert!(judged, "it makes room among its own");
     }
-    assert_eq!(hog.flows(), 10);
-    let mut other = FilterState::new(budget, HashKey::new([5; 16]));
-    let judged = judge(&filter, &mut other, &packet(1), Direction::Inbound, secs(1));
-    assert_eq!(judged, Err(DropReason::FlowTableFull));
+    assert_eq!(hog.state.flows(), FLOWS_RESERVED + 10);
+    assert!(!hog.udp_of_theirs(OUT, 39, 1), "the first to make room");
+    assert!(hog.udp_of_theirs(OUT, 40, 1));
+
+    // Who has nothing to do with it has its reserve, and recycles its own beyond.
+    let mut other = Pair::with(&budget);
+    for port in 0..reserved {
+        assert!(other.udp_of_theirs(IN, port, 1));
+    }
+    for port in 0..reserved {
+        assert!(other.udp_of_theirs(OUT, port, 1), "each is still known");
+    }
+    assert!(other.udp_of_theirs(IN, reserved, 1));
+    assert!(other.udp_of_theirs(OUT, reserved, 1));
+    assert!(!other.udp_of_theirs(OUT, 0, 1));
+    assert_eq!(other.state.flows(), FLOWS_RESERVED);
+    assert_eq!(hog.state.flows(), FLOWS_RESERVED + 10);
+
     drop(hog);
-    let judged = judge(&filter, &mut other, &packet(1), Direction::Inbound, secs(1));
-    assert_eq!(judged, Ok(()));
+    for port in 0..20 {
+        assert!(other.udp_of_theirs(IN, 1_000 + port, 1));
+    }
+    assert_eq!(other.state.flows(), FLOWS_RESERVED + 10);
+}
+
+#[test]
+fn a_reserve_is_no_part_of_the_budget() {
+    let budget = FlowBudget::new(10);
+    let fill = |pair: &mut Pair, flows: u16, at| {
+        for port in 0..flows {
+            assert!(pair.udp_of_theirs(IN, 1_000 + port, at));
+        }
+        pair.state.flows()
+    };
+    // Little of it used and left in each of the ways there are: nothing is given back that was not taken.
+    let mut few = Pair::with(&budget);
+    assert_eq!(fill(&mut few, 20, 1), 20);
+    few.state.prune(secs(500));
+    assert_eq!(few.state.flows(), 0);
+    assert_eq!(fill(&mut few, 20, 501), 20);
+    few.state.clear();
+    assert_eq!(fill(&mut few, 20, 501), 20);
+    drop(few);
+    // More than the reserve: what was taken comes back, in each of the ways.
+    for way in 0..4 {
+        let mut many = Pair::with(&budget);
+        assert_eq!(fill(&mut many, 400, 1), FLOWS_RESERVED + 10, "{way}");
+        match way {
+            0 => drop(many),
+            1 => many.state.clear(),
+            2 => {
+                for _ in 0..2 {
+                    many.state.prune(secs(500));
+                }
+            }
+            _ => {
+                for port in 0..400 {
+                    // Idle for too long, which its own packet finds out.
+                    assert!(!many.udp_of_theirs(OUT, 1_000 + port, 500));
+                }
+            }
+        }
+    }
+    let mut last = Pair::with(&budget);
+    assert_eq!(fill(&mut last, 400, 501), FLOWS_RESERVED + 10);
 }
