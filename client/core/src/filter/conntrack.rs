@@ -33,7 +33,9 @@ enum Class {
     Brief,
     /// UDP, and protocols that say nothing of connections.
     Datagrams,
-    /// TCP that both sides were heard on.
+    /// TCP that both sides were heard on. Longer than the two hours after which Linux sends the first keepalive
+    /// (`tcp_keepalive_time`), as RFC 5382 asks (REQ-5, at least 2 hours 4 minutes): the side that accepted
+    /// could not send it through a flow that has just been forgotten.
     Established,
 }
 
@@ -50,7 +52,7 @@ impl Class {
             Self::Closed => 10,
             Self::Brief => 30,
             Self::Datagrams => 120,
-            Self::Established => 2 * 60 * 60,
+            Self::Established => (2 * 60 + 5) * 60,
         };
         Duration::from_secs(secs)
     }

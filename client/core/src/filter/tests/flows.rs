@@ -133,7 +133,7 @@ fn tcp_flows_end_when_they_are_closed() {
     // Half open: 30 seconds.
     assert!(at(out(TcpFlags::SYN), 0));
     assert!(!at(back(TcpFlags::SYN | TcpFlags::ACK), 30));
-    // Established: two hours.
+    // Established: two hours and five minutes.
     assert!(at(out(TcpFlags::SYN), 100));
     assert!(at(back(TcpFlags::SYN | TcpFlags::ACK), 101));
     assert!(at(back(TcpFlags::ACK), 7_000));
@@ -157,7 +157,7 @@ fn an_open_connection_keeps_no_closed_one() {
     }
     assert!(pair.tcp(OUT, 200, TcpFlags::SYN, 2));
     assert!(pair.udp(OUT, 300, 2));
-    for (end, before, after) in [(12, 103, 3), (32, 3, 2), (122, 2, 1), (7_201, 1, 0)] {
+    for (end, before, after) in [(12, 103, 3), (32, 3, 2), (122, 2, 1), (7_501, 1, 0)] {
         assert_eq!(pair.state.expires(), Some(secs(end)));
         pair.state.prune(secs(end - 1));
         assert_eq!(pair.state.flows(), before, "not before {end}");
@@ -318,4 +318,17 @@ fn a_reserve_is_no_part_of_the_budget() {
     }
     let mut last = Pair::with(&budget);
     assert_eq!(fill(&mut last, 400, 501), FLOWS_RESERVED + 10);
+}
+
+#[test]
+fn keepalives_of_either_side_find_their_connection() {
+    // Linux begins after two hours, whoever of the two has been asked to.
+    for direction in [IN, OUT] {
+        let mut pair = Pair::new();
+        pair.connect(1, 0);
+        assert!(pair.tcp(direction, 1, TcpFlags::ACK, 7_200));
+        assert!(pair.tcp(direction, 1, TcpFlags::ACK, 7_200 + 7_499));
+        // No connection is kept for ever.
+        assert!(!pair.tcp(IN, 1, TcpFlags::ACK, 7_200 + 7_499 + 7_500));
+    }
 }
