@@ -23,6 +23,15 @@ pub const FLOWS_RESERVED: usize = 256;
 /// there can be, with 1,000 peers 387,072.
 pub const FLOWS_TOTAL: usize = 131_072;
 
+/// How long after the opener's last packet those of the other side still count as use, where it is not TCP. The
+/// flow ends at most a [`Class::limit`] later: for UDP, ten minutes after the opener fell silent.
+///
+/// Whoever was asked once could otherwise keep the way to the asker's port open for as long as the rule lasts,
+/// and would reach whatever takes that port next, without a rule of its own. RFC 4787 leaves it open whether
+/// inbound packets count (REQ-6), for this reason. Streams one way are heard of by their receiver much sooner: QUIC
+/// acknowledges all the time, RTP has a report every few seconds.
+const UNASKED: Duration = Duration::from_secs(8 * 60);
+
 /// How long a flow is kept without a packet. Flows of a class have a list of their own: in order of last
 /// use is then in order of expiry too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,8 +119,16 @@ pub(super) struct Flow {
     pub(super) serial: u64,
     /// When the rule ends.
     pub(super) end: Mono,
+    /// When a packet counted as use.
     last: Mono,
+    /// When the opener was heard, in seconds: a whole instant would make every flow a word larger.
+    asked: u32,
     tcp: TcpPhase,
+}
+
+/// An instant in whole seconds; they reach for 136 years of uptime.
+fn seconds(at: Mono) -> u32 {
+    u32::try_from(at.since(Mono(0)).as_secs()).unwrap_or(u32::MAX)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,17 +158,30 @@ impl Flow {
             serial,
             end,
             last: now,
+            asked: seconds(now),
             tcp: TcpPhase::HalfOpen,
         }
     }
 
-    /// Takes note of a packet that passes.
-    pub(super) fn saw(&mut self, direction: Direction, flags: Option<TcpFlags>, now: Mono) {
-        self.last = self.last.max(now);
-        let Some(flags) = flags else {
-            return;
-        };
+    /// Takes note of a packet that passes: one of TCP has flags. Says whether it counts as use.
+    pub(super) fn saw(&mut self, direction: Direction, flags: Option<TcpFlags>, now: Mono) -> bool {
         let is_opener = direction == self.opener;
+        let second = seconds(now);
+        if is_opener {
+            self.asked = self.asked.max(second);
+        } else if flags.is_none()
+            && u64::from(second.saturating_sub(self.asked)) >= UNASKED.as_secs()
+        {
+            return false;
+        }
+        self.last = self.last.max(now);
+        if let Some(flags) = flags {
+            self.saw_segment(is_opener, flags);
+        }
+        true
+    }
+
+    fn saw_segment(&mut self, is_opener: bool, flags: TcpFlags) {
         if flags.has(TcpFlags::RST) {
             self.tcp = TcpPhase::Closed;
             return;
@@ -223,7 +253,7 @@ impl Conntrack {
         self.flows.at(place)
     }
 
-    /// Takes note of a packet that passes, which counts as use of the flow at a place.
+    /// Takes note of a packet that passes, of the flow at a place.
     pub(super) fn saw(
         &mut self,
         place: Place,
@@ -232,8 +262,9 @@ impl Conntrack {
         flags: Option<TcpFlags>,
         now: Mono,
     ) {
-        if let Some(flow) = self.flows.at(place) {
-            flow.saw(direction, flags, now);
+        if let Some(flow) = self.flows.at(place)
+            && flow.saw(direction, flags, now)
+        {
             let class = flow.class(key);
             self.flows.touch(place, class.list());
         }

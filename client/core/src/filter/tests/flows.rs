@@ -1,6 +1,8 @@
 //! How long flows are kept, and which make room.
 
 use super::*;
+use crate::filter::conntrack::Flow;
+use crate::packet::FlowKey;
 
 const IN: Direction = Direction::Inbound;
 const OUT: Direction = Direction::Outbound;
@@ -331,4 +333,52 @@ fn keepalives_of_either_side_find_their_connection() {
         // No connection is kept for ever.
         assert!(!pair.tcp(IN, 1, TcpFlags::ACK, 7_200 + 7_499 + 7_500));
     }
+}
+
+#[test]
+fn the_other_side_alone_does_not_keep_a_flow_open() {
+    let mut pair = Pair::new();
+    assert!(pair.udp(OUT, 9, 1));
+    for at in 1..601 {
+        assert_eq!(pair.udp(IN, 9, at), at < 600, "at {at}");
+        let expires = (at < 600).then_some(secs((at + 120).min(600)));
+        assert_eq!(pair.state.expires(), expires, "at {at}");
+    }
+    // As seldom as keeps it, the same.
+    assert!(pair.udp(OUT, 9, 1_001));
+    let passes = (0..20).filter(|n| pair.udp(IN, 9, 1_002 + n * 119));
+    assert_eq!(passes.max(), Some(5), "at 597 s, not at 716");
+    // Nor do replies to echo.
+    let (us, them) = (ours(false), theirs(false));
+    pair.filter = filter(&[], &[rule("icmp", secs(1_000_000))], 2);
+    assert_eq!(
+        pair.judge(&samples::echo(us, them, 7, true), OUT, 5_000),
+        Ok(())
+    );
+    for at in 5_000..5_600 {
+        let reply = samples::echo(them, us, 7, false);
+        let is_kept = pair.judge(&reply, IN, at).is_ok();
+        assert_eq!(is_kept, at < 5_509, "at {at}");
+    }
+}
+
+#[test]
+fn a_stream_one_way_is_kept_with_few_packets_the_other_way() {
+    let mut pair = Pair::new();
+    for at in 1..7_200 {
+        if at % 470 == 1 {
+            assert!(pair.udp(OUT, 9, at));
+        }
+        assert!(pair.udp(IN, 9, at), "at {at}");
+    }
+    // The opener's own packets keep it, with none the other way.
+    for n in 0..100 {
+        assert!(pair.udp_of_theirs(IN, 9, 1 + n * 119));
+    }
+    assert!(pair.udp_of_theirs(OUT, 9, 1 + 99 * 119));
+}
+
+#[test]
+fn a_flow_takes_no_more_than_it_did() {
+    assert_eq!((size_of::<FlowKey>(), size_of::<Flow>()), (40, 56));
 }
