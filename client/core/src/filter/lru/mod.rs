@@ -16,7 +16,8 @@ const FEWEST: usize = 8;
 
 /// At most `capacity` entries, in a hash table with chains. There are as many buckets as entries or more,
 /// and which bucket a key falls into hangs on a secret, so look-ups take constant time whoever chooses the
-/// keys. Nothing is moved but when the table doubles. An empty one takes no memory besides itself.
+/// keys. Nothing is moved but when the table doubles, or when less than half of its places are taken: it has
+/// room for four times its entries at the most, or for a few. An unused one takes no memory besides itself.
 ///
 /// Each entry is in one of `LISTS` lists, and each list in the order of last use.
 #[derive(Debug)]
@@ -176,6 +177,9 @@ impl<K: Hash + Eq + Copy, V, const LISTS: usize> Lru<K, V, LISTS> {
                 if self.latest == place {
                     self.latest = NONE;
                 }
+                if self.nodes.len() > FEWEST && self.free.len() > self.len() {
+                    self.shrink();
+                }
                 return true;
             }
             (before, place) = (place, next);
@@ -239,14 +243,61 @@ impl<K: Hash + Eq + Copy, V, const LISTS: usize> Lru<K, V, LISTS> {
 
     /// Twice the buckets, and every entry into its new one.
     fn grow(&mut self) {
-        let buckets = self.buckets.len().saturating_mul(2).max(FEWEST);
-        self.buckets = vec![NONE; buckets];
+        self.chain_all(self.buckets.len().saturating_mul(2));
+    }
+
+    fn chain_all(&mut self, buckets: usize) {
+        self.buckets = vec![NONE; buckets.max(FEWEST)];
         for list in self.lists {
             let mut place = list.oldest;
             while let Some(newer) = self.node(place).map(|node| node.newer) {
                 self.chain(place);
                 place = newer;
             }
+        }
+    }
+
+    /// Gives back the room of what is gone: entries at the end move to free places before it.
+    fn shrink(&mut self) {
+        let len = self.len();
+        let is_kept = |place: Place| usize::try_from(place).is_ok_and(|place| place < len);
+        let mut free = std::mem::take(&mut self.free);
+        free.retain(|place| is_kept(*place));
+        for list in self.lists {
+            let mut place = list.oldest;
+            while let Some(newer) = self.node(place).map(|node| node.newer) {
+                if !is_kept(place)
+                    && let Some(to) = free.pop()
+                {
+                    self.relocate(place, to);
+                }
+                place = newer;
+            }
+        }
+        let room = len.next_power_of_two().max(FEWEST);
+        self.nodes.truncate(len);
+        self.nodes.shrink_to(room);
+        self.latest = NONE;
+        self.chain_all(room);
+    }
+
+    /// Moves an entry to a place that is free. Its bucket is another matter.
+    fn relocate(&mut self, from: Place, to: Place) {
+        let Some((newer, older, list)) = self.node(from).map(|n| (n.newer, n.older, n.list)) else {
+            return;
+        };
+        if let (Ok(from), Ok(to)) = (usize::try_from(from), usize::try_from(to)) {
+            self.nodes.swap(from, to);
+        }
+        if let Some(node) = self.node_mut(newer) {
+            node.older = to;
+        } else if let Some(list) = self.list_mut(list) {
+            list.newest = to;
+        }
+        if let Some(node) = self.node_mut(older) {
+            node.newer = to;
+        } else if let Some(list) = self.list_mut(list) {
+            list.oldest = to;
         }
     }
 
@@ -301,95 +352,4 @@ impl<K: Hash + Eq + Copy, V, const LISTS: usize> Lru<K, V, LISTS> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn it_forgets_like_lists_would(
-            capacity in 1usize..40,
-            secret: [u8; 16],
-            steps in proptest::collection::vec((0u8..4, 0u8..60, 0u8..3), 0..300),
-        ) {
-            let mut lru = Lru::<u8, usize, 3>::new(capacity, HashKey::new(secret));
-            let mut model: Vec<(u8, usize, u8)> = Vec::new();
-            for (step, (action, key, list)) in steps.into_iter().enumerate() {
-                let at = model.iter().position(|(k, ..)| *k == key);
-                match action {
-                    0 => {
-                        let has_room = at.is_some() || model.len() < capacity;
-                        prop_assert_eq!(lru.insert(key, step, list), has_room);
-                        if let Some(at) = at {
-                            model.remove(at);
-                        }
-                        if has_room {
-                            model.push((key, step, list));
-                        }
-                    }
-                    1 => {
-                        if let Some(place) = lru.place(&key) {
-                            lru.touch(place, list);
-                        }
-                        if let Some(at) = at {
-                            let (key, value, _) = model.remove(at);
-                            model.push((key, value, list));
-                        }
-                    }
-                    2 => {
-                        let oldest = model.iter().position(|(.., l)| *l == list);
-                        prop_assert_eq!(lru.remove_oldest(list), oldest.is_some());
-                        if let Some(at) = oldest {
-                            model.remove(at);
-                        }
-                    }
-                    _ => {
-                        prop_assert_eq!(lru.remove(&key), at.is_some());
-                        if let Some(at) = at {
-                            model.remove(at);
-                        }
-                    }
-                }
-                prop_assert_eq!(lru.len(), model.len());
-                for list in 0..3 {
-                    let mut inside = model.iter().filter(|(.., l)| *l == list);
-                    prop_assert_eq!(lru.len_of(list), inside.clone().count());
-                    let oldest = inside.next().map(|(key, value, _)| (*key, *value));
-                    prop_assert_eq!(lru.oldest(list).map(|(k, v)| (*k, *v)), oldest);
-                }
-                for key in 0..60 {
-                    let known = model.iter().find(|(k, ..)| *k == key).map(|(_, value, _)| *value);
-                    let place = lru.place(&key);
-                    prop_assert_eq!(place.and_then(|place| lru.at(place).copied()), known);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn chains_stay_short_whatever_the_keys() {
-        let mut lru = Lru::<u64, (), 1>::new(16_384, HashKey::new([3; 16]));
-        for key in 0..20_000_u64 {
-            if lru.is_full() {
-                lru.remove_oldest(0);
-            }
-            assert!(lru.insert(key.wrapping_mul(16_384), (), 0));
-        }
-        assert_eq!(lru.len(), 16_384);
-        let lengths = lru.buckets.iter().map(|first| {
-            let chain = std::iter::successors(Some(*first), |at| Some(lru.node(*at)?.next));
-            chain.take_while(|at| *at != NONE).count()
-        });
-        let longest = lengths.max().unwrap();
-        assert!(longest < 16, "{longest}");
-        lru.clear();
-        assert_eq!((lru.len(), lru.buckets.len()), (0, 0));
-    }
-
-    #[test]
-    fn an_entry_takes_two_words_more_than_what_it_holds() {
-        // Two neighbours, the next of the bucket, and the list in what is left of the last word.
-        assert_eq!(size_of::<Node<u64, u64>>(), 4 * 8);
-    }
-}
+mod tests;
