@@ -30,8 +30,6 @@ pub enum DropReason {
     FragmentWithoutVerdict,
     /// A first fragment too small for its transport header, or one that overlaps it.
     BadFragment,
-    /// No room to track another flow.
-    FlowTableFull,
     /// The peer is gone from the table.
     PeerGone,
     /// The peer has no endpoint.
@@ -66,7 +64,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All, in the order of their counters.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 27] = [
         Self::Shut,
         Self::Malformed,
         Self::ExtensionHeader,
@@ -79,7 +77,6 @@ impl DropReason {
         Self::ControlIcmp,
         Self::FragmentWithoutVerdict,
         Self::BadFragment,
-        Self::FlowTableFull,
         Self::PeerGone,
         Self::NoEndpoint,
         Self::QueueFull,
@@ -113,7 +110,6 @@ impl DropReason {
             Self::ControlIcmp => "control_icmp",
             Self::FragmentWithoutVerdict => "fragment_without_verdict",
             Self::BadFragment => "bad_fragment",
-            Self::FlowTableFull => "flow_table_full",
             Self::PeerGone => "peer_gone",
             Self::NoEndpoint => "no_endpoint",
             Self::QueueFull => "queue_full",

@@ -273,13 +273,13 @@ impl Conntrack {
     }
 
     /// Tracks a flow. Beyond the peer's reserve, where the budget of all peers is spent, it takes the place of
-    /// another one of the same peer. `false` where there is none, which the reserve rules out.
-    pub(super) fn insert(&mut self, key: FlowKey, flow: Flow) -> bool {
-        if self.flows.place(&key).is_none() && !self.may_grow() && !self.make_room() {
-            return false;
+    /// another one of the same peer.
+    pub(super) fn insert(&mut self, key: FlowKey, flow: Flow) {
+        if self.flows.place(&key).is_none() && !self.may_grow() {
+            self.make_room();
         }
         let class = flow.class(&key);
-        self.flows.insert(key, flow, class.list())
+        self.flows.insert(key, flow, class.list());
     }
 
     /// Whether there may be one more, which is paid for then.
@@ -292,7 +292,7 @@ impl Conntrack {
     /// Closed ones go first. Then what is neither closed nor established, by last use: no scan and no burst
     /// of queries ends a connection. Connections have to leave an eighth to the others, or else where they take all
     /// there is, whatever begins would end what began just before.
-    fn make_room(&mut self) -> bool {
+    fn make_room(&mut self) {
         let others = self.flows.len() / 8;
         let connections = self.flows.len_of(Class::Established.list());
         let class = if self.oldest(Class::Closed).is_some() {
@@ -306,7 +306,7 @@ impl Conntrack {
             let least = used.min_by_key(|(last, _)| *last);
             least.map_or(Class::Established, |(_, class)| class)
         };
-        self.flows.remove_oldest(class.list())
+        self.flows.remove_oldest(class.list());
     }
 
     fn oldest(&self, class: Class) -> Option<(&FlowKey, &Flow)> {

@@ -186,11 +186,8 @@ impl PeerFilter {
             .ok_or(DropReason::NoRule)?;
         let mut flow = Flow::new(direction, rule, self.generation, self.serial, end, now);
         flow.saw(direction, flags, now);
-        if state.flows.insert(key, flow) {
-            Ok(())
-        } else {
-            Err(DropReason::FlowTableFull)
-        }
+        state.flows.insert(key, flow);
+        Ok(())
     }
 
     /// Where the flow is, if it is tracked and its opener's rules still allow it. It is judged again when
