@@ -173,7 +173,7 @@ impl Daemon {
         let confinement = confined.confinement;
         let mut warnings = confinement.missing.clone();
         let (overlay, prefixes) = watch::channel(None);
-        let interfaces = match routes::watch::watch(prefixes).await {
+        let interfaces = match routes::watch::watch(&config.tun, prefixes).await {
             Ok(receiver) => Some(receiver),
             Err(error) => {
                 let error = in_words(error);

@@ -62,26 +62,29 @@ impl Source {
 }
 
 /// Reads the host's network now and at every change that matters, until the receiver is dropped. Routes are
-/// compared with what `overlay` holds.
+/// compared with what `overlay` holds; `tun` is the name of the interface that is ours.
 ///
 /// # Errors
 /// When the kernel gives no netlink socket or does not list what there is.
 pub async fn watch(
+    tun: &str,
     mut overlay: watch::Receiver<Option<OverlayPrefixes>>,
 ) -> Result<watch::Receiver<NetworkView>> {
     let source = Source::open()?;
     let prefixes = *overlay.borrow_and_update();
     let view = list(&source.handle, prefixes).await?;
-    Ok(begin(source, view, overlay))
+    Ok(begin(source, view, tun, overlay))
 }
 
 fn begin(
     mut source: Source,
     view: NetworkView,
+    tun: &str,
     overlay: watch::Receiver<Option<OverlayPrefixes>>,
 ) -> watch::Receiver<NetworkView> {
     let (sender, receiver) = watch::channel(view);
     let mut watcher = Watcher {
+        tun: tun.to_owned(),
         overlay,
         sender,
         disturbed: 0,
@@ -123,6 +126,7 @@ enum Ended {
 }
 
 struct Watcher {
+    tun: String,
     overlay: watch::Receiver<Option<OverlayPrefixes>>,
     sender: watch::Sender<NetworkView>,
     disturbed: u64,
@@ -194,12 +198,14 @@ impl Watcher {
         let is_inside =
             |address: &IpAddr| overlay.is_some_and(|overlay| overlay.contains(*address));
         // Our own interface, or one with a network within the overlay's range: routes of ours lead through no other.
-        let had_address = |link: &LinkMessage| {
+        let has_routes = |link: &LinkMessage| {
             let held = self.sender.borrow();
             let is_this = |name: &str| name_of(link) == Some(name);
-            held.addresses
-                .iter()
-                .any(|held| is_inside(&held.address) && is_this(&held.interface))
+            is_this(&self.tun)
+                || held
+                    .addresses
+                    .iter()
+                    .any(|held| is_inside(&held.address) && is_this(&held.interface))
         };
         let NetlinkPayload::InnerMessage(message) = payload else {
             // The kernel had more to say than there was room for. What is lost may be about ours: look at everything.
@@ -217,7 +223,7 @@ impl Watcher {
                 address_of(gone).is_some_and(|address| is_inside(&address))
             }
             RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
-                !link.header.flags.contains(LinkFlags::Up) && had_address(link)
+                !link.header.flags.contains(LinkFlags::Up) && has_routes(link)
             }
             _ => false,
         };
@@ -243,6 +249,7 @@ mod tests {
 
     fn watcher(view: NetworkView) -> Watcher {
         Watcher {
+            tun: "tun0".to_owned(),
             overlay: watch::channel(None).1,
             sender: watch::channel(view).0,
             disturbed: 0,
@@ -270,7 +277,8 @@ mod tests {
             address: address.parse().unwrap(),
         };
         let mut watcher = watcher(NetworkView {
-            addresses: vec![held("tun0", "100.64.0.1"), held("eth0", "192.0.2.1")],
+            // Ours has lost its addresses by the last view.
+            addresses: vec![held("lan0", "100.64.7.1"), held("eth0", "192.0.2.1")],
             ..NetworkView::default()
         });
         let mut count = |message: RouteNetlinkMessage| {
@@ -288,6 +296,7 @@ mod tests {
         let down = LinkFlags::empty();
         assert_eq!(count(RouteNetlinkMessage::NewLink(link("tun0", down))), 1);
         assert_eq!(count(RouteNetlinkMessage::DelLink(link("tun0", down))), 1);
+        assert_eq!(count(RouteNetlinkMessage::NewLink(link("lan0", down))), 1);
         let up = LinkFlags::Up;
         assert_eq!(count(RouteNetlinkMessage::NewLink(link("tun0", up))), 0);
         assert_eq!(count(RouteNetlinkMessage::NewLink(link("eth0", down))), 0);
@@ -310,7 +319,7 @@ mod tests {
         let (told, overlay) = watch::channel(None);
         let view = list(&source.handle, None).await.unwrap();
         source.connection.abort();
-        let mut receiver = begin(source, view, overlay);
+        let mut receiver = begin(source, view, "tun0", overlay);
         receiver.changed().await.unwrap();
         assert_eq!(receiver.borrow_and_update().disturbed, 1);
         drop(told);
