@@ -4,9 +4,9 @@
 //! `timers`. What is used of `update_timers` is that it sets the time by which `Tunn` orders its
 //! sessions (otherwise a late packet on an old session would make it send with the old keys again) and
 //! drops those past 180 seconds. That is done beside handshakes only, where an initiation that it may
-//! produce is either the one wanted or is superseded at once. A session has the time that was set last, so that has
-//! to be near whenever one is made: from an older one on its 180 seconds would be over too soon. Its queue is never
-//! used: nothing is sealed without a session, and what it might hold is never asked for.
+//! produce is either the one wanted or is superseded soon. A session has the time that was set last, so that has
+//! to be near whenever one is made: from an older one on its 180 seconds would be over too soon. Its queue is not
+//! used: nothing is sealed but where the ledger has a session, and what it might hold is never asked for.
 
 mod gate;
 
@@ -34,6 +34,10 @@ use crate::filter::Permit;
 const TUNN_RETRIES_AFTER: Duration = Duration::from_millis(4_900);
 /// `Tunn` gives a handshake up, and all sessions with it, after 90 seconds.
 const TUNN_GIVES_UP_AFTER: Duration = Duration::from_secs(90);
+/// So long a time that was set is good enough for a session. A peer that is alive answers data sooner: where the time
+/// were set more often, by messages that anybody can send, `Tunn` could take a peer that has not answered yet for one
+/// that is silent, and begin a handshake that nobody knows of.
+const TIME_HOLDS: Duration = Duration::from_secs(12);
 const BLOCK: usize = 16;
 /// Room for a handshake message; twice that is a page of stack.
 const WARM_UP_ROOM: usize = 2048;
@@ -128,6 +132,8 @@ struct Live {
     ledger: Ledger,
     /// An initiation that `Tunn` holds to be in flight, sent or not.
     attempt: Option<Attempt>,
+    /// When its idea of the time was set.
+    time: Option<Mono>,
     padded: Vec<u8>,
 }
 
@@ -162,14 +168,17 @@ impl Attempt {
     }
 }
 
-/// Whether `Tunn`'s timers may run before it looks at a handshake message of the peer's.
+/// Whether `Tunn`'s timers may run before it looks at a handshake message, which may be anybody's.
 fn may_set_time(attempt: Option<Attempt>, has_session: bool, now: Mono) -> bool {
     match attempt {
         None => true,
-        // Given up, there is nothing to lose but a session, if the attempt was none that anybody waits for.
-        Some(attempt) if attempt.is_over(now) => !has_session,
-        // It would replace the initiation that the message may answer. The time was set with that, seconds ago.
-        Some(attempt) => now.since(attempt.last) < TUNN_RETRIES_AFTER,
+        // It would be given up, and every session with it.
+        Some(attempt) if attempt.is_over(now) && has_session => false,
+        Some(attempt) => {
+            // It would be repeated or given up where the message may answer it. The time was set with it, seconds ago.
+            let is_waited_for = now.since(attempt.last) < TUNN_RETRIES_AFTER;
+            is_waited_for != attempt.is_over(now)
+        }
     }
 }
 
@@ -195,7 +204,7 @@ impl NoiseTunnel {
 
     fn make(&self) -> Result<Live, TunnelError> {
         check_clock()?;
-        // The gate has counted already; this one only repeats the check of the first MAC.
+        // What may come is counted before; this one only repeats the check of the first MAC.
         let public = self.local.public().to_dalek();
         let limiter = Arc::new(RateLimiter::new(&public, u64::MAX));
         let tunn = Tunn::new(
@@ -211,22 +220,35 @@ impl NoiseTunnel {
             limiter,
             ledger: Ledger::default(),
             attempt: None,
+            time: None,
             padded: Vec::new(),
         })
     }
 }
 
 impl Live {
-    /// Sets `Tunn`'s idea of the time, unless that would have it replace or give up a handshake that counts.
+    /// Sets `Tunn`'s idea of the time, unless that would have it replace or give up a handshake that counts, or was done
+    /// just before.
     fn set_time(&mut self, now: Mono, out: &mut [u8]) {
+        let is_set = self.time.is_some_and(|at| now.since(at) < TIME_HOLDS);
         let has_session = self.ledger.has_live(now);
-        if may_set_time(self.attempt, has_session, now) && self.update_timers(out) {
-            self.attempt = Some(Attempt::new(out, now));
+        if !is_set && may_set_time(self.attempt, has_session, now) && self.update_timers(now, out) {
+            self.note_initiation(out, now);
         }
     }
 
+    /// `Tunn` has written an initiation. Where it holds that an attempt is under way, this is of the same one: when
+    /// it gives that up goes by when that began.
+    fn note_initiation(&mut self, initiation: &[u8], now: Mono) {
+        self.attempt = Some(match self.attempt {
+            Some(attempt) => attempt.repeated(initiation, now),
+            None => Attempt::new(initiation, now),
+        });
+    }
+
     /// Runs `Tunn`'s timers. Returns whether that wrote an initiation; a keepalive is not wanted.
-    fn update_timers(&mut self, out: &mut [u8]) -> bool {
+    fn update_timers(&mut self, now: Mono, out: &mut [u8]) -> bool {
+        self.time = Some(now);
         match self.tunn.update_timers(out) {
             TunnResult::WriteToNetwork([1, ..]) => true,
             TunnResult::Err(_) => {
@@ -288,7 +310,7 @@ impl Live {
         let is_over = |attempt: Attempt| attempt.is_over(now.mono);
         let sets_time = !self.attempt.is_some_and(is_over) || !self.ledger.has_live(now.mono);
         // What is not answered they repeat by themselves.
-        let len = if sets_time && self.update_timers(out) {
+        let len = if sets_time && self.update_timers(now.mono, out) {
             HANDSHAKE_ROOM
         } else {
             let written = self.tunn.format_handshake_initiation(out, true);
@@ -297,12 +319,7 @@ impl Live {
             };
             message.len()
         };
-        let begun = self.attempt;
-        let begun = begun.filter(|begun| now.mono.since(begun.since) < TUNN_GIVES_UP_AFTER);
-        self.attempt = Some(match begun {
-            Some(begun) => begun.repeated(out, now.mono),
-            None => Attempt::new(out, now.mono),
-        });
+        self.note_initiation(out, now.mono);
         Ok(len)
     }
 

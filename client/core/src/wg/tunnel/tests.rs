@@ -1,18 +1,19 @@
 use super::*;
 
 /// Two tunnels, of which the first belongs to who answers.
-fn pair() -> [Box<dyn Tunnel>; 2] {
-    let keys = [1, 2].map(|byte| WgSecret::from_bytes([byte; 32]));
-    let make = |ours: &WgSecret, theirs: &WgSecret, index| {
-        let made = NoiseTunnels.create(ours, &theirs.public(), index, Now::default());
-        made.unwrap()
+fn pair() -> [NoiseTunnel; 2] {
+    let [answers, begins] = [1, 2].map(|byte| WgSecret::from_bytes([byte; 32]));
+    let make = |ours: &WgSecret, theirs: &WgSecret, index| NoiseTunnel {
+        local: ours.clone(),
+        remote: theirs.public(),
+        index,
+        live: None,
     };
-    let [answers, begins] = &keys;
-    [make(answers, begins, 1), make(begins, answers, 2)]
+    [make(&answers, &begins, 1), make(&begins, &answers, 2)]
 }
 
 /// A handshake that the second begins, up to where both may send.
-fn shake([answers, begins]: &mut [Box<dyn Tunnel>; 2], now: Now) {
+fn shake([answers, begins]: &mut [NoiseTunnel; 2], now: Now) {
     let from = SocketAddr::from(([192, 0, 2, 1], 1));
     let (mut sent, mut answer) = ([0; 256], [0; 256]);
     let len = begins.initiate(now, &mut sent).unwrap();
@@ -72,16 +73,50 @@ fn the_library_gives_up_nothing_that_counts() {
         assert!(!may_set_time(attempt(0, 0), has_session, at(5)));
         assert!(may_set_time(attempt(0, 80), has_session, at(82)));
         assert!(!may_set_time(attempt(0, 80), has_session, at(85)));
+        assert!(!may_set_time(attempt(0, 89), has_session, at(91)));
         // Nobody will.
-        assert_eq!(
-            may_set_time(attempt(0, 80), has_session, at(86)),
-            !has_session
-        );
-        assert_eq!(
-            may_set_time(attempt(0, 0), has_session, at(300)),
-            !has_session
-        );
+        for (last, now) in [(80, 86), (0, 300)] {
+            let may = may_set_time(attempt(0, last), has_session, at(now));
+            assert_eq!(may, !has_session);
+        }
     }
+}
+
+/// When the library gives an attempt up goes by when that began, and not by when it was repeated.
+#[test]
+fn an_attempt_beside_a_session_keeps_its_beginning() {
+    let at = |secs| Now::default().after(Duration::from_secs(secs));
+    let [_, begins] = &mut pair();
+    let mut out = [0; 256];
+    begins.initiate(at(0), &mut out).unwrap();
+    let begins = begins.live().unwrap();
+    begins.ledger.add(0x200, 70, true, at(0).mono);
+    for secs in [80, 86, 95, 120] {
+        begins.initiate(at(secs), &mut out).unwrap();
+        let attempt = begins.attempt.unwrap();
+        assert_eq!((attempt.since, attempt.last), (at(0).mono, at(secs).mono));
+        assert_eq!(attempt.index, index_at(&out, 4));
+        let may = may_set_time(begins.attempt, true, at(secs + 1).mono);
+        assert_eq!(may, secs < 85, "{secs}");
+    }
+}
+
+#[test]
+fn messages_that_anybody_can_send_do_not_move_the_time_at_will() {
+    let at = |secs| Now::default().after(Duration::from_secs(secs));
+    let [answers, _] = &mut pair();
+    answers.prepare();
+    let mut forged = [0; 148];
+    forged[0] = 1;
+    let from = SocketAddr::from(([192, 0, 2, 1], 1));
+    let mut set = Vec::new();
+    for secs in 0..40 {
+        let opened = answers.decapsulate(from, &forged, at(secs), &mut [0; 256]);
+        assert_eq!(opened, Err(TunnelError::Crypto));
+        set.push(answers.live().unwrap().time);
+    }
+    set.dedup();
+    assert_eq!(set, [0, 12, 24, 36].map(|secs| Some(at(secs).mono)));
 }
 
 #[test]
