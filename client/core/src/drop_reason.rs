@@ -46,8 +46,8 @@ pub enum DropReason {
     UnknownIndex,
     /// A handshake for none of our keys, or from a key that is not a peer's.
     UnknownKey,
-    /// An initiation that came before, over another path.
-    RepeatedInitiation,
+    /// A handshake message that came before, over another path or replayed.
+    RepeatedHandshake,
     /// Too many handshakes from one source or peer.
     HandshakeRate,
     /// The handshake waits for the sender to prove its address.
@@ -85,7 +85,7 @@ impl DropReason {
         Self::Junk,
         Self::UnknownIndex,
         Self::UnknownKey,
-        Self::RepeatedInitiation,
+        Self::RepeatedHandshake,
         Self::HandshakeRate,
         Self::UnderLoad,
         Self::Crypto,
@@ -118,7 +118,7 @@ impl DropReason {
             Self::Junk => "junk",
             Self::UnknownIndex => "unknown_index",
             Self::UnknownKey => "unknown_key",
-            Self::RepeatedInitiation => "repeated_initiation",
+            Self::RepeatedHandshake => "repeated_handshake",
             Self::HandshakeRate => "handshake_rate",
             Self::UnderLoad => "under_load",
             Self::Crypto => "crypto",

@@ -249,12 +249,7 @@ impl<'a> Inbound<'a> {
         let gates = &self.table.gates;
         let gate = gates.iter().find(|gate| gate.gate.is_ours(datagram));
         let gate = gate.ok_or(DropReason::UnknownKey)?;
-        // It costs nothing, and nobody anything.
-        if self.shared.is_repeat(datagram) {
-            return Err(DropReason::RepeatedInitiation);
-        }
-        self.admit_source(gate, datagram, from)?;
-        self.shared.remember(datagram);
+        self.admit(gate, datagram, from)?;
         Ok(gate)
     }
 
@@ -264,18 +259,29 @@ impl<'a> Inbound<'a> {
         // A cookie takes no Diffie-Hellman, and without the initiation that it is for nobody can make one.
         if let Datagram::Response { .. } = classify(datagram) {
             let held = self.held.as_ref().ok_or(DropReason::PeerGone)?;
-            let local = held
-                .state
-                .links
-                .get(link)
-                .map(|link| link.local)
-                .ok_or(DropReason::UnknownIndex)?;
-            let gate = self.table.gates.iter().find(|gate| gate.local == local);
+            let waiting = held.state.links.get(link);
+            let waiting = waiting.ok_or(DropReason::UnknownIndex)?;
+            // What answers nothing must not use up what its address has proved.
+            if !waiting.timers.is_trying() {
+                return Err(DropReason::Crypto);
+            }
+            let gates = &self.table.gates;
+            let gate = gates.iter().find(|gate| gate.local == waiting.local);
             let gate = gate.filter(|gate| gate.gate.is_ours(datagram));
             let gate = gate.ok_or(DropReason::UnknownKey)?;
-            self.admit_source(gate, datagram, from)?;
+            self.admit(gate, datagram, from)?;
         }
         self.handshake(link, datagram, from)
+    }
+
+    /// Lets a handshake message in, once. One that came before costs nothing, and nobody anything.
+    fn admit(&mut self, gate: &Gate, datagram: &[u8], from: SocketAddr) -> Result<(), DropReason> {
+        if self.shared.is_repeat(datagram) {
+            return Err(DropReason::RepeatedHandshake);
+        }
+        self.admit_source(gate, datagram, from)?;
+        self.shared.remember(datagram);
+        Ok(())
     }
 
     /// Counts against where it comes from. What does not know our key does not come this far.

@@ -123,7 +123,7 @@ impl Builder<'_> {
         Arc::new(Mutex::new(state))
     }
 
-    /// The gate of a key that stays goes on counting.
+    /// The gate of a key that stays is kept, or the cookies that were sent would be no proof any more.
     fn gate(&self, local: &LocalIdentity) -> Gate {
         let mut known = self.old.gates.iter();
         known

@@ -87,15 +87,15 @@ fn hash_key(derived: [u8; 32]) -> HashKey {
 }
 
 impl Shared {
-    /// Whether this initiation was let in before, over another path.
-    pub(crate) fn is_repeat(&self, initiation: &[u8]) -> bool {
-        let hash = self.hash.hash_one(initiation);
+    /// Whether this handshake message was let in before.
+    pub(crate) fn is_repeat(&self, message: &[u8]) -> bool {
+        let hash = self.hash.hash_one(message);
         self.repeats.lock().contains(hash)
     }
 
-    /// This initiation is let in.
-    pub(crate) fn remember(&self, initiation: &[u8]) {
-        let hash = self.hash.hash_one(initiation);
+    /// This handshake message is let in.
+    pub(crate) fn remember(&self, message: &[u8]) {
+        let hash = self.hash.hash_one(message);
         self.repeats.lock().remember(hash);
     }
 

@@ -2,7 +2,8 @@
 //!
 //! An address says little of who sends: anybody can put another's there. So what comes from one is counted apart until
 //! its sender has proved to be there, and who has spent that is asked for the proof, not refused: a flood in a
-//! peer's name costs the peer a message more, and keeps it out of nothing.
+//! peer's name costs the peer an attempt, and keeps it out of nothing. Who shares the peer's address, or its /64, can
+//! prove to be there, too, and shares what it may cost.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,13 +1,13 @@
-//! Initiations that came before.
+//! Handshake messages that came before.
 //!
 //! Who has not been reached yet sends one initiation to every address that the peer may have, and most of
 //! them arrive. The tunnel would refuse all but the first, after a Diffie-Hellman or two for each, just when
 //! the first packet waits.
 
-/// Initiations remembered.
+/// Messages remembered.
 const REMEMBERED: usize = 64;
 
-/// The hashes of the last initiations that were let in.
+/// The hashes of the last messages that were let in.
 #[derive(Debug)]
 pub(crate) struct Repeats {
     hashes: [Option<u64>; REMEMBERED],
@@ -24,12 +24,12 @@ impl Default for Repeats {
 }
 
 impl Repeats {
-    /// Whether an initiation with this hash was let in before.
+    /// Whether a message with this hash was let in before.
     pub(crate) fn contains(&self, hash: u64) -> bool {
         self.hashes.contains(&Some(hash))
     }
 
-    /// An initiation with this hash is let in.
+    /// A message with this hash is let in.
     pub(crate) fn remember(&mut self, hash: u64) {
         if let Some(place) = self.hashes.get_mut(self.next) {
             *place = Some(hash);

@@ -246,3 +246,27 @@ fn under_load_a_sender_proves_its_address_first() {
     world.pass(Duration::from_secs(6));
     assert_eq!(world.received(1), [query()], "with the cookie it gets in");
 }
+
+#[test]
+fn an_answer_that_is_replayed_costs_nobody_anything() {
+    let mut world = World::pair(&["udp:53"]);
+    world.allow(1, 0, &["udp:53"], FOREVER);
+    world.send_held(0, &query());
+    let (_, _, initiation) = world.take_wire().remove(0);
+    world.arrive(1, endpoint(0), &initiation);
+    let (_, _, answer) = world.take_wire().remove(0);
+    assert_eq!(answer[0], 2);
+    // While it is waited for, and when nothing is.
+    for _ in 0..100 {
+        world.arrive(0, endpoint(1), &answer);
+    }
+    world.settle();
+    for _ in 0..100 {
+        world.arrive(0, endpoint(1), &answer);
+    }
+    assert_eq!(world.received(1), [query()], "the first was good");
+    let repeats = world.drops(0, "repeated_handshake");
+    assert_eq!(repeats + world.drops(0, "crypto"), 199);
+    let spent = ["under_load", "handshake_rate"].map(|reason| world.drops(0, reason));
+    assert_eq!(spent, [0, 0]);
+}

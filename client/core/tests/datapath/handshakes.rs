@@ -44,14 +44,14 @@ fn an_initiation_that_comes_over_two_paths_is_answered_once() {
     world.arrive(1, endpoint(0), &initiation);
     world.arrive(1, other, &initiation);
     assert_eq!(world.sent_of_type(2), 1);
-    assert_eq!(world.drops(1, "repeated_initiation"), 1);
+    assert_eq!(world.drops(1, "repeated_handshake"), 1);
     world.settle();
     assert_eq!(world.received(1), [query()], "the first was good");
     // Another one is another one.
     world.pass(Duration::from_secs(130));
     world.send(0, &query());
     assert_eq!(world.sent_of_type(2), 2);
-    assert_eq!(world.drops(1, "repeated_initiation"), 1);
+    assert_eq!(world.drops(1, "repeated_handshake"), 1);
 }
 
 #[test]
