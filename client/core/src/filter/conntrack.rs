@@ -30,16 +30,18 @@ pub const FLOWS_TOTAL: usize = 131_072;
 ///
 /// Whoever was asked once could otherwise keep the way to the asker's port open for as long as the rule lasts,
 /// and would reach whatever takes that port next, without a rule of its own. RFC 4787 leaves it open whether
-/// inbound packets count (REQ-6), for this reason. Streams one way are heard of by their receiver much sooner: QUIC
-/// acknowledges all the time, RTP has a report every few seconds.
+/// inbound packets count (REQ-6), for this reason. QUIC acknowledges all the time. A stream whose receiver says nothing
+/// after its first packet (RTP, whose reports have a port of their own) needs a rule from its sender to go on.
 const UNASKED: Duration = Duration::from_secs(8 * 60);
 
 /// How long a flow is kept without a packet. Flows of a class have a list of their own: in order of last
 /// use is then in order of expiry too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
-    /// TCP after both FINs or a RST: what is still under way may arrive.
-    Closed,
+    /// TCP after a RST: what is still under way may arrive.
+    Reset,
+    /// TCP after both FINs: what was lost may be sent again, ever more seldom (RFC 6298).
+    Ended,
     /// TCP that only its opener was heard on, and echo.
     Brief,
     /// UDP, and protocols that say nothing of connections.
@@ -51,8 +53,9 @@ enum Class {
 }
 
 impl Class {
-    const ALL: [Self; 4] = [
-        Self::Closed,
+    const ALL: [Self; 5] = [
+        Self::Reset,
+        Self::Ended,
         Self::Brief,
         Self::Datagrams,
         Self::Established,
@@ -60,9 +63,9 @@ impl Class {
 
     fn limit(self) -> Duration {
         let secs = match self {
-            Self::Closed => 10,
+            Self::Reset => 10,
             Self::Brief => 30,
-            Self::Datagrams => 120,
+            Self::Ended | Self::Datagrams => 120,
             Self::Established => (2 * 60 + 5) * 60,
         };
         Duration::from_secs(secs)
@@ -70,10 +73,11 @@ impl Class {
 
     fn list(self) -> ListId {
         match self {
-            Self::Closed => 0,
-            Self::Brief => 1,
-            Self::Datagrams => 2,
-            Self::Established => 3,
+            Self::Reset => 0,
+            Self::Ended => 1,
+            Self::Brief => 2,
+            Self::Datagrams => 3,
+            Self::Established => 4,
         }
     }
 }
@@ -136,12 +140,29 @@ fn seconds(at: Mono) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TcpPhase {
     /// Only the opener was heard.
-    HalfOpen,
+    HalfOpen {
+        fin: bool,
+    },
     Established {
         /// FIN of the opener, of the other side.
         fins: (bool, bool),
     },
-    Closed,
+    /// After both FINs.
+    Ended,
+    Reset,
+}
+
+impl TcpPhase {
+    /// Of a connection that both sides were heard on, by whether they have sent a FIN.
+    fn of(opener: bool, other: bool) -> Self {
+        if opener && other {
+            Self::Ended
+        } else {
+            Self::Established {
+                fins: (opener, other),
+            }
+        }
+    }
 }
 
 impl Flow {
@@ -161,7 +182,7 @@ impl Flow {
             end,
             last: now,
             asked: seconds(now),
-            tcp: TcpPhase::HalfOpen,
+            tcp: TcpPhase::HalfOpen { fin: false },
         }
     }
 
@@ -185,33 +206,31 @@ impl Flow {
 
     fn saw_segment(&mut self, is_opener: bool, flags: TcpFlags) {
         if flags.has(TcpFlags::RST) {
-            self.tcp = TcpPhase::Closed;
+            self.tcp = TcpPhase::Reset;
             return;
         }
-        match &mut self.tcp {
-            TcpPhase::HalfOpen if !is_opener => {
-                let fin = flags.has(TcpFlags::FIN);
-                self.tcp = TcpPhase::Established { fins: (false, fin) };
+        let fin = flags.has(TcpFlags::FIN);
+        self.tcp = match self.tcp {
+            // Its FIN may be the first that is seen of a connection that is older than this device's memory of it.
+            TcpPhase::HalfOpen { fin: before } if is_opener => TcpPhase::HalfOpen {
+                fin: (before || fin) && !flags.opens(),
+            },
+            TcpPhase::HalfOpen { fin: before } => TcpPhase::of(before, fin),
+            TcpPhase::Established {
+                fins: (ours, theirs),
+            } => TcpPhase::of(ours || (is_opener && fin), theirs || (!is_opener && fin)),
+            TcpPhase::Ended | TcpPhase::Reset if is_opener && flags.opens() => {
+                TcpPhase::HalfOpen { fin: false }
             }
-            TcpPhase::Closed if is_opener && flags.opens() => self.tcp = TcpPhase::HalfOpen,
-            TcpPhase::Established { fins } if flags.has(TcpFlags::FIN) => {
-                if is_opener {
-                    fins.0 = true;
-                } else {
-                    fins.1 = true;
-                }
-                if *fins == (true, true) {
-                    self.tcp = TcpPhase::Closed;
-                }
-            }
-            TcpPhase::HalfOpen | TcpPhase::Established { .. } | TcpPhase::Closed => {}
-        }
+            TcpPhase::Ended | TcpPhase::Reset => self.tcp,
+        };
     }
 
     fn class(&self, key: &FlowKey) -> Class {
         match (key.asked_of_rules(self.opener).0, self.tcp) {
-            (Protocol::Tcp, TcpPhase::Closed) => Class::Closed,
-            (Protocol::Tcp, TcpPhase::HalfOpen) | (Protocol::Icmp, _) => Class::Brief,
+            (Protocol::Tcp, TcpPhase::Reset) => Class::Reset,
+            (Protocol::Tcp, TcpPhase::Ended) => Class::Ended,
+            (Protocol::Tcp, TcpPhase::HalfOpen { .. }) | (Protocol::Icmp, _) => Class::Brief,
             (Protocol::Tcp, TcpPhase::Established { .. }) => Class::Established,
             (Protocol::Udp | Protocol::Any, _) => Class::Datagrams,
         }
@@ -295,8 +314,9 @@ impl Conntrack {
     fn make_room(&mut self) {
         let others = self.flows.len() / 8;
         let connections = self.flows.len_of(Class::Established.list());
-        let class = if self.oldest(Class::Closed).is_some() {
-            Class::Closed
+        let mut closed = [Class::Reset, Class::Ended].into_iter();
+        let class = if let Some(closed) = closed.find(|class| self.oldest(*class).is_some()) {
+            closed
         } else if connections > self.flows.len().saturating_sub(others) {
             Class::Established
         } else {

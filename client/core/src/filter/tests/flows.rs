@@ -139,12 +139,19 @@ fn tcp_flows_end_when_they_are_closed() {
     assert!(at(out(TcpFlags::SYN), 100));
     assert!(at(back(TcpFlags::SYN | TcpFlags::ACK), 101));
     assert!(at(back(TcpFlags::ACK), 7_000));
-    // Closed: ten seconds, time enough for the last ACKs.
+    // Closed: two minutes, time enough for what was lost to be sent once more.
     assert!(at(out(TcpFlags::FIN | TcpFlags::ACK), 7_001));
     assert!(at(back(TcpFlags::FIN | TcpFlags::ACK), 7_002));
     assert!(at(back(TcpFlags::ACK), 7_003));
-    assert!(!at(back(TcpFlags::ACK), 7_013));
-    // Reset.
+    assert!(at(back(TcpFlags::ACK), 7_030));
+    assert!(!at(back(TcpFlags::ACK), 7_150));
+    // The opener's FIN counts, also where it is the first that is seen of a connection.
+    assert!(at(out(TcpFlags::FIN | TcpFlags::ACK), 7_200));
+    assert!(at(back(TcpFlags::ACK), 7_201));
+    assert!(at(back(TcpFlags::FIN | TcpFlags::ACK), 7_202));
+    assert!(at(out(TcpFlags::ACK), 7_203));
+    assert!(!at(back(TcpFlags::ACK), 7_323));
+    // Reset: ten seconds.
     assert!(at(out(TcpFlags::SYN), 8_000));
     assert!(at(back(TcpFlags::RST | TcpFlags::ACK), 8_001));
     assert!(!at(back(TcpFlags::ACK), 8_011));
