@@ -300,6 +300,11 @@ impl Tunnel for FakeTunnel {
         Some(established.min()?.saturating_add(LIFETIME))
     }
 
+    fn awaits(&self, response: &[u8]) -> bool {
+        let index = index_at(response, 8);
+        self.pending.is_some_and(|(local, _)| local == index)
+    }
+
     fn maintain(&mut self, now: Now) {
         self.sessions.retain(|session| session.is_alive(now));
     }

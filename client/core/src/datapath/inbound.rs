@@ -261,8 +261,9 @@ impl<'a> Inbound<'a> {
             let held = self.held.as_ref().ok_or(DropReason::PeerGone)?;
             let waiting = held.state.links.get(link);
             let waiting = waiting.ok_or(DropReason::UnknownIndex)?;
-            // What answers nothing must not use up what its address has proved.
-            if !waiting.timers.is_trying() {
+            // What answers nothing must not use up what its address has proved. Beside a session that the peer has begun
+            // nothing is tried any more, but the answer to ours is still to come.
+            if !waiting.timers.is_trying() && !waiting.tunnel.awaits(datagram) {
                 return Err(DropReason::Crypto);
             }
             let gates = &self.table.gates;

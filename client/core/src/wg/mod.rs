@@ -99,6 +99,9 @@ pub trait Tunnel: Send + fmt::Debug {
     /// The session that [`Self::encapsulate`] would use.
     fn session(&self, now: Now) -> Option<SessionView>;
 
+    /// Whether `response` is for the last initiation, and that was not answered.
+    fn awaits(&self, response: &[u8]) -> bool;
+
     /// When [`Self::maintain`] will find something to erase next; `None` where no session is held, not even
     /// one that the other side has not confirmed.
     fn expires(&self) -> Option<Mono>;

@@ -291,3 +291,30 @@ fn junk_is_not_answered() {
     world.send(0, &query());
     assert_eq!(world.received(1), [query()]);
 }
+
+#[test]
+fn an_answer_that_comes_after_the_peers_own_session_is_taken() {
+    let mut world = World::pair(&["udp:53"]);
+    world.allow(1, 0, &["udp:53"], crate::world::FOREVER);
+    // The second begins, and the first answers that; then the first begins, before the second has confirmed.
+    world.send_held(1, &samples::udp((v4(1), 9), (v4(0), 53), b"query"));
+    let (_, _, theirs) = world.take_wire().remove(0);
+    world.arrive(0, endpoint(1), &theirs);
+    let (_, _, answer) = world.take_wire().remove(0);
+    world.send_held(0, &query());
+    let (_, _, ours) = world.take_wire().remove(0);
+    assert_eq!((answer[0], ours[0]), (2, 1));
+    world.arrive(1, endpoint(0), &answer);
+    let confirming = world.take_wire();
+    world.arrive(1, endpoint(0), &ours);
+    let (_, _, late) = world.take_wire().remove(0);
+    assert_eq!(late[0], 2);
+    for (from, _, datagram) in confirming {
+        world.arrive(0, from, &datagram);
+    }
+    world.arrive(0, endpoint(1), &late);
+    assert_eq!(world.drops(0, "crypto"), 0);
+    world.settle();
+    assert_eq!(world.received(1), [query()]);
+    assert_eq!(world.received(0).len(), 1);
+}

@@ -3,10 +3,11 @@
 //! `Tunn` reads clocks of its own, so its timers are not used: when to shake hands is decided in
 //! `timers`. What is used of `update_timers` is that it sets the time by which `Tunn` orders its
 //! sessions (otherwise a late packet on an old session would make it send with the old keys again) and
-//! drops those past 180 seconds. That is done beside handshakes only, where an initiation that it may
-//! produce is either the one wanted or is superseded soon. A session has the time that was set last, so that has
-//! to be near whenever one is made: from an older one on its 180 seconds would be over too soon. Its queue is not
-//! used: nothing is sealed but where the ledger has a session, and what it might hold is never asked for.
+//! drops those past 180 seconds. That is done beside handshakes only: with an initiation of ours, which they may be
+//! the ones to write, and before a message of the peer's, where they have no room for one. A session has the time that
+//! was set last, so that has to be near whenever one is made: from an older one on its 180 seconds would be over too
+//! soon. Its queue is not used: nothing is sealed but where the ledger has a session, and a packet that it keeps
+//! where the ledger is wrong is never asked for.
 
 mod gate;
 
@@ -15,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use boringtun::noise::errors::WireGuardError;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
 use gatereeve_shared::identity::wg_key::{WgPublicKey, WgSecret};
@@ -34,10 +36,6 @@ use crate::filter::Permit;
 const TUNN_RETRIES_AFTER: Duration = Duration::from_millis(4_900);
 /// `Tunn` gives a handshake up, and all sessions with it, after 90 seconds.
 const TUNN_GIVES_UP_AFTER: Duration = Duration::from_secs(90);
-/// So long a time that was set is good enough for a session. A peer that is alive answers data sooner: where the time
-/// were set more often, by messages that anybody can send, `Tunn` could take a peer that has not answered yet for one
-/// that is silent, and begin a handshake that nobody knows of.
-const TIME_HOLDS: Duration = Duration::from_secs(12);
 const BLOCK: usize = 16;
 /// Room for a handshake message; twice that is a page of stack.
 const WARM_UP_ROOM: usize = 2048;
@@ -132,8 +130,6 @@ struct Live {
     ledger: Ledger,
     /// An initiation that `Tunn` holds to be in flight, sent or not.
     attempt: Option<Attempt>,
-    /// When its idea of the time was set.
-    time: Option<Mono>,
     padded: Vec<u8>,
 }
 
@@ -168,18 +164,13 @@ impl Attempt {
     }
 }
 
-/// Whether `Tunn`'s timers may run before it looks at a handshake message, which may be anybody's.
+/// Whether `Tunn`'s timers may run before it looks at a handshake message.
 fn may_set_time(attempt: Option<Attempt>, has_session: bool, now: Mono) -> bool {
-    match attempt {
-        None => true,
-        // It would be given up, and every session with it.
-        Some(attempt) if attempt.is_over(now) && has_session => false,
-        Some(attempt) => {
-            // It would be repeated or given up where the message may answer it. The time was set with it, seconds ago.
-            let is_waited_for = now.since(attempt.last) < TUNN_RETRIES_AFTER;
-            is_waited_for != attempt.is_over(now)
-        }
-    }
+    // What is over would be given up, and every session with it; or what the message may answer.
+    attempt.is_none_or(|attempt| {
+        let is_waited_for = now.since(attempt.last) < TUNN_RETRIES_AFTER;
+        !attempt.is_over(now) || (!has_session && !is_waited_for)
+    })
 }
 
 /// Shows public keys only.
@@ -220,20 +211,18 @@ impl NoiseTunnel {
             limiter,
             ledger: Ledger::default(),
             attempt: None,
-            time: None,
             padded: Vec::new(),
         })
     }
 }
 
 impl Live {
-    /// Sets `Tunn`'s idea of the time, unless that would have it replace or give up a handshake that counts, or was done
-    /// just before.
-    fn set_time(&mut self, now: Mono, out: &mut [u8]) {
-        let is_set = self.time.is_some_and(|at| now.since(at) < TIME_HOLDS);
-        let has_session = self.ledger.has_live(now);
-        if !is_set && may_set_time(self.attempt, has_session, now) && self.update_timers(now, out) {
-            self.note_initiation(out, now);
+    /// Sets `Tunn`'s idea of the time, unless that would have it give up a handshake that counts. The message that it is set
+    /// for may be anybody's: it begins no handshake, and repeats none.
+    fn set_time(&mut self, now: Mono) {
+        if may_set_time(self.attempt, self.ledger.has_live(now), now) {
+            // An initiation has no room, and is refused before anything is changed for it.
+            self.update_timers(&mut [0; HANDSHAKE_ROOM / 2]);
         }
     }
 
@@ -247,17 +236,17 @@ impl Live {
     }
 
     /// Runs `Tunn`'s timers. Returns whether that wrote an initiation; a keepalive is not wanted.
-    fn update_timers(&mut self, now: Mono, out: &mut [u8]) -> bool {
-        self.time = Some(now);
+    fn update_timers(&mut self, out: &mut [u8]) -> bool {
         match self.tunn.update_timers(out) {
             TunnResult::WriteToNetwork([1, ..]) => true,
-            TunnResult::Err(_) => {
+            TunnResult::Err(WireGuardError::ConnectionExpired) => {
                 // It has given up, and dropped its sessions.
                 self.attempt = None;
                 self.ledger.clear();
                 false
             }
-            TunnResult::Done
+            TunnResult::Err(_)
+            | TunnResult::Done
             | TunnResult::WriteToNetwork(_)
             | TunnResult::WriteToTunnelV4(..)
             | TunnResult::WriteToTunnelV6(..) => false,
@@ -310,7 +299,7 @@ impl Live {
         let is_over = |attempt: Attempt| attempt.is_over(now.mono);
         let sets_time = !self.attempt.is_some_and(is_over) || !self.ledger.has_live(now.mono);
         // What is not answered they repeat by themselves.
-        let len = if sets_time && self.update_timers(now.mono, out) {
+        let len = if sets_time && self.update_timers(out) {
             HANDSHAKE_ROOM
         } else {
             let written = self.tunn.format_handshake_initiation(out, true);
@@ -338,7 +327,7 @@ impl Live {
         match kind {
             Datagram::Junk => Err(TunnelError::Junk),
             Datagram::Initiation => {
-                self.set_time(now.mono, out);
+                self.set_time(now.mono);
                 let TunnResult::WriteToNetwork(response) =
                     self.tunn.decapsulate(source, datagram, out)
                 else {
@@ -352,7 +341,7 @@ impl Live {
                 })
             }
             Datagram::Response { .. } => {
-                self.set_time(now.mono, out);
+                self.set_time(now.mono);
                 let TunnResult::WriteToNetwork(keepalive) =
                     self.tunn.decapsulate(source, datagram, out)
                 else {
@@ -453,6 +442,12 @@ impl Tunnel for NoiseTunnel {
 
     fn expires(&self) -> Option<Mono> {
         self.live.as_ref()?.ledger.expires()
+    }
+
+    fn awaits(&self, response: &[u8]) -> bool {
+        let index = index_at(response, 8);
+        let attempt = self.live.as_ref().and_then(|live| live.attempt);
+        attempt.is_some_and(|attempt| attempt.index == index)
     }
 
     fn maintain(&mut self, now: Now) {
