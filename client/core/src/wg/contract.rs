@@ -39,6 +39,7 @@ pub fn run(factory: &dyn TunnelFactory) {
     contents_are_padded_within_the_mtu(factory);
     a_late_message_does_not_bring_an_old_session_back(factory);
     the_gate_tells_whose_it_is(factory);
+    an_answer_is_awaited_until_it_comes(factory);
     short_buffers_are_refused(factory);
 }
 
@@ -378,6 +379,22 @@ fn the_gate_tells_whose_it_is(factory: &dyn TunnelFactory) {
     let response = pair.respond(&initiation);
     let ours = factory.gate(&WgSecret::from_bytes([1; 32]));
     assert!(ours.is_ours(&response));
+    assert!(!gate.is_ours(&response));
+}
+
+fn an_answer_is_awaited_until_it_comes(factory: &dyn TunnelFactory) {
+    let mut pair = Pair::new(factory);
+    let initiation = pair.initiate();
+    let response = pair.respond(&initiation);
+    assert!(pair.a.awaits(&response));
+    let mut other = response.clone();
+    if let Some(index) = other.get_mut(8) {
+        *index ^= 1;
+    }
+    assert!(!pair.a.awaits(&other));
+    assert!(!pair.b.awaits(&response), "it has begun nothing");
+    pair.establish(&response);
+    assert!(!pair.a.awaits(&response));
 }
 
 fn short_buffers_are_refused(factory: &dyn TunnelFactory) {

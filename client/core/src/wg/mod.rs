@@ -8,8 +8,8 @@
 //! What the real tunnel, boringtun 0.7.1, leaves out is closed in `tunnel`, `timers` and
 //! `handshake_limit`: age and message count of a session on every packet, padding, retries with
 //! jitter, passive keepalives timed from the data received, unpredictable indices, a limit per source
-//! before the Diffie-Hellman that nobody elsewhere can spend, no endpoint from a cookie reply. What cannot be closed from outside, with
-//! its consequence: a replay window of 1,024 messages (deeper reordering loses packets), cookies bound
+//! before the Diffie-Hellman that nobody elsewhere can spend, no endpoint from a cookie reply. What
+//! cannot be closed from outside, with its consequence: a replay window of 1,024 messages (deeper reordering loses packets), cookies bound
 //! to the address without the port (clients behind one NAT share one), the low byte of an index counts
 //! handshakes, session keys are freed but not zeroed, and initiations carry the clock in nanoseconds.
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use gatereeve_client_core::datapath::DataPathEvent;
 use gatereeve_client_core::packet::ip::{IpPacket, TcpFlags, Transport};
 use gatereeve_client_core::packet::samples;
 
@@ -269,4 +270,24 @@ fn an_acknowledgement_waits_for_the_batch_in_flight() {
     stale.peers.clear();
     world.nodes[0].path.publish(stale, world.now);
     assert_eq!(world.nodes[0].path.serial(), serial + 1, "no way back");
+}
+
+#[test]
+fn refusals_that_are_of_no_flow_keep_back_none_that_are() {
+    let told = |world: &World| {
+        let events = world.nodes[0].events.iter();
+        let denied = events.filter(|event| matches!(event, DataPathEvent::Denied { .. }));
+        denied.count()
+    };
+    let mut world = World::pair(&["icmp"]);
+    // Timestamp requests.
+    let control = samples::ip(v4(0), v4(1), 1, &[13; 20]);
+    for _ in 0..100 {
+        world.send(0, &control);
+    }
+    assert_eq!((world.drops(0, "control_icmp"), told(&world)), (100, 0));
+    for port in 0..100 {
+        world.send(0, &samples::tcp((v4(0), port), (v4(1), 9), TcpFlags::SYN));
+    }
+    assert_eq!(told(&world), 10, "the control: these have an end");
 }

@@ -54,7 +54,7 @@ fn a_flood_of_handshakes_is_bounded_and_others_get_through() {
     assert_eq!(world.received(1), [query()]);
 }
 
-/// Initiations in the first one's name and from its address, by somebody who knows the keys of both but no secret.
+/// Initiations of somebody who knows the second one's key.
 fn forged(world: &World, count: usize) -> Vec<Vec<u8>> {
     let mut stranger = NoiseTunnels
         .create(&secret(9, 1), &secret(1, 1).public(), 5, world.now)
@@ -206,29 +206,62 @@ fn who_does_not_know_the_key_keeps_no_peer_out() {
     initiation[..4].copy_from_slice(&[1, 0, 0, 0]);
     let mut response = vec![0xa5; 92];
     response[..4].copy_from_slice(&[2, 0, 0, 0]);
-    for _ in 0..500 {
+    for number in 0..500_u16 {
+        // Each is another one: what came before costs nothing anyway.
+        initiation[20..22].copy_from_slice(&number.to_le_bytes());
+        response[20..22].copy_from_slice(&number.to_le_bytes());
         world.arrive(1, endpoint(0), &initiation);
         world.arrive(1, endpoint(0), &response);
     }
     assert_eq!(world.drops(1, "handshake_rate"), 0);
+    assert_eq!(world.drops(1, "under_load"), 0);
     world.send(0, &query());
     assert_eq!(world.received(1), [query()]);
 }
 
 #[test]
+fn answers_of_who_does_not_know_the_key_keep_none_out() {
+    let mut world = World::pair(&["udp:53"]);
+    world.send_held(0, &query());
+    let (_, _, initiation) = world.take_wire().remove(0);
+    // For the index that is waited for, which was on the wire.
+    let mut forged = vec![0xa5; 92];
+    forged[..4].copy_from_slice(&[2, 0, 0, 0]);
+    forged[8..12].copy_from_slice(&initiation[4..8]);
+    for number in 0..500_u16 {
+        forged[20..22].copy_from_slice(&number.to_le_bytes());
+        world.arrive(0, endpoint(1), &forged);
+    }
+    assert_eq!(world.drops(0, "unknown_key"), 500);
+    world.arrive(1, endpoint(0), &initiation);
+    world.settle();
+    assert_eq!(world.received(1), [query()], "at the first attempt");
+}
+
+#[test]
+fn what_was_asked_for_a_proof_is_not_held_to_have_come() {
+    let mut world = World::pair(&["udp:53"]);
+    let spent: SocketAddr = "203.0.113.66:1".parse().unwrap();
+    for message in forged(&world, 5) {
+        world.arrive(1, spent, &message);
+    }
+    world.send_held(0, &query());
+    let (_, _, initiation) = world.take_wire().remove(0);
+    world.arrive(1, spent, &initiation);
+    assert_eq!(world.drops(1, "under_load"), 1);
+    // The same over another path.
+    world.arrive(1, endpoint(0), &initiation);
+    assert_eq!(world.drops(1, "repeated_handshake"), 0);
+    assert_eq!(world.sent_of_type(2), 1);
+}
+
+#[test]
 fn under_load_a_sender_proves_its_address_first() {
     let mut world = World::pair(&["udp:53"]);
-    let ours = secret(1, 1).public();
-    let mut stranger = NoiseTunnels
-        .create(&secret(9, 1), &ours, 5, world.now)
-        .unwrap();
-    for source in 0..240_u8 {
-        for _ in 0..5 {
-            let mut out = [0; 148];
-            stranger.initiate(world.now, &mut out).unwrap();
-            let from = SocketAddr::from(([198, 51, 100, source], 1));
-            world.arrive(1, from, &out);
-        }
+    for (number, message) in forged(&world, 1_200).iter().enumerate() {
+        let source = u8::try_from(number / 5).unwrap();
+        let from = SocketAddr::from(([198, 51, 100, source], 1));
+        world.arrive(1, from, message);
     }
     assert_eq!(world.drops(1, "unknown_key"), 1_000);
     assert_eq!(world.drops(1, "under_load"), 200);
@@ -267,6 +300,22 @@ fn an_answer_that_is_replayed_costs_nobody_anything() {
     assert_eq!(world.received(1), [query()], "the first was good");
     let repeats = world.drops(0, "repeated_handshake");
     assert_eq!(repeats + world.drops(0, "crypto"), 199);
-    let spent = ["under_load", "handshake_rate"].map(|reason| world.drops(0, reason));
-    assert_eq!(spent, [0, 0]);
+    let spent =
+        |world: &World| ["under_load", "handshake_rate"].map(|reason| world.drops(0, reason));
+    assert_eq!(spent(&world), [0, 0]);
+    // Also when so many others have come since that nobody remembers it.
+    let mut stranger = NoiseTunnels
+        .create(&secret(9, 1), &secret(0, 1).public(), 5, world.now)
+        .unwrap();
+    for source in 0..100_u8 {
+        let mut other = [0; 148];
+        stranger.initiate(world.now, &mut other).unwrap();
+        world.arrive(0, SocketAddr::from(([198, 51, 100, source], 1)), &other);
+    }
+    assert_eq!(world.drops(0, "unknown_key"), 100, "the control");
+    for _ in 0..100 {
+        world.arrive(0, endpoint(1), &answer);
+    }
+    assert_eq!(world.drops(0, "repeated_handshake"), repeats);
+    assert_eq!(spent(&world), [0, 0]);
 }
