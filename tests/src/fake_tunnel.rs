@@ -110,10 +110,13 @@ impl FakeTunnel {
         self.index << 8 | self.made & 0xff
     }
 
-    fn keep(&mut self, session: Session) {
+    /// Keeps it, in the place of the oldest that is not in use.
+    fn keep(&mut self, session: Session, now: Now) {
         self.sessions.push(session);
         if self.sessions.len() > SESSIONS {
-            self.sessions.remove(0);
+            let used = self.sending(now);
+            let oldest = (0..SESSIONS).find(|at| Some(*at) != used);
+            self.sessions.remove(oldest.unwrap_or_default());
         }
     }
 
@@ -170,7 +173,7 @@ impl FakeTunnel {
         message[12..44].copy_from_slice(&self.remote.0);
         message[44..52].copy_from_slice(&timestamp.to_le_bytes());
         sign(message, 0);
-        self.keep(Session {
+        let session = Session {
             local,
             remote,
             key: key(timestamp, local, remote),
@@ -180,7 +183,8 @@ impl FakeTunnel {
             sent: 0,
             newest: 0,
             seen: BTreeSet::new(),
-        });
+        };
+        self.keep(session, now);
         Ok(Opened::Response { len: RESPONSE })
     }
 
@@ -199,7 +203,7 @@ impl FakeTunnel {
             return Err(TunnelError::Crypto);
         }
         self.pending = None;
-        self.keep(Session {
+        let session = Session {
             local,
             remote,
             key: key(timestamp, remote, local),
@@ -209,7 +213,8 @@ impl FakeTunnel {
             sent: 0,
             newest: 0,
             seen: BTreeSet::new(),
-        });
+        };
+        self.keep(session, now);
         self.seal(&[], now, out)
             .map(|len| Opened::Established { len })
     }

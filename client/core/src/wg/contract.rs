@@ -34,6 +34,7 @@ pub fn run(factory: &dyn TunnelFactory) {
     every_message_that_is_sealed_counts(factory);
     the_responder_waits_for_the_initiator(factory);
     replays_and_forgeries_are_refused(factory);
+    what_nobody_confirms_takes_no_place(factory);
     age_is_looked_at_on_every_message(factory);
     erased_sessions_are_gone(factory);
     contents_are_padded_within_the_mtu(factory);
@@ -286,6 +287,43 @@ fn replays_and_forgeries_are_refused(factory: &dyn TunnelFactory) {
     let mut last_counter = data;
     last_counter[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
     assert!(open(&mut pair.b, &last_counter, now).is_err());
+}
+
+/// A tunnel that was made anew does not know which initiations were seen: it answers old ones. As many as there are, the
+/// session that is in use goes on, in both directions.
+fn what_nobody_confirms_takes_no_place(factory: &dyn TunnelFactory) {
+    for begun_by_a in [true, false] {
+        let mut pair = Pair::new(factory);
+        let recorded: Vec<_> = (0..20).map(|_| pair.initiate()).collect();
+        if begun_by_a {
+            pair.shake_hands();
+        } else {
+            std::mem::swap(&mut pair.a, &mut pair.b);
+            let mut out = vec![0; 2048];
+            let len = pair.a.initiate(pair.now, &mut out).unwrap();
+            let answered = open(&mut pair.b, &out[..len], pair.now).unwrap();
+            let Opened::Response { len } = answered.0 else {
+                panic!("{answered:?}");
+            };
+            let keepalive = pair.establish(&answered.1[..len]);
+            assert!(open(&mut pair.b, &keepalive, pair.now).is_ok());
+            std::mem::swap(&mut pair.a, &mut pair.b);
+        }
+        let mut answered = 0;
+        for old in &recorded {
+            answered += usize::from(open(&mut pair.b, old, pair.now).is_ok());
+            let there = seal(&mut pair.a, &inner(60), pair.now).unwrap();
+            assert_eq!(packet(&mut pair.b, &there, pair.now), Ok(inner(60)));
+            let back = seal(&mut pair.b, &inner(60), pair.now).unwrap();
+            assert_eq!(packet(&mut pair.a, &back, pair.now), Ok(inner(60)));
+        }
+        // Who knows which are old by a newer one answers none.
+        assert_eq!(answered, if begun_by_a { 0 } else { recorded.len() });
+        // And a handshake in earnest still works.
+        pair.shake_hands();
+        let there = seal(&mut pair.a, &inner(60), pair.now).unwrap();
+        assert_eq!(packet(&mut pair.b, &there, pair.now), Ok(inner(60)));
+    }
 }
 
 fn age_is_looked_at_on_every_message(factory: &dyn TunnelFactory) {

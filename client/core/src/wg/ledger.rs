@@ -123,6 +123,11 @@ impl Ledger {
         })
     }
 
+    /// Whether a session with index `local` would come in the place of the one that is in use.
+    pub(super) fn is_in_use(&self, local: u32, now: Mono) -> bool {
+        slot_of(local) == self.current && self.sending(now).is_some()
+    }
+
     /// When the oldest session is too old.
     pub(super) fn expires(&self) -> Option<Mono> {
         let established = self

@@ -48,10 +48,13 @@ pub const LEAST_MTU: usize = 1280;
 ///
 /// What an implementation promises (`wg::contract` checks it):
 /// * it never holds a packet back: without a session [`Tunnel::encapsulate`] fails;
-/// * a session is used for at most 180 seconds and 2^60 + some messages, checked on every call against
-///   `now`, whether or not [`Tunnel::maintain`] runs;
+/// * a session is used for at most 180 seconds and 2^64 - 2^13 - 1 messages, and renewed from 120 seconds and
+///   2^60 messages on (WireGuard, section 6.1); checked on every call against `now`, whether or not
+///   [`Tunnel::maintain`] runs;
 /// * the responder of a handshake sends nothing over the new session before the initiator has;
 /// * messages that are replayed, forged or for another index fail and change nothing;
+/// * a session that is in use gives way to one that the peer has confirmed, however many initiations come that nobody
+///   goes on with: old ones played again to a tunnel that was made anew, say;
 /// * every index it puts on the wire is `index << 8 | n`, with the `index` it was made with.
 pub trait Tunnel: Send + fmt::Debug {
     /// Makes what the first handshake needs, ahead of it: time for memory. Does nothing the second time.

@@ -130,6 +130,8 @@ struct Live {
     ledger: Ledger,
     /// An initiation that `Tunn` holds to be in flight, sent or not.
     attempt: Option<Attempt>,
+    /// The index that `Tunn` has given out last, to a session or an initiation.
+    index: u32,
     padded: Vec<u8>,
 }
 
@@ -211,6 +213,7 @@ impl NoiseTunnel {
             limiter,
             ledger: Ledger::default(),
             attempt: None,
+            index: self.index << 8,
             padded: Vec::new(),
         })
     }
@@ -226,6 +229,23 @@ impl Live {
         }
     }
 
+    /// Keeps what an initiation makes out of the place of the session in use: `Tunn` has eight places, by the low bits of the
+    /// index, and fills the next one. The initiation may be an old one that somebody plays again, which a tunnel that was made
+    /// anew cannot tell, or its answer may be lost: then nobody uses what it makes, and eight of these would be enough.
+    fn spare_session_in_use(&mut self, now: Mono) {
+        // As `Tunn` counts.
+        let next = self.index & !0xff | (self.index.wrapping_add(1) & 0xff);
+        if !self.ledger.is_in_use(next, now) {
+            return;
+        }
+        // An initiation that goes nowhere takes that index.
+        let mut unsent = [0; HANDSHAKE_ROOM];
+        let written = self.tunn.format_handshake_initiation(&mut unsent, true);
+        if matches!(written, TunnResult::WriteToNetwork(_)) {
+            self.note_initiation(&unsent, now);
+        }
+    }
+
     /// `Tunn` has written an initiation. Where it holds that an attempt is under way, this is of the same one: when
     /// it gives that up goes by when that began.
     fn note_initiation(&mut self, initiation: &[u8], now: Mono) {
@@ -233,6 +253,7 @@ impl Live {
             Some(attempt) => attempt.repeated(initiation, now),
             None => Attempt::new(initiation, now),
         });
+        self.index = index_at(initiation, 4);
     }
 
     /// Runs `Tunn`'s timers. Returns whether that wrote an initiation; a keepalive is not wanted.
@@ -279,6 +300,7 @@ impl Live {
         if !matches!(message, [4, ..]) {
             // It has begun a handshake, of which nobody will hear.
             self.attempt = Some(Attempt::new(message, now.mono));
+            self.index = index_at(message, 4);
             self.ledger.forget_current();
             return Err(TunnelError::NoSession);
         }
@@ -328,12 +350,14 @@ impl Live {
             Datagram::Junk => Err(TunnelError::Junk),
             Datagram::Initiation => {
                 self.set_time(now.mono);
+                self.spare_session_in_use(now.mono);
                 let TunnResult::WriteToNetwork(response) =
                     self.tunn.decapsulate(source, datagram, out)
                 else {
                     return Err(TunnelError::Crypto);
                 };
                 let (local, remote) = (index_at(response, 4), index_at(datagram, 4));
+                self.index = local;
                 self.ledger.add(local, remote, false, now.mono);
                 self.attempt = None;
                 Ok(Opened::Response {
