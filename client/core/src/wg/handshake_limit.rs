@@ -13,8 +13,31 @@ use gatereeve_shared::time::Mono;
 
 /// Sources told apart; more share one bucket.
 pub(crate) const SOURCES: usize = 4_096;
-const PER_SECOND: u64 = 20;
-const BURST: u64 = 5;
+
+/// What counts as one source, and what that may cost.
+#[derive(Clone, Copy, Debug)]
+struct Scope {
+    /// Bits of an address that are the source's.
+    v4: u32,
+    v6: u32,
+    per_second: u64,
+    burst: u64,
+}
+
+/// Who has one address, or one IPv6 network.
+const HOST: Scope = Scope {
+    v4: 32,
+    v6: 64,
+    per_second: 20,
+    burst: 5,
+};
+/// Who has many: a /48 is 65,536 hosts of the above, and anybody may have one.
+const SITE: Scope = Scope {
+    v4: 24,
+    v6: 48,
+    per_second: 200,
+    burst: 50,
+};
 
 /// A token bucket.
 #[derive(Clone, Copy, Debug)]
@@ -82,14 +105,16 @@ pub(crate) struct SourceLimits {
     claimed: SourceLimit,
     claimed_by_all: Bucket,
     proved: SourceLimit,
+    proved_by_site: SourceLimit,
 }
 
 impl SourceLimits {
     pub(crate) fn new(now: Mono) -> Self {
         Self {
-            claimed: SourceLimit::new(now),
+            claimed: SourceLimit::new(HOST, now),
             claimed_by_all: Bucket::new(LOAD, LOAD, now),
-            proved: SourceLimit::new(now),
+            proved: SourceLimit::new(HOST, now),
+            proved_by_site: SourceLimit::new(SITE, now),
         }
     }
 
@@ -98,15 +123,19 @@ impl SourceLimits {
         self.claimed.admit(source, now) && self.claimed_by_all.take(now)
     }
 
-    /// Whether who has proved to be at `source` may begin one more handshake.
+    /// Whether who has proved to be at `source` may begin one more handshake. Its site pays as well, but for what it has
+    /// itself spent already: so no host takes more of that than a host's share.
     pub(crate) fn admit_proved(&mut self, source: IpAddr, now: Mono) -> bool {
-        self.proved.admit(source, now)
+        self.proved.may_have(source, now)
+            && self.proved_by_site.admit(source, now)
+            && self.proved.admit(source, now)
     }
 }
 
-/// One bucket per IPv4 address or IPv6 /64.
+/// One bucket per source.
 #[derive(Debug)]
 struct SourceLimit {
+    scope: Scope,
     sources: BTreeMap<u128, Bucket>,
     /// For sources that find no room.
     others: Bucket,
@@ -114,17 +143,28 @@ struct SourceLimit {
 }
 
 impl SourceLimit {
-    fn new(now: Mono) -> Self {
+    fn new(scope: Scope, now: Mono) -> Self {
+        let (per_second, burst) = (
+            scope.per_second.saturating_mul(10),
+            scope.burst.saturating_mul(10),
+        );
         Self {
+            scope,
             sources: BTreeMap::new(),
-            others: Bucket::new(PER_SECOND * 10, BURST * 10, now),
+            others: Bucket::new(per_second, burst, now),
             swept: now,
         }
     }
 
+    /// Whether `source` has not spent what it may cost.
+    fn may_have(&mut self, source: IpAddr, now: Mono) -> bool {
+        let bucket = self.sources.get_mut(&self.scope.key(source));
+        bucket.is_none_or(|bucket| bucket.has(now))
+    }
+
     /// Whether `source` may begin one more handshake.
     fn admit(&mut self, source: IpAddr, now: Mono) -> bool {
-        let source = key(source);
+        let source = self.scope.key(source);
         if let Some(bucket) = self.sources.get_mut(&source) {
             return bucket.take(now);
         }
@@ -136,18 +176,22 @@ impl SourceLimit {
         if self.sources.len() >= SOURCES {
             return self.others.take(now);
         }
-        let mut bucket = Bucket::new(PER_SECOND, BURST, now);
+        let mut bucket = Bucket::new(self.scope.per_second, self.scope.burst, now);
         let admitted = bucket.take(now);
         self.sources.insert(source, bucket);
         admitted
     }
 }
 
-fn key(source: IpAddr) -> u128 {
-    match source.to_canonical() {
-        // Mapped addresses cannot collide with the network part of a real one: those are cut to /64.
-        IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
-        IpAddr::V6(v6) => u128::from(v6) >> 64 << 64,
+impl Scope {
+    fn key(self, source: IpAddr) -> u128 {
+        let (address, bits) = match source.to_canonical() {
+            // Mapped addresses cannot collide with the network part of a real one: those are cut to /64 or shorter.
+            IpAddr::V4(v4) => (u128::from(v4.to_ipv6_mapped()), self.v4.saturating_add(96)),
+            IpAddr::V6(v6) => (u128::from(v6), self.v6),
+        };
+        let host = u128::MAX.checked_shr(bits).unwrap_or(0);
+        address & !host
     }
 }
 
@@ -161,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_source_has_a_burst_and_then_a_rate_of_its_own() {
-        let mut limit = SourceLimit::new(at(0));
+        let mut limit = SourceLimit::new(HOST, at(0));
         let loud: IpAddr = "192.0.2.1".parse().unwrap();
         let quiet: IpAddr = "192.0.2.2".parse().unwrap();
         let admitted = (0..100).filter(|_| limit.admit(loud, at(0))).count();
@@ -173,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_prefix_is_one_source_and_the_table_is_bounded() {
-        let mut limit = SourceLimit::new(at(0));
+        let mut limit = SourceLimit::new(HOST, at(0));
         let host = |n: u128| IpAddr::V6((0x2001_0db8_u128 << 96 | n).into());
         assert_eq!((0..50).filter(|n| limit.admit(host(*n), at(0))).count(), 5);
         let admitted = (1..100_000_u128)
@@ -182,5 +226,46 @@ mod tests {
         assert!(limit.sources.len() <= SOURCES);
         assert!(admitted <= SOURCES + 50, "{admitted}");
         assert!(limit.admit(host(1 << 80), at(5_000)), "and it recovers");
+    }
+
+    #[test]
+    fn many_hosts_of_one_site_cost_what_a_site_may() {
+        let host = |site: u128, network: u128| {
+            IpAddr::V6((0x2001_0db8_u128 << 96 | site << 80 | network << 64 | 1).into())
+        };
+        let v4 = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let mut limits = SourceLimits::new(at(0));
+        // Half a minute of a flood by a whole /48: what comes through is the site's rate. The table of hosts is full by
+        // then, of ones that have had their turn and are forgotten.
+        let admitted = (0..300_000_u32)
+            .filter(|n| limits.admit_proved(host(7, u128::from(n % 65_536)), at(u64::from(n / 10))))
+            .count();
+        assert!((6_000..=6_100).contains(&admitted), "{admitted}");
+        // Others, of the same network operator too, are as free as before.
+        for site in 8..1_000 {
+            assert!(limits.admit_proved(host(site, 0), at(30_000)), "{site}");
+        }
+        // The same of IPv4, by /24.
+        let admitted = (0..5_000_u16)
+            .filter(|n| limits.admit_proved(v4(n.to_le_bytes()[0]), at(30_000)))
+            .count();
+        assert_eq!(admitted, 50);
+        assert!(limits.admit_proved("198.51.100.1".parse().unwrap(), at(30_000)));
+    }
+
+    #[test]
+    fn one_host_does_not_spend_what_its_site_may_cost() {
+        let mut limits = SourceLimits::new(at(0));
+        let [loud, quiet] = ["2001:db8::1", "2001:db8:0:1::1"].map(|host| host.parse().unwrap());
+        let admitted = (0..1_000)
+            .filter(|_| limits.admit_proved(loud, at(0)))
+            .count();
+        assert_eq!(admitted, 5);
+        assert!(limits.admit_proved(quiet, at(0)));
+        let spent = (0..1_000)
+            .filter(|n| limits.admit_proved(loud, at(1_000 + n)))
+            .count();
+        assert!((20..=25).contains(&spent), "{spent}");
+        assert!(limits.admit_proved(quiet, at(2_000)));
     }
 }
