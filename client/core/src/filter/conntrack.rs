@@ -42,11 +42,11 @@ enum Class {
     Reset,
     /// TCP after both FINs: what was lost may be sent again, ever more seldom (RFC 6298).
     Ended,
-    /// TCP that only its opener was heard on, and echo.
+    /// TCP until its opener has acknowledged the answer, and echo.
     Brief,
     /// UDP, and protocols that say nothing of connections.
     Datagrams,
-    /// TCP that both sides were heard on. Longer than the two hours after which Linux sends the first keepalive
+    /// TCP that both sides have agreed on. Longer than the two hours after which Linux sends the first keepalive
     /// (`tcp_keepalive_time`), as RFC 5382 asks (REQ-5, at least 2 hours 4 minutes): the side that accepted
     /// could not send it through a flow that has just been forgotten.
     Established,
@@ -116,7 +116,7 @@ impl FlowBudget {
 #[derive(Clone, Debug)]
 pub(super) struct Flow {
     pub(super) opener: Direction,
-    /// The rule that allows it, as judged last; for the flow log.
+    /// The rule that allows it, as judged last.
     pub(super) rule: Arc<RuleId>,
     /// The map's generation at that judgement.
     pub(super) generation: Generation,
@@ -141,7 +141,15 @@ fn seconds(at: Mono) -> u32 {
 enum TcpPhase {
     /// Only the opener was heard.
     HalfOpen {
+        /// By a SYN. A connection that is older than this device's memory of it begins with any segment.
+        asks: bool,
         fin: bool,
+    },
+    /// Its SYN was answered, and it has not acknowledged that. Whoever only asks, and lets the host answer, is left with
+    /// what passes soon: connections that nobody has would take the places of those of others for hours.
+    Answered {
+        /// As below.
+        fins: (bool, bool),
     },
     Established {
         /// FIN of the opener, of the other side.
@@ -182,7 +190,10 @@ impl Flow {
             end,
             last: now,
             asked: seconds(now),
-            tcp: TcpPhase::HalfOpen { fin: false },
+            tcp: TcpPhase::HalfOpen {
+                asks: false,
+                fin: false,
+            },
         }
     }
 
@@ -212,16 +223,36 @@ impl Flow {
         let fin = flags.has(TcpFlags::FIN);
         self.tcp = match self.tcp {
             // Its FIN may be the first that is seen of a connection that is older than this device's memory of it.
-            TcpPhase::HalfOpen { fin: before } if is_opener => TcpPhase::HalfOpen {
+            TcpPhase::HalfOpen { asks, fin: before } if is_opener => TcpPhase::HalfOpen {
+                asks: asks || flags.opens(),
                 fin: (before || fin) && !flags.opens(),
             },
-            TcpPhase::HalfOpen { fin: before } => TcpPhase::of(before, fin),
+            TcpPhase::HalfOpen {
+                asks: true,
+                fin: before,
+            } => TcpPhase::Answered {
+                fins: (before, fin),
+            },
+            TcpPhase::HalfOpen {
+                asks: false,
+                fin: before,
+            } => TcpPhase::of(before, fin),
+            TcpPhase::Answered {
+                fins: (ours, theirs),
+            } if !is_opener => TcpPhase::Answered {
+                fins: (ours, theirs || fin),
+            },
+            TcpPhase::Answered { .. } if flags.opens() => self.tcp,
+            TcpPhase::Answered {
+                fins: (ours, theirs),
+            } => TcpPhase::of(ours || fin, theirs),
             TcpPhase::Established {
                 fins: (ours, theirs),
             } => TcpPhase::of(ours || (is_opener && fin), theirs || (!is_opener && fin)),
-            TcpPhase::Ended | TcpPhase::Reset if is_opener && flags.opens() => {
-                TcpPhase::HalfOpen { fin: false }
-            }
+            TcpPhase::Ended | TcpPhase::Reset if is_opener && flags.opens() => TcpPhase::HalfOpen {
+                asks: true,
+                fin: false,
+            },
             TcpPhase::Ended | TcpPhase::Reset => self.tcp,
         };
     }
@@ -230,7 +261,8 @@ impl Flow {
         match (key.asked_of_rules(self.opener).0, self.tcp) {
             (Protocol::Tcp, TcpPhase::Reset) => Class::Reset,
             (Protocol::Tcp, TcpPhase::Ended) => Class::Ended,
-            (Protocol::Tcp, TcpPhase::HalfOpen { .. }) | (Protocol::Icmp, _) => Class::Brief,
+            (Protocol::Tcp, TcpPhase::HalfOpen { .. } | TcpPhase::Answered { .. })
+            | (Protocol::Icmp, _) => Class::Brief,
             (Protocol::Tcp, TcpPhase::Established { .. }) => Class::Established,
             (Protocol::Udp | Protocol::Any, _) => Class::Datagrams,
         }

@@ -61,6 +61,7 @@ impl Pair {
     fn connect(&mut self, port: u16, at: u64) {
         assert!(self.tcp(OUT, port, TcpFlags::SYN, at));
         assert!(self.tcp(IN, port, TcpFlags::SYN | TcpFlags::ACK, at));
+        assert!(self.tcp(OUT, port, TcpFlags::ACK, at));
     }
 
     fn connect_and_reset(&mut self, port: u16, at: u64) {
@@ -138,6 +139,7 @@ fn tcp_flows_end_when_they_are_closed() {
     // Established: two hours and five minutes.
     assert!(at(out(TcpFlags::SYN), 100));
     assert!(at(back(TcpFlags::SYN | TcpFlags::ACK), 101));
+    assert!(at(out(TcpFlags::ACK), 102));
     assert!(at(back(TcpFlags::ACK), 7_000));
     // Closed: two minutes, time enough for what was lost to be sent once more.
     assert!(at(out(TcpFlags::FIN | TcpFlags::ACK), 7_001));
@@ -155,6 +157,38 @@ fn tcp_flows_end_when_they_are_closed() {
     assert!(at(out(TcpFlags::SYN), 8_000));
     assert!(at(back(TcpFlags::RST | TcpFlags::ACK), 8_001));
     assert!(!at(back(TcpFlags::ACK), 8_011));
+}
+
+#[test]
+fn a_connection_that_its_opener_does_not_confirm_is_not_one() {
+    let answer = TcpFlags::SYN | TcpFlags::ACK;
+    for (confirms, passes) in [
+        (None, false),
+        (Some(TcpFlags::SYN), false),
+        (Some(TcpFlags::ACK), true),
+    ] {
+        let mut pair = Pair::new();
+        assert!(pair.tcp(OUT, 1, TcpFlags::SYN, 0));
+        assert!(pair.tcp(IN, 1, answer, 1));
+        // The answer again, and what a server says first: it is a promise of one side.
+        assert!(pair.tcp(IN, 1, answer, 2) && pair.tcp(IN, 1, TcpFlags::ACK, 3));
+        if let Some(flags) = confirms {
+            assert!(pair.tcp(OUT, 1, flags, 3));
+        }
+        assert_eq!(pair.tcp(IN, 1, TcpFlags::ACK, 33), passes, "{confirms:?}");
+    }
+    // One that is older than the memory of it needs no SYN.
+    let mut pair = Pair::new();
+    assert!(pair.tcp(OUT, 1, TcpFlags::ACK, 0));
+    assert!(pair.tcp(IN, 1, TcpFlags::ACK, 1));
+    assert!(pair.tcp(IN, 1, TcpFlags::ACK, 7_000));
+    // Both sides may be done by then.
+    let mut pair = Pair::new();
+    assert!(pair.tcp(OUT, 1, TcpFlags::SYN, 0));
+    assert!(pair.tcp(IN, 1, answer, 1) && pair.tcp(IN, 1, TcpFlags::FIN | TcpFlags::ACK, 1));
+    assert!(pair.tcp(OUT, 1, TcpFlags::FIN | TcpFlags::ACK, 2));
+    assert!(pair.tcp(IN, 1, TcpFlags::ACK, 121));
+    assert!(!pair.tcp(IN, 1, TcpFlags::ACK, 241), "closed, not open");
 }
 
 #[test]
