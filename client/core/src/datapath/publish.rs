@@ -14,6 +14,7 @@ use super::shared::Shared;
 use super::spec::{PeerSpec, TableSpec};
 use super::table::{ForwardingTable, Gate, TablePeer};
 use crate::filter::{FilterState, PeerFilter};
+use crate::path::CANDIDATES;
 use crate::peers::{Link, PeerState};
 use crate::wg::TunnelFactory;
 use crate::wg::timers::Timers;
@@ -23,8 +24,6 @@ use crate::wg::timers::Timers;
 const PREPARED: usize = 32;
 /// Links that one peer may have: two keys on either side.
 const LINKS: usize = 4;
-/// Candidates kept for one peer.
-const CANDIDATES: usize = 16;
 
 struct LocalIdentity {
     counter: u64,

@@ -8,6 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 use gatereeve_shared::limits;
 use gatereeve_shared::wire::map::OverlayPrefixes;
 
+/// Endpoints of one peer: as many as a map tells, and where it was heard last.
+pub(crate) const CANDIDATES: usize = limits::ENDPOINTS + 1;
+
 /// What endpoints are held against.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EndpointRules {
@@ -18,7 +21,7 @@ pub(crate) struct EndpointRules {
 }
 
 impl EndpointRules {
-    /// The usable ones of `endpoints`, in their order, each once, at most [`limits::ENDPOINTS`].
+    /// The usable ones of `endpoints`, in their order, each once, at most [`CANDIDATES`].
     pub(crate) fn usable(
         &self,
         endpoints: impl IntoIterator<Item = SocketAddr>,
@@ -26,8 +29,7 @@ impl EndpointRules {
         let mut kept: Vec<SocketAddr> = Vec::new();
         for endpoint in endpoints {
             let endpoint = SocketAddr::new(endpoint.ip().to_canonical(), endpoint.port());
-            if kept.len() < limits::ENDPOINTS && self.accepts(endpoint) && !kept.contains(&endpoint)
-            {
+            if kept.len() < CANDIDATES && self.accepts(endpoint) && !kept.contains(&endpoint) {
                 kept.push(endpoint);
             }
         }
@@ -105,6 +107,6 @@ mod tests {
     #[test]
     fn the_number_is_bounded() {
         let many = (1..=100).map(|port| SocketAddr::from(([192, 0, 2, 1], port)));
-        assert_eq!(rules(false).usable(many).len(), limits::ENDPOINTS);
+        assert_eq!(rules(false).usable(many).len(), CANDIDATES);
     }
 }

@@ -20,8 +20,6 @@ use crate::wg::handshake_limit::Bucket;
 use crate::wg::timers::{Due, SOONEST};
 use crate::wg::{HANDSHAKE_ROOM, OVERHEAD, OVERLAY_MTU, Opened, TunnelError};
 
-/// Endpoints that a handshake is tried on at once.
-const TARGETS: usize = 8;
 /// Initiations of one peer that are answered per second.
 const INITIATIONS: u64 = 50;
 /// Probes of one peer that are answered per second: two searches.
@@ -41,7 +39,8 @@ pub(crate) struct PeerState {
     pub(crate) links: Vec<Link>,
     /// Learned from authenticated messages.
     pub(crate) endpoint: Option<SocketAddr>,
-    /// From the map.
+    /// From the map, at most [`CANDIDATES`](crate::path::CANDIDATES). The last may be the only one that leads there: it is
+    /// where the controller sees the peer.
     pub(crate) candidates: Vec<SocketAddr>,
     path: PathMtu,
     pub(crate) filter: FilterState,
@@ -293,7 +292,7 @@ impl PeerState {
             .iter()
             .copied()
             .filter(|candidate| Some(*candidate) != known);
-        for (sent, to) in known.into_iter().chain(others).take(TARGETS).enumerate() {
+        for (sent, to) in known.into_iter().chain(others).enumerate() {
             if sent == 0 {
                 cx.out.commit_transmit(len, to, Ecn::NOT_ECT);
             } else {

@@ -36,6 +36,19 @@ fn every_candidate_is_tried_and_the_one_that_answers_is_kept() {
 }
 
 #[test]
+fn the_last_of_many_candidates_is_tried_as_well() {
+    let mut world = World::pair(&["udp:53"]);
+    // Bridges of containers, say, and last where the controller sees it; before them where it was heard last.
+    let bridge = |n: u8| SocketAddr::from(([172, n, 0, 1], 51820));
+    let mut endpoints: Vec<_> = (16..32).map(bridge).collect();
+    endpoints.push(endpoint(1));
+    world.peer(0, 1).endpoints = endpoints;
+    world.publish(0);
+    world.send(0, &query());
+    assert_eq!(world.received(1), [query()]);
+}
+
+#[test]
 fn an_initiation_that_comes_over_two_paths_is_answered_once() {
     let mut world = World::pair(&["udp:53"]);
     world.send_held(0, &query());
