@@ -1,13 +1,15 @@
 //! Crashes, restarts and second copies of the daemons.
 
 use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use gatereeve_client_core::api::Connection;
 use gatereeve_tests::cli;
 use gatereeve_tests::clock::wait_for;
+use gatereeve_tests::netns::Namespace;
 use gatereeve_tests::process::{self, Setting};
 use gatereeve_tests::traffic::icmp::ping;
 use gatereeve_tests::traffic::tcp::{TcpSource, attempt};
@@ -131,54 +133,82 @@ pub(crate) fn a_restarted_server_greets_its_clients() -> anyhow::Result<()> {
 pub(crate) fn a_second_daemon_is_refused() -> anyhow::Result<()> {
     let mut world = world()?;
     let client = world.device("client", &[])?;
-    let holder = client
-        .process()
-        .map(process::Process::id)
-        .unwrap_or_default();
-    let mut second = client.daemon_command();
-    second.arg("--tun").arg("second0");
-    let mut second = client.daemon_command();
-    let setting = Setting {
-        namespace: Some(client.namespace.clone()),
-        ..Setting::default()
-    };
-    process::prepare(&mut second, setting);
-    let refused = cli::run(second)?;
-    ensure!(
-        refused.status.is_some_and(|status| status != 0),
-        "{refused:?}"
-    );
-    ensure!(
-        refused.stderr.contains(&holder.to_string()),
-        "it names {holder}: {refused:?}"
-    );
+    let second = client.daemon_command();
+    ensure_refused(second, &client.namespace, client.process())?;
 
-    let holder = world
-        .controller
-        .process()
-        .map(process::Process::id)
-        .unwrap_or_default();
-    let mut second = world
+    let second = world
         .controller
         .cli
         .command(["serve", "--listen", "[::]:9443"]);
+    let controller = &world.controller;
+    ensure_refused(second, &controller.namespace, controller.process())?;
+    // Both first ones go on.
+    ensure!(client.status()?.connection == Connection::Synced);
+    world.controller.status().map(drop)
+}
+
+/// A device whose disk takes nothing enforces what it is told, and confirms it only once a restart would not bring the old
+/// state back.
+pub(crate) fn what_is_not_written_is_not_confirmed() -> anyhow::Result<()> {
+    let mut world = world()?;
+    let (client, server) = pair(&mut world)?;
+    let _source = TcpSource::start(&server.namespace, 80)?;
+    apply(&world, &open_pair())?;
+    wait_open(&client, &server, 80)?;
+    let state = client.directory().join("state/state");
+    let aside = state.with_extension("aside");
+    std::fs::rename(&state, &aside)?;
+    // No file comes in the place of a directory.
+    std::fs::create_dir(&state)?;
+    let quarantine = |options: &[&str]| {
+        let arguments = [&["device", "quarantine", "server"], options].concat();
+        world.controller.cli.change(&arguments)
+    };
+    let committed = quarantine(&["--wait=2s"])?;
+    let waits_for: Vec<_> = committed
+        .unconfirmed
+        .iter()
+        .map(|waited| waited.name.to_string())
+        .collect();
+    ensure!(waits_for == ["client"], "{committed:?}");
+    ensure_closed(&client, &server, 80)?;
+    let warnings = client.status()?.warnings;
+    ensure!(
+        warnings.iter().any(|warning| warning.contains("state")),
+        "{warnings:?}"
+    );
+    std::fs::remove_dir(&state)?;
+    // It is tried again by itself.
+    wait_for("the state to be written", Duration::from_secs(20), || {
+        Ok(state.is_file().then_some(()))
+    })?;
+    let committed = quarantine(&["--lift", "--wait"])?;
+    ensure!(committed.unconfirmed.is_empty(), "{committed:?}");
+    wait_open(&client, &server, 80)
+}
+
+/// The daemon does not start, and says which process is in its way.
+fn ensure_refused(
+    mut daemon: Command,
+    namespace: &Namespace,
+    holder: Option<&process::Process>,
+) -> anyhow::Result<()> {
+    let holder = holder.context("the first one runs")?.id().to_string();
     let setting = Setting {
-        namespace: Some(world.controller.namespace.clone()),
+        namespace: Some(namespace.clone()),
         ..Setting::default()
     };
-    process::prepare(&mut second, setting);
-    let refused = cli::run(second)?;
+    process::prepare(&mut daemon, setting);
+    let refused = cli::run(daemon)?;
     ensure!(
         refused.status.is_some_and(|status| status != 0),
         "{refused:?}"
     );
     ensure!(
-        refused.stderr.contains(&holder.to_string()),
+        refused.stderr.contains(&holder),
         "it names {holder}: {refused:?}"
     );
-    // Both first ones go on.
-    ensure!(client.status()?.connection == Connection::Synced);
-    world.controller.status().map(drop)
+    Ok(())
 }
 
 /// Keys change under traffic, and no packet is lost.

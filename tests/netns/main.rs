@@ -51,6 +51,7 @@ fn main() -> ExitCode {
             faults::a_killed_client_breaks_nothing,
             faults::a_restarted_server_greets_its_clients,
             faults::a_second_daemon_is_refused,
+            faults::what_is_not_written_is_not_confirmed,
             faults::key_rotation_loses_no_packet,
             host::everything_is_put_back,
             host::repair_knows_what_nothing_needs,

@@ -22,7 +22,8 @@ pub enum Output {
     /// when every worker works with it. First of the outputs of a call.
     Publish(TableSpec),
     /// Write this to the state file, durably, before carrying out what follows. Where the write fails,
-    /// carry on and warn. Of several only the last counts.
+    /// try again, warn, and carry on meanwhile, but tell the controller of no generation. Of several only the last
+    /// counts.
     Save(Box<Stored>),
     /// Nothing passes until the next [`Output::OpenUntil`].
     Shut,

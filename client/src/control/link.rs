@@ -46,6 +46,14 @@ impl ControlLink {
         Self::connect_with(target, events, Timing::default())
     }
 
+    /// A link that leads nowhere, and what was said over it.
+    #[cfg(test)]
+    pub(crate) fn detached() -> (Self, mpsc::Receiver<ClientMessage>) {
+        let (outbound, queue) = mpsc::channel(OUTBOUND);
+        let closing = CancellationToken::new();
+        (Self { outbound, closing }, queue)
+    }
+
     /// [`Self::connect`] with other deadlines.
     #[must_use]
     pub fn connect_with(

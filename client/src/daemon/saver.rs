@@ -2,12 +2,18 @@
 //!
 //! One task takes both in order. The engine's own task never waits for the disk, so that a slow disk
 //! delays acknowledgements but no revocation.
+//!
+//! Where the disk takes nothing, the device works on with what it has in memory, and the write is tried again. Until it
+//! succeeds no generation is acknowledged: after a restart without a controller, the device would be back at what the
+//! disk has, and open what the controller believes closed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 
 use gatereeve_client_core::stored::Stored;
 use gatereeve_shared::wire::client::ClientMessage;
@@ -18,6 +24,8 @@ use gatereeve_runtime::words::in_words;
 
 /// Jobs that may wait; the engine's task waits beyond.
 const QUEUE: usize = 1024;
+/// Time before a write that failed is tried again: twice as long after each, up to the second one.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
 /// One thing to do, after all before it.
 #[derive(Debug)]
@@ -75,40 +83,195 @@ impl Saver {
     }
 }
 
+/// A memory that the disk did not take.
+#[derive(Debug)]
+struct Unwritten {
+    stored: Box<Stored>,
+    /// How long it rests after the next failure.
+    rest: Duration,
+    again: Instant,
+}
+
+/// What is done with jobs.
+#[derive(Debug)]
+struct Work {
+    path: PathBuf,
+    problem: watch::Sender<Option<String>>,
+    unwritten: Option<Unwritten>,
+    /// The newest acknowledgement that rests on it.
+    held: Option<(Arc<ControlLink>, Box<ClientMessage>)>,
+}
+
 async fn run(
     path: PathBuf,
     mut inbox: mpsc::Receiver<Job>,
     problem: watch::Sender<Option<String>>,
 ) {
+    let mut work = Work {
+        path,
+        problem,
+        unwritten: None,
+        held: None,
+    };
     let mut jobs = Vec::new();
-    while inbox.recv_many(&mut jobs, QUEUE).await > 0 {
+    loop {
+        let again = work.unwritten.as_ref().map(|unwritten| unwritten.again);
+        let came = tokio::select! {
+            came = inbox.recv_many(&mut jobs, QUEUE) => came > 0,
+            () = async { sleep_until(again.unwrap_or_else(Instant::now)).await }, if again.is_some() => true,
+        };
+        if !came {
+            break;
+        }
+        work.write(&mut jobs).await;
+        for job in jobs.drain(..) {
+            work.carry_out(job);
+        }
+    }
+    // What could not be written before may be now: it is the last chance.
+    work.write_again().await;
+}
+
+impl Work {
+    /// Writes the newest memory among `jobs`, or the one that could not be written before and is due.
+    async fn write(&mut self, jobs: &mut Vec<Job>) {
         // The newest memory covers everything said before it: one write for all of them, and first.
         let newest = jobs.iter().rposition(|job| matches!(job, Job::Save(_)));
         if let Some(newest) = newest
             && let Job::Save(stored) = jobs.remove(newest)
         {
-            let path = path.clone();
-            let written = tokio::task::spawn_blocking(move || save_stored(&path, &stored)).await;
-            let failed = match written {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(in_words(&error)),
-                Err(error) => Some(error.to_string()),
-            };
-            if let Some(error) = &failed {
-                tracing::warn!(%error, "the state was not written");
-            }
-            problem.send_replace(failed);
+            let rest = self.unwritten.take().map_or(AGAIN.0, |before| before.rest);
+            self.write_now(stored, rest).await;
+        } else if let Some(unwritten) = &self.unwritten
+            && unwritten.again <= Instant::now()
+        {
+            self.write_again().await;
         }
-        for job in jobs.drain(..) {
-            match job {
-                Job::Save(_) => {}
-                Job::Send(link, message) => {
-                    if let Err(error) = link.send(*message) {
-                        tracing::debug!(%error, "a message to the controller is lost with its link");
-                    }
+    }
+
+    async fn write_again(&mut self) {
+        if let Some(Unwritten { stored, rest, .. }) = self.unwritten.take() {
+            self.write_now(stored, rest).await;
+        }
+    }
+
+    async fn write_now(&mut self, stored: Box<Stored>, rest: Duration) {
+        let path = self.path.clone();
+        let kept = stored.clone();
+        let written = tokio::task::spawn_blocking(move || save_stored(&path, &stored)).await;
+        let failed = match written {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(in_words(&error)),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(error) = &failed {
+            tracing::warn!(%error, again_in = ?rest, "the state was not written; no generation is acknowledged until it is");
+            self.unwritten = Some(Unwritten {
+                stored: kept,
+                rest: rest.saturating_mul(2).min(AGAIN.1),
+                again: Instant::now() + rest,
+            });
+        } else if let Some((link, acknowledgement)) = self.held.take() {
+            say(&link, *acknowledgement);
+        }
+        self.problem.send_replace(failed);
+    }
+
+    fn carry_out(&mut self, job: Job) {
+        match job {
+            // An older one than what was written.
+            Job::Save(_) => {}
+            Job::Send(link, mut message) => {
+                let is_unwritten = self.unwritten.is_some();
+                if is_unwritten && matches!(*message, ClientMessage::Ack(_)) {
+                    self.held = Some((link, message));
+                    return;
                 }
-                Job::Close(link) => drop(link),
+                if is_unwritten && let ClientMessage::Attach(attach) = message.as_mut() {
+                    // As much as an acknowledgement. Without it the controller sends a whole map, and waits for one.
+                    attach.have = None;
+                }
+                say(&link, *message);
+            }
+            Job::Close(link) => {
+                self.held.take_if(|(held, _)| Arc::ptr_eq(held, &link));
             }
         }
+    }
+}
+
+fn say(link: &ControlLink, message: ClientMessage) {
+    if let Err(error) = link.send(message) {
+        tracing::debug!(%error, "a message to the controller is lost with its link");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gatereeve_shared::generation::Generation;
+
+    use super::*;
+
+    fn generation(n: u64) -> Generation {
+        Generation {
+            n,
+            ..Generation::default()
+        }
+    }
+
+    /// A place where nothing can be written until it is made.
+    fn missing(directory: &tempfile::TempDir) -> PathBuf {
+        directory.path().join("state")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_acknowledged_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = missing(&directory).join("state");
+        let saver = Saver::start(path.clone());
+        let (link, mut said) = ControlLink::detached();
+        let link = Arc::new(link);
+        let send = |message| Job::Send(Arc::clone(&link), Box::new(message));
+        saver.job(Job::Save(Box::default())).await;
+        for n in [1, 2] {
+            saver.job(send(ClientMessage::Ack(generation(n)))).await;
+        }
+        saver.job(send(ClientMessage::Ping(7))).await;
+        // Everything else passes, and what is tried again fails again.
+        assert_eq!(said.recv().await, Some(ClientMessage::Ping(7)));
+        assert!(saver.problem().is_some());
+        tokio::time::sleep(Duration::from_mins(5)).await;
+        assert_eq!(said.try_recv().ok(), None);
+
+        std::fs::create_dir(missing(&directory)).unwrap();
+        let newest = ClientMessage::Ack(generation(2));
+        assert_eq!(said.recv().await, Some(newest), "the last one says it all");
+        assert!(path.exists());
+        assert!(saver.problem().is_none());
+
+        saver.job(send(ClientMessage::Ack(generation(3)))).await;
+        let next = ClientMessage::Ack(generation(3));
+        assert_eq!(said.recv().await, Some(next), "nothing is held any more");
+        assert_eq!(said.try_recv().ok(), None, "and none comes twice");
+        saver.finish().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_acknowledgement_goes_with_its_link_and_a_memory_gets_a_last_chance() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = missing(&directory).join("state");
+        let saver = Saver::start(path.clone());
+        let (link, mut said) = ControlLink::detached();
+        let link = Arc::new(link);
+        saver.job(Job::Save(Box::default())).await;
+        let acknowledgement = Box::new(ClientMessage::Ack(generation(1)));
+        saver
+            .job(Job::Send(Arc::clone(&link), acknowledgement))
+            .await;
+        saver.job(Job::Close(link)).await;
+        assert_eq!(said.recv().await, None, "the link is let go of");
+        std::fs::create_dir(missing(&directory)).unwrap();
+        saver.finish().await;
+        assert!(path.exists());
     }
 }
