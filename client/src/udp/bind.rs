@@ -133,8 +133,8 @@ fn bind_one(address: SocketAddr, options: UdpOptions, shares: bool) -> io::Resul
     } else {
         setsockopt(&socket, sockopt::Ipv4PacketInfo, &false)?;
     }
-    if !options.offload {
-        // It was switched on by the line above.
+    if !options.offload && state.gro_segments() > 1 {
+        // It was switched on with `state`, where the kernel has it (Linux 5.0).
         setsockopt(&socket, sockopt::UdpGroSegment, &false)?;
     }
     Ok(Port {

@@ -15,7 +15,7 @@ use super::control::Control;
 use super::path_mtu::Fragmenting;
 use super::{Port, Udp};
 
-/// How long a full kernel buffer may hold a thread up, in milliseconds; then the datagrams are dropped.
+/// How long a full kernel buffer may hold a thread up, in milliseconds; what it has no room for then is dropped.
 const MAX_WAIT_MS: u8 = 5;
 /// Datagrams that were too big for their path, remembered until they are taken.
 const MAX_TOO_BIG: usize = 16;
@@ -33,12 +33,39 @@ pub struct TooBig {
 #[derive(Debug, Default)]
 pub struct Sender {
     too_big: Vec<TooBig>,
+    patience: Patience,
+}
+
+/// Whether a full kernel buffer may hold the thread up: once for a batch. One interface that is stuck would keep those that
+/// are not, and the acknowledgement of a revocation, waiting for every datagram of the batch.
+#[derive(Debug, Default)]
+struct Patience {
+    is_spent: bool,
+}
+
+impl Patience {
+    /// Tries `send`; where there is no room, and none was waited for before, again after `wait`.
+    fn send(
+        &mut self,
+        send: impl Fn() -> io::Result<()>,
+        wait: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        match send() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.is_spent => {
+                self.is_spent = true;
+                wait()?;
+                send()
+            }
+            result => result,
+        }
+    }
 }
 
 impl Sender {
     /// Sends `runs` over the sockets of `worker`, in order per destination. What the network does not take is
     /// counted and gone, as on any wire.
     pub fn send<'a>(&mut self, udp: &Udp, worker: usize, runs: impl IntoIterator<Item = Run<'a>>) {
+        self.patience = Patience::default();
         for run in runs {
             let port = udp
                 .ports(worker)
@@ -65,7 +92,7 @@ impl Sender {
             return;
         }
         let segment = u16::try_from(run.segment).ok();
-        let Err(error) = send_waiting(port, run, segment) else {
+        let Err(error) = self.send_waiting(port, run, segment) else {
             return;
         };
         match error.raw_os_error().map(Errno::from_raw) {
@@ -102,13 +129,13 @@ impl Sender {
                 bytes: contents,
                 ..*run
             };
-            let mut result = send_waiting(port, &single, None);
+            let mut result = self.send_waiting(port, &single, None);
             if result.as_ref().is_err_and(is_too_big) {
                 self.note_too_big(run.to, contents.len());
                 // Another thread that sends over this socket may have ended what this one has begun.
                 drop(fragmenting.take());
                 fragmenting = Fragmenting::new(&port.socket, run.to.is_ipv4()).ok();
-                result = send_waiting(port, &single, None);
+                result = self.send_waiting(port, &single, None);
             }
             match result {
                 Ok(()) => sent = true,
@@ -122,6 +149,18 @@ impl Sender {
             }
         }
         sent
+    }
+
+    /// Sends the bytes of `run`, as one datagram or segmented.
+    fn send_waiting(&mut self, port: &Port, run: &Run<'_>, segment: Option<u16>) -> io::Result<()> {
+        self.patience.send(
+            || send_now(port, run, segment),
+            || {
+                let mut writable = [PollFd::new(port.readable(), PollFlags::POLLOUT)];
+                poll(&mut writable, PollTimeout::from(MAX_WAIT_MS))?;
+                Ok(())
+            },
+        )
     }
 
     fn note_too_big(&mut self, to: SocketAddr, size: usize) {
@@ -138,18 +177,6 @@ impl Sender {
 
 fn is_too_big(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::EMSGSIZE as i32)
-}
-
-/// Sends the bytes of `run`, as one datagram or segmented.
-fn send_waiting(port: &Port, run: &Run<'_>, segment: Option<u16>) -> io::Result<()> {
-    match send_now(port, run, segment) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            let mut writable = [PollFd::new(port.readable(), PollFlags::POLLOUT)];
-            poll(&mut writable, PollTimeout::from(MAX_WAIT_MS))?;
-            send_now(port, run, segment)
-        }
-        result => result,
-    }
 }
 
 /// Sends it if the kernel has room for it.
@@ -173,4 +200,49 @@ fn send_now(port: &Port, run: &Run<'_>, segment: Option<u16>) -> io::Result<()> 
 
 fn unsent(udp: &Udp, datagrams: usize) {
     udp.unsent.fetch_add(datagrams as u64, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_full_buffer_is_waited_for_once_a_batch() {
+        let (room, sent, waits) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        let send = || {
+            let left: u32 = room.get();
+            let left = left.checked_sub(1).ok_or(io::ErrorKind::WouldBlock)?;
+            room.set(left);
+            sent.set(sent.get() + 1);
+            Ok(())
+        };
+        let wait = || {
+            waits.set(waits.get() + 1);
+            room.set(2);
+            Ok(())
+        };
+        let mut patience = Patience::default();
+        let results: Vec<_> = (0..4).map(|_| patience.send(send, wait).is_ok()).collect();
+        assert_eq!(results, [true, true, false, false]);
+        assert_eq!((sent.get(), waits.get()), (2, 1));
+        assert!(
+            Patience::default().send(send, wait).is_ok(),
+            "the next batch"
+        );
+        assert_eq!(waits.get(), 2);
+    }
+
+    #[test]
+    fn what_is_refused_for_another_reason_is_not_tried_again() {
+        let tries = Cell::new(0);
+        let refuse = || {
+            tries.set(tries.get() + 1);
+            Err(Errno::EMSGSIZE.into())
+        };
+        let result = Patience::default().send(refuse, || unreachable!("there is room"));
+        assert!(result.is_err_and(|error| is_too_big(&error)));
+        assert_eq!(tries.get(), 1);
+    }
 }

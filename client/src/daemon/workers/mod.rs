@@ -1,6 +1,6 @@
-//! The data-path threads: one per core, and one for the timers. No tokio here.
+//! The data-path threads: one per core, eight at most, and one for the timers. No tokio here.
 //!
-//! A worker has a queue of the TUN device and sockets of its own, and does everything with a packet
+//! A worker has queues of the TUN device and sockets of its own, and does everything with a packet
 //! itself, from reading to writing ([`worker`]). It works on one batch between [`WorkerMark::begin`] and
 //! [`WorkerMark::done`], writes to the TUN device and the sockets included. So when the data path counts a
 //! table as enforced, no packet that an older table let through is still on its way. Between batches it

@@ -179,11 +179,21 @@ impl Worker {
     /// Sleeps until the timers are due. `false` when the thread is to stop.
     fn sleep(&self, nudge: &EventFd) -> bool {
         self.mark.park();
+        // From the beginning on: nudges, however many, put nothing off.
+        let began = Clock::now().mono;
+        let (earliest, latest) = (
+            began.saturating_add(SHORTEST_SLEEP),
+            began.saturating_add(DataPath::LONGEST_SLEEP),
+        );
         loop {
-            let longest = DataPath::LONGEST_SLEEP;
-            let due = self.shared.datapath.next_tick();
-            let due = due.map_or(longest, |due| due.since(Clock::now().mono));
-            let sleep = due.clamp(SHORTEST_SLEEP, longest);
+            let due = self.shared.datapath.next_tick().unwrap_or(latest);
+            let due = due.clamp(earliest, latest);
+            let now = Clock::now().mono;
+            if due <= now {
+                return true;
+            }
+            // Whole milliseconds, and none too few: what is not due yet would wait for another sleep.
+            let sleep = due.since(now).saturating_add(Duration::from_micros(999));
             let sleep = PollTimeout::try_from(sleep).unwrap_or(PollTimeout::from(100_u8));
             let mut waits = [
                 PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
