@@ -1,5 +1,6 @@
 //! Netlink on Linux. Works in the network namespace that the daemon runs in.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -7,13 +8,14 @@ use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute};
-use rtnetlink::packet_route::route::RouteMessage;
+use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol};
 use rtnetlink::packet_route::rule::RuleMessage;
+use rtnetlink::sys::AsyncSocket as _;
 use rtnetlink::{Handle, IpVersion, LinkUnspec};
 
 use super::route::{Route, Via};
 use super::rule::Rule;
-use super::{HostPlan, Place};
+use super::{HostPlan, PROTOCOL, Place};
 
 const EEXIST: i32 = 17;
 const ENOENT: i32 = 2;
@@ -40,8 +42,16 @@ impl HostNetwork {
     /// # Errors
     /// When the kernel gives no netlink socket.
     pub fn open(place: Place) -> Result<Self> {
-        let (connection, handle, _) =
+        let (mut connection, handle, _) =
             rtnetlink::new_connection().context("cannot open a netlink socket")?;
+        // So that a query for routes of our protocol is answered with those alone. Linux before 4.20 answers with all.
+        let strict = connection
+            .socket_mut()
+            .socket_mut()
+            .set_netlink_get_strict_chk(true);
+        if let Err(error) = strict {
+            tracing::debug!(%error, "the kernel lists all routes of the host at every look");
+        }
         #[expect(clippy::disallowed_methods, reason = "aborted when this is dropped")]
         let connection = tokio::spawn(connection);
         Ok(Self {
@@ -65,6 +75,11 @@ impl HostNetwork {
         let mut wanted = Route::lasting(plan);
         wanted.retain(|route| is_usable(&route.destination));
         let present = own_routes(&self.handle).await?;
+        let present: BTreeSet<Route> = present
+            .into_iter()
+            .filter(|(table, ..)| *table == self.place.table)
+            .filter_map(|(_, route, _)| route)
+            .collect();
         for route in &wanted {
             self.add_route(route, &present, &mut changes).await?;
         }
@@ -185,14 +200,11 @@ impl HostNetwork {
     async fn add_route(
         &self,
         route: &Route,
-        present: &[OwnRoute],
+        present: &BTreeSet<Route>,
         changes: &mut Vec<String>,
     ) -> Result<()> {
         let table = self.place.table;
-        if present
-            .iter()
-            .any(|(at, held, _)| *at == table && held.as_ref() == Some(route))
-        {
+        if present.contains(route) {
             return Ok(());
         }
         let message = route.message(table);
@@ -214,8 +226,10 @@ impl HostNetwork {
 
     /// Removes every route of our table that is not one of `keep`.
     async fn remove_routes(&self, keep: &[Route], changes: &mut Vec<String>) -> Result<()> {
+        let keep: BTreeSet<&Route> = keep.iter().collect();
         for (table, route, message) in own_routes(&self.handle).await? {
-            if table != self.place.table || route.is_some_and(|route| keep.contains(&route)) {
+            if table != self.place.table || route.as_ref().is_some_and(|route| keep.contains(route))
+            {
                 continue;
             }
             let shown = route.map_or_else(
@@ -323,6 +337,7 @@ pub(super) async fn own_routes(handle: &Handle) -> Result<Vec<OwnRoute>> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut query = RouteMessage::default();
         query.header.address_family = family;
+        query.header.protocol = RouteProtocol::Other(PROTOCOL);
         let mut routes = std::pin::pin!(handle.route().get(query).execute());
         // Not collected: a router has a million of others'.
         while let Some(message) = routes

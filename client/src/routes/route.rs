@@ -19,7 +19,7 @@ const LOCAL_METRIC: u32 = 1000;
 pub(super) const FALLBACK_METRIC: u32 = 4_000_000;
 
 /// Where a route leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Via {
     /// Through the interface of this index into the tunnel.
     Tunnel(u32),
@@ -30,7 +30,7 @@ pub(super) enum Via {
 }
 
 /// One route of our table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Route {
     pub(super) destination: IpNet,
     pub(super) via: Via,

@@ -13,6 +13,7 @@ use rtnetlink::packet_route::link::{LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
 use gatereeve_shared::wire::map::OverlayPrefixes;
 
@@ -150,7 +151,10 @@ impl Watcher {
                 }
             }
             tokio::time::sleep(wait.unwrap_or(BURST)).await;
-            while let Ok(change) = tokio::time::timeout(Duration::ZERO, source.changes.next()).await
+            // Where routes come and go without end, what is left is seen after the look.
+            let end = Instant::now() + BURST;
+            while Instant::now() < end
+                && let Ok(change) = timeout(Duration::ZERO, source.changes.next()).await
             {
                 let Some(change) = change else {
                     return Ended::Deaf;
