@@ -20,9 +20,9 @@ use super::steering::{Steering, UDP, mix};
 use super::vnet::{self, HEADER};
 use super::{MTU, Tun, TunQueue};
 
-/// Bytes that a batch should have at most before it is worked off, one packet more or less: they stay
-/// in the cache until they are sent.
-const BATCH_BYTES: usize = 96 * 1024;
+/// Bytes that a batch should have at most before it is worked off, one packet more or less: three packets of bulk. They
+/// stay in the cache until they are sent, and a packet of somebody else waits for them (`client/docs/data-path.md`).
+const BATCH_BYTES: usize = 160 * 1024;
 /// Most pieces of one packet: both headers and what was joined to them.
 const PIECES: usize = Joined::MAX_TAILS + 2;
 
