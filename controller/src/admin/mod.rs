@@ -3,7 +3,6 @@
 //! One URL, [`COMMAND`]: a [`Request`] in, a [`Reply`] out, or a [`CommandError`] with a status that
 //! tells its kind. Beside it are the two of [`diagnostics`], about the log. Who asks is what the kernel says of the socket's other end.
 
-use std::ffi::CString;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -12,7 +11,7 @@ use gatereeve_controller_core::audit::entry::Actor;
 use gatereeve_controller_core::command::{CommandError, ErrorCode, Reply, Request};
 use gatereeve_runtime::diagnostics;
 use gatereeve_runtime::local_socket::Caller;
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist, getuid};
+use nix::unistd::{Group, Uid, User, getuid};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
@@ -62,25 +61,12 @@ impl Access {
 
     /// Whether this caller may do everything; there is nothing in between.
     #[must_use]
-    pub fn permits(&self, uid: u32, gid: u32) -> bool {
-        if uid == 0 || Uid::from_raw(uid) == self.own {
-            return true;
-        }
-        let Some(group) = &self.group else {
-            return false;
-        };
-        Gid::from_raw(gid) == group.gid || groups_of(uid, gid).contains(&group.gid)
+    pub fn permits(&self, caller: &Caller) -> bool {
+        let is_member = |group: &Group| caller.is_member(group.gid.as_raw());
+        caller.is_root()
+            || Uid::from_raw(caller.uid) == self.own
+            || self.group.as_ref().is_some_and(is_member)
     }
-}
-
-/// The groups of a user, by the system's database; none where it does not know the user.
-fn groups_of(uid: u32, gid: u32) -> Vec<Gid> {
-    User::from_uid(Uid::from_raw(uid))
-        .ok()
-        .flatten()
-        .and_then(|user| CString::new(user.name).ok())
-        .and_then(|name| getgrouplist(&name, Gid::from_raw(gid)).ok())
-        .unwrap_or_default()
 }
 
 /// The name of a user, or its number.
@@ -99,7 +85,7 @@ pub fn handler(
     actor: mpsc::Sender<AdminRequest>,
 ) -> impl Fn(Caller, String, Vec<u8>) -> Answer + Send + Sync + 'static {
     move |caller, path, body| {
-        let permitted = access.permits(caller.uid, caller.gid);
+        let permitted = access.permits(&caller);
         let requests = actor.clone();
         Box::pin(async move {
             if !permitted {
@@ -191,14 +177,21 @@ mod tests {
     fn only_root_the_own_user_and_the_group_may_administrate() {
         let own = getuid().as_raw();
         let nobody = own.wrapping_add(54_321);
+        let caller = |uid, gid| Caller {
+            uid,
+            gid,
+            pid: None,
+        };
         let alone = Access::new(None).unwrap();
-        assert!(alone.permits(0, 0) && alone.permits(own, 77));
-        assert!(!alone.permits(nobody, 77));
+        assert!(alone.permits(&caller(0, 0)) && alone.permits(&caller(own, 77)));
+        assert!(!alone.permits(&caller(nobody, 77)));
         assert_eq!(alone.socket_mode(), 0o600);
-        let group = Group::from_gid(Gid::from_raw(0)).unwrap().unwrap();
+        let group = Group::from_gid(nix::unistd::Gid::from_raw(0))
+            .unwrap()
+            .unwrap();
         let shared = Access::new(Some(&group.name)).unwrap();
-        assert!(shared.permits(nobody, 0));
-        assert!(!shared.permits(nobody, 77));
+        assert!(shared.permits(&caller(nobody, 0)));
+        assert!(!shared.permits(&caller(nobody, 77)));
         assert_eq!(shared.socket_mode(), 0o660);
         assert!(Access::new(Some("no such group")).is_err());
     }

@@ -1,14 +1,12 @@
 //! The local API: requests from the Unix socket, checked against who asks, put to the daemon's task.
 //!
 //! Each operation is a POST to `/v1/NAME`, with its arguments as a JSON object. `client/docs/local-api.json`
-//! describes all of it, and is held to the types by a test.
+//! describes all of them, and is held to the types by a test. The paths of [`diagnostics`] are beside them.
 
-use std::ffi::CString;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use nix::unistd::{Gid, Uid, User, getgrouplist};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
@@ -123,9 +121,7 @@ impl Rights {
         if !is_change(request) || uid == 0 || uid == self.own || Some(uid) == self.operator {
             return Ok(());
         }
-        if let Some(group) = self.group
-            && (caller.gid == group || groups_of(uid).contains(&group))
-        {
+        if self.group.is_some_and(|group| caller.is_member(group)) {
             return Ok(());
         }
         Err(LocalError {
@@ -152,17 +148,6 @@ fn is_change(request: &LocalRequest) -> bool {
         | LocalRequest::Down
         | LocalRequest::Repair => true,
     }
-}
-
-/// The groups that a user is a member of, by the system's databases; none where they cannot be told.
-fn groups_of(uid: u32) -> Vec<u32> {
-    let looked_up = || {
-        let user = User::from_uid(Uid::from_raw(uid)).ok().flatten()?;
-        let name = CString::new(user.name).ok()?;
-        getgrouplist(&name, user.gid).ok()
-    };
-    let groups = looked_up().unwrap_or_default();
-    groups.into_iter().map(Gid::as_raw).collect()
 }
 
 async fn answer(

@@ -49,15 +49,6 @@ fn everyone_may_ask_and_few_may_change() {
     assert_eq!(refused.unwrap_err().exit_status, 3);
 }
 
-#[test]
-fn membership_counts_whatever_group_the_process_has() {
-    // Every Unix has root, whose first group is 0 and who is in no group of this number.
-    let of_root = groups_of(0);
-    assert!(of_root.contains(&0), "{of_root:?}");
-    assert!(!of_root.contains(&70_000));
-    assert!(groups_of(65_001).is_empty());
-}
-
 #[tokio::test]
 async fn what_is_no_request_is_refused() {
     let (calls, _inbox) = mpsc::channel(1);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::ffi::CString;
 use std::fs::{self, DirBuilder, Permissions};
 use std::future::Future;
 use std::io;
@@ -20,7 +21,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use nix::unistd::Group;
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
@@ -44,6 +45,23 @@ impl Caller {
     pub fn is_root(&self) -> bool {
         self.uid == 0
     }
+
+    /// Whether it is in this group: by its effective group, or by the system's databases, where it is known there.
+    /// These may ask a directory server, and so take a while.
+    #[must_use]
+    pub fn is_member(&self, group: u32) -> bool {
+        self.gid == group || groups_of(self.uid).contains(&Gid::from_raw(group))
+    }
+}
+
+/// The groups that a user is a member of, by the system's databases; none where they cannot be told.
+fn groups_of(uid: u32) -> Vec<Gid> {
+    let looked_up = || {
+        let user = User::from_uid(Uid::from_raw(uid)).ok().flatten()?;
+        let name = CString::new(user.name).ok()?;
+        getgrouplist(&name, user.gid).ok()
+    };
+    looked_up().unwrap_or_default()
 }
 
 /// A listening socket; its file goes when it is dropped.

@@ -217,3 +217,18 @@ async fn an_unknown_group_is_an_error() {
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
     assert!(bind(&path, 0o660, Some("root")).is_ok() || !nix::unistd::geteuid().is_root());
 }
+
+#[test]
+fn membership_counts_whatever_group_the_process_has() {
+    let caller = |uid, gid| Caller {
+        uid,
+        gid,
+        pid: None,
+    };
+    // Every Unix has root, whose first group is 0 and who is in no group of this number.
+    assert!(caller(0, 70_000).is_member(0), "by the databases");
+    assert!(!caller(0, 0).is_member(70_000));
+    // No database knows this one: its groups are those of its process.
+    assert!(caller(65_001, 70_000).is_member(70_000));
+    assert!(!caller(65_001, 70_000).is_member(0));
+}
