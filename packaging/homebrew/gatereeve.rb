@@ -3,7 +3,7 @@
 class Gatereeve < Formula
   desc "WireGuard-based zero-trust overlay network"
   homepage "https://gatereeve.invalid/"
-  url "https://gatereeve.invalid/gatereeve-0.1.0.tar.gz"
+  url "https://gatereeve.invalid/gatereeve-0.2.0.tar.gz"
   sha256 "0000000000000000000000000000000000000000000000000000000000000000"
   license "Apache-2.0"
 

@@ -45,6 +45,8 @@ use gatereeve_shared::wire::map::{
     MapUpdate, OverlayAddresses, OverlayPrefixes, PeerEntry, SelfEntry,
 };
 
+/// What the device runs: the same in the fixtures of all releases, so that these can be compared.
+const SOFTWARE: &str = "0.1.0";
 /// When everything in the fixture happens, a second apart.
 const EPOCH: u64 = 1_800_000_000_000;
 /// Seeds of the keys; the fixture holds no key that is used anywhere.
@@ -255,7 +257,7 @@ pub(crate) fn controller(to: &Path) {
                 facts: vec![Fact::new("firewall", &FactValue::Bool(true), "fixture", 5)],
             }),
             last_seen: Some(UnixMillis(EPOCH)),
-            software: Some(env!("CARGO_PKG_VERSION").into()),
+            software: Some(SOFTWARE.into()),
         },
     );
     loaded.store.write_soft(vec![soft.write(&laptop)]).unwrap();
@@ -323,7 +325,7 @@ fn memory() -> Stored {
         unix: UnixMillis(EPOCH),
     };
     let config = EngineConfig {
-        software: env!("CARGO_PKG_VERSION").into(),
+        software: SOFTWARE.into(),
         identity: Arc::new(identity(13)),
         network: pin(),
     };

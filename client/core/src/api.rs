@@ -297,7 +297,7 @@ pub struct TunOffloads {
     pub tcp_joining: bool,
     /// UDP packets are joined for the host.
     pub udp_joining: bool,
-    /// Queues, each with a thread that reads it.
+    /// Queues; a worker reads several.
     pub queues: usize,
 }
 

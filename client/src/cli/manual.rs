@@ -27,7 +27,7 @@ const MANUAL: Manual<'static> = Manual {
         ),
         (
             "/etc/gatereeve/facts.d/",
-            "Programs that report facts of the administrator's own.",
+            "JSON files with facts of the administrator's own; owned by root, and writable by root alone.",
         ),
         (
             "/var/lib/gatereeve/",

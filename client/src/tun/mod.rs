@@ -1,6 +1,6 @@
 //! The TUN device: where the host's packets enter and leave the overlay.
 //!
-//! A [`Tun`] has one or more queues, one for each worker that reads; a queue works in batches. [`linux`]
+//! A [`Tun`] has one or more queues, several for each worker that reads; a queue works in batches. [`linux`]
 //! is the real one, with packets that are many in one both ways ([`vnet`]); [`channel`] joins two ends in
 //! memory.
 

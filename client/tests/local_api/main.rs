@@ -12,6 +12,7 @@ mod schema;
 use std::collections::BTreeSet;
 
 use gatereeve_client::daemon::{OPERATIONS, address};
+use gatereeve_client_core::drop_reason::DropReason;
 use serde_json::{Value, json};
 
 use schema::Document;
@@ -50,6 +51,20 @@ fn every_reply_is_valid_where_it_is_promised() {
                 .unwrap();
         }
     }
+}
+
+#[test]
+fn every_reason_for_a_drop_is_explained() {
+    let page = include_str!("../../docs/local-api.md");
+    let rows: BTreeSet<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(" |").next())
+        .flat_map(|reasons| reasons.trim_end_matches('`').split("` · `"))
+        .collect();
+    for reason in DropReason::ALL {
+        assert!(rows.contains(reason.name()), "{reason:?}");
+    }
+    assert!(!rows.contains("no such reason"));
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub(super) fn controller(dir: &StateDir, answer: &Result<Answer, String>) -> Vec
             let uptime = Duration::from_secs(answer.status.uptime_ms / 1000);
             let running = Check::ok(
                 "controller",
-                format!("runs since {}", humantime::format_duration(uptime)),
+                format!("has run for {}", humantime::format_duration(uptime)),
             );
             let version = if answer.status.version == own {
                 Check::ok("version", format!("{own}, and that is what runs"))

@@ -1,4 +1,4 @@
-//! The only place that names bincode: bounded, exact, big-endian, fixed in its options.
+//! The only place that names bincode: bounded, exact, little-endian, fixed in its options.
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 

@@ -29,7 +29,7 @@ pub struct StatusReply {
     pub generation: Generation,
     /// The policy in force; 0 for none.
     pub policy_revision: u64,
-    /// Devices by status.
+    /// How many devices there are, of any status.
     pub devices: usize,
     /// Devices that are connected.
     pub connected: usize,

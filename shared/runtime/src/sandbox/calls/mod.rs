@@ -21,7 +21,7 @@ mod list;
 pub enum Calls {
     /// What both daemons need; UDP and Unix sockets.
     Controller,
-    /// The same, and netlink for routes and the firewall, TCP for names.
+    /// The same, and netlink for routes and the firewall.
     Client,
     /// The same, without sockets.
     Collector,
