@@ -209,6 +209,12 @@ fn say(link: &ControlLink, message: ClientMessage) {
 #[cfg(test)]
 mod tests {
     use gatereeve_shared::generation::Generation;
+    use gatereeve_shared::identity::binding::KeyBinding;
+    use gatereeve_shared::identity::fingerprint::Fingerprint;
+    use gatereeve_shared::identity::identity_key::IdentityKey;
+    use gatereeve_shared::identity::wg_key::WgSecret;
+    use gatereeve_shared::posture::fact::PostureReport;
+    use gatereeve_shared::wire::client::{Attach, EndpointUpdate, KeyUpdate};
 
     use super::*;
 
@@ -243,6 +249,10 @@ mod tests {
         tokio::time::sleep(Duration::from_mins(5)).await;
         assert_eq!(said.try_recv().ok(), None);
 
+        // The end of another link changes nothing.
+        let (other, _) = ControlLink::detached();
+        saver.job(Job::Close(Arc::new(other))).await;
+
         std::fs::create_dir(missing(&directory)).unwrap();
         let newest = ClientMessage::Ack(generation(2));
         assert_eq!(said.recv().await, Some(newest), "the last one says it all");
@@ -253,6 +263,62 @@ mod tests {
         let next = ClientMessage::Ack(generation(3));
         assert_eq!(said.recv().await, Some(next), "nothing is held any more");
         assert_eq!(said.try_recv().ok(), None, "and none comes twice");
+        saver.finish().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_written_is_tried_again_ever_more_seldom() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = missing(&directory).join("state");
+        let saver = Saver::start(path.clone());
+        saver.job(Job::Save(Box::default())).await;
+        // Tried at 0 and 1 s, and next at 3.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        std::fs::create_dir(missing(&directory)).unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!path.exists());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(path.exists() && saver.problem().is_none());
+        saver.finish().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_generation_that_is_not_written_is_not_said_to_be_held() {
+        let directory = tempfile::tempdir().unwrap();
+        let saver = Saver::start(missing(&directory).join("state"));
+        let (link, mut said) = ControlLink::detached();
+        let link = Arc::new(link);
+        let secret = WgSecret::from_bytes([1; 32]);
+        let (identity, network) = (IdentityKey::from_seed(&[2; 32]), Fingerprint([3; 32]));
+        let attach = ClientMessage::Attach(Attach {
+            keys: KeyUpdate {
+                current: KeyBinding::sign(&identity, &network, secret.public(), 1),
+                next: None,
+            },
+            endpoints: EndpointUpdate {
+                listen_port: 1,
+                endpoints: Vec::new(),
+            },
+            have: Some(generation(1)),
+            report: PostureReport {
+                counter: 1,
+                facts: Vec::new(),
+            },
+            software: String::new(),
+        });
+        let have = |message| match message {
+            Some(ClientMessage::Attach(attach)) => attach.have,
+            other => panic!("{other:?}"),
+        };
+        saver.job(Job::Save(Box::default())).await;
+        saver
+            .job(Job::Send(Arc::clone(&link), Box::new(attach.clone())))
+            .await;
+        assert_eq!(have(said.recv().await), None);
+        std::fs::create_dir(missing(&directory)).unwrap();
+        saver.job(Job::Save(Box::default())).await;
+        saver.job(Job::Send(link, Box::new(attach))).await;
+        assert_eq!(have(said.recv().await), Some(generation(1)), "control");
         saver.finish().await;
     }
 

@@ -33,7 +33,6 @@ pub struct TooBig {
 #[derive(Debug, Default)]
 pub struct Sender {
     too_big: Vec<TooBig>,
-    patience: Patience,
 }
 
 /// Whether a full kernel buffer may hold the thread up: once for a batch. One interface that is stuck would keep those that
@@ -44,6 +43,18 @@ struct Patience {
 }
 
 impl Patience {
+    /// Sends the bytes of `run`, as one datagram or segmented.
+    fn send_waiting(&mut self, port: &Port, run: &Run<'_>, segment: Option<u16>) -> io::Result<()> {
+        self.send(
+            || send_now(port, run, segment),
+            || {
+                let mut writable = [PollFd::new(port.readable(), PollFlags::POLLOUT)];
+                poll(&mut writable, PollTimeout::from(MAX_WAIT_MS))?;
+                Ok(())
+            },
+        )
+    }
+
     /// Tries `send`; where there is no room, and none was waited for before, again after `wait`.
     fn send(
         &mut self,
@@ -65,7 +76,7 @@ impl Sender {
     /// Sends `runs` over the sockets of `worker`, in order per destination. What the network does not take is
     /// counted and gone, as on any wire.
     pub fn send<'a>(&mut self, udp: &Udp, worker: usize, runs: impl IntoIterator<Item = Run<'a>>) {
-        self.patience = Patience::default();
+        let mut patience = Patience::default();
         for run in runs {
             let port = udp
                 .ports(worker)
@@ -74,7 +85,7 @@ impl Sender {
             match port {
                 // Nothing listens on port 0, and the kernel's EINVAL would be mistaken for one about
                 // segmentation.
-                Some(port) if run.to.port() != 0 => self.send_run(udp, port, &run),
+                Some(port) if run.to.port() != 0 => self.send_run(udp, port, &run, &mut patience),
                 _ => unsent(udp, run.count()),
             }
         }
@@ -86,28 +97,28 @@ impl Sender {
         self.too_big.drain(..)
     }
 
-    fn send_run(&mut self, udp: &Udp, port: &Port, run: &Run<'_>) {
+    fn send_run(&mut self, udp: &Udp, port: &Port, run: &Run<'_>, patience: &mut Patience) {
         if run.count() <= 1 || !port.segmentation.wanted() {
-            self.send_singles(udp, port, run, run.bytes);
+            self.send_singles(udp, port, run, patience);
             return;
         }
         let segment = u16::try_from(run.segment).ok();
-        let Err(error) = self.send_waiting(port, run, segment) else {
+        let Err(error) = patience.send_waiting(port, run, segment) else {
             return;
         };
         match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::EMSGSIZE) => {
                 self.note_too_big(run.to, run.segment);
-                self.send_singles(udp, port, run, run.bytes);
+                self.send_singles(udp, port, run, patience);
             }
             // Older kernels say it so.
             Some(Errno::EINVAL) if udp.is_too_narrow(run.to, run.segment) => {
                 self.note_too_big(run.to, run.segment);
-                self.send_singles(udp, port, run, run.bytes);
+                self.send_singles(udp, port, run, patience);
             }
             // The interface does not segment.
             Some(Errno::EINVAL | Errno::EIO) => {
-                let sent = self.send_singles(udp, port, run, run.bytes);
+                let sent = self.send_singles(udp, port, run, patience);
                 if sent && port.segmentation.refused() {
                     tracing::info!(%error, to = %run.to, "the interface does not segment; datagrams go one by one");
                 }
@@ -121,21 +132,27 @@ impl Sender {
 
     /// Sends datagrams of one run one by one, from the first on that is too big for its path in fragments. Whether any
     /// was taken.
-    fn send_singles(&mut self, udp: &Udp, port: &Port, run: &Run<'_>, bytes: &[u8]) -> bool {
+    fn send_singles(
+        &mut self,
+        udp: &Udp,
+        port: &Port,
+        run: &Run<'_>,
+        patience: &mut Patience,
+    ) -> bool {
         let mut sent = false;
         let mut fragmenting = None;
-        for contents in bytes.chunks(run.segment.max(1)) {
+        for contents in run.bytes.chunks(run.segment.max(1)) {
             let single = Run {
                 bytes: contents,
                 ..*run
             };
-            let mut result = self.send_waiting(port, &single, None);
+            let mut result = patience.send_waiting(port, &single, None);
             if result.as_ref().is_err_and(is_too_big) {
                 self.note_too_big(run.to, contents.len());
                 // Another thread that sends over this socket may have ended what this one has begun.
                 drop(fragmenting.take());
                 fragmenting = Fragmenting::new(&port.socket, run.to.is_ipv4()).ok();
-                result = self.send_waiting(port, &single, None);
+                result = patience.send_waiting(port, &single, None);
             }
             match result {
                 Ok(()) => sent = true,
@@ -149,18 +166,6 @@ impl Sender {
             }
         }
         sent
-    }
-
-    /// Sends the bytes of `run`, as one datagram or segmented.
-    fn send_waiting(&mut self, port: &Port, run: &Run<'_>, segment: Option<u16>) -> io::Result<()> {
-        self.patience.send(
-            || send_now(port, run, segment),
-            || {
-                let mut writable = [PollFd::new(port.readable(), PollFlags::POLLOUT)];
-                poll(&mut writable, PollTimeout::from(MAX_WAIT_MS))?;
-                Ok(())
-            },
-        )
     }
 
     fn note_too_big(&mut self, to: SocketAddr, size: usize) {

@@ -177,6 +177,11 @@ fn a_connection_that_its_opener_does_not_confirm_is_not_one() {
         }
         assert_eq!(pair.tcp(IN, 1, TcpFlags::ACK, 33), passes, "{confirms:?}");
     }
+    // What was said before the answer confirms nothing.
+    let mut pair = Pair::new();
+    assert!(pair.tcp(OUT, 1, TcpFlags::SYN, 0) && pair.tcp(OUT, 1, TcpFlags::ACK, 0));
+    assert!(pair.tcp(IN, 1, answer, 1));
+    assert!(!pair.tcp(IN, 1, answer, 31));
     // One that is older than the memory of it needs no SYN.
     let mut pair = Pair::new();
     assert!(pair.tcp(OUT, 1, TcpFlags::ACK, 0));
