@@ -305,7 +305,9 @@ impl<'a> Inbound<'a> {
             }
             Proof::Refused => return Err(DropReason::UnknownKey),
         }
-        if self.shared.sources.lock().admit_proved(source, now) {
+        let is_known = self.table.by_candidate.contains_key(&from);
+        let mut sources = self.shared.sources.lock();
+        if sources.admit_proved(source, is_known, now) {
             Ok(())
         } else {
             Err(DropReason::HandshakeRate)

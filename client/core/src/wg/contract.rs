@@ -321,6 +321,22 @@ fn what_nobody_confirms_takes_no_place(factory: &dyn TunnelFactory) {
             let back = seal(&mut pair.b, &inner(60), pair.now).unwrap();
             assert_eq!(packet(&mut pair.a, &back, pair.now), Ok(inner(60)));
         }
+        // With an attempt of its own under way, what is forged neither ends the session nor keeps the answer out.
+        let mut own = vec![0; 2048];
+        let len = pair.b.initiate(pair.now, &mut own).unwrap();
+        for old in &recorded {
+            let mut forged = old.clone();
+            forged[100] ^= 1;
+            assert!(open(&mut pair.b, &forged, pair.now).is_err());
+        }
+        let there = seal(&mut pair.a, &inner(60), pair.now).unwrap();
+        assert_eq!(packet(&mut pair.b, &there, pair.now), Ok(inner(60)));
+        let (opened, response) = open(&mut pair.a, &own[..len], pair.now).unwrap();
+        let Opened::Response { len } = opened else {
+            panic!("{opened:?}");
+        };
+        let established = open(&mut pair.b, &response[..len], pair.now);
+        assert!(matches!(established, Ok((Opened::Established { .. }, _))));
         // Who knows which are old by a newer one answers none.
         assert_eq!(answered, if begun_by_a { 0 } else { recorded.len() });
         // And a handshake in earnest still works.

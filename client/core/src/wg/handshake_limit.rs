@@ -3,7 +3,7 @@
 //! An address says little of who sends: anybody can put another's there. So what comes from one is counted apart until
 //! its sender has proved to be there, and who has spent that is asked for the proof, not refused: a flood in a
 //! peer's name costs the peer an attempt, and keeps it out of nothing. Who shares the peer's address, or its /64, can
-//! prove to be there, too, and shares what it may cost.
+//! prove to be there, too, and shares what it may cost; so does who shares its /24 or /48, where the peer is not known to be.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -123,11 +123,12 @@ impl SourceLimits {
         self.claimed.admit(source, now) && self.claimed_by_all.take(now)
     }
 
-    /// Whether who has proved to be at `source` may begin one more handshake. Its site pays as well, but for what it has
-    /// itself spent already: so no host takes more of that than a host's share.
-    pub(crate) fn admit_proved(&mut self, source: IpAddr, now: Mono) -> bool {
+    /// Whether who has proved to be at `source` may begin one more handshake. Its site pays as well, unless a peer `is_known`
+    /// to be there: those are few. What a host has itself spent its site does not pay for, so that no host takes more of that
+    /// than a host's share.
+    pub(crate) fn admit_proved(&mut self, source: IpAddr, is_known: bool, now: Mono) -> bool {
         self.proved.may_have(source, now)
-            && self.proved_by_site.admit(source, now)
+            && (is_known || self.proved_by_site.admit(source, now))
             && self.proved.admit(source, now)
     }
 }
@@ -158,8 +159,19 @@ impl SourceLimit {
 
     /// Whether `source` has not spent what it may cost.
     fn may_have(&mut self, source: IpAddr, now: Mono) -> bool {
-        let bucket = self.sources.get_mut(&self.scope.key(source));
-        bucket.is_none_or(|bucket| bucket.has(now))
+        self.sweep(now);
+        match self.sources.get_mut(&self.scope.key(source)) {
+            Some(bucket) => bucket.has(now),
+            None => self.sources.len() < SOURCES || self.others.has(now),
+        }
+    }
+
+    /// Makes room. Buckets that have filled up again say nothing. It costs, so it is done once a second.
+    fn sweep(&mut self, now: Mono) {
+        if self.sources.len() >= SOURCES && now.since(self.swept) >= Duration::from_secs(1) {
+            self.swept = now;
+            self.sources.retain(|_, bucket| !bucket.is_full(now));
+        }
     }
 
     /// Whether `source` may begin one more handshake.
@@ -168,11 +180,7 @@ impl SourceLimit {
         if let Some(bucket) = self.sources.get_mut(&source) {
             return bucket.take(now);
         }
-        // Buckets that have filled up again say nothing. Sweeping costs, so it is done once a second.
-        if self.sources.len() >= SOURCES && now.since(self.swept) >= Duration::from_secs(1) {
-            self.swept = now;
-            self.sources.retain(|_, bucket| !bucket.is_full(now));
-        }
+        self.sweep(now);
         if self.sources.len() >= SOURCES {
             return self.others.take(now);
         }
@@ -238,19 +246,28 @@ mod tests {
         // Half a minute of a flood by a whole /48: what comes through is the site's rate. The table of hosts is full by
         // then, of ones that have had their turn and are forgotten.
         let admitted = (0..300_000_u32)
-            .filter(|n| limits.admit_proved(host(7, u128::from(n % 65_536)), at(u64::from(n / 10))))
+            .filter(|n| {
+                limits.admit_proved(
+                    host(7, u128::from(n % 65_536)),
+                    false,
+                    at(u64::from(n / 10)),
+                )
+            })
             .count();
         assert!((6_000..=6_100).contains(&admitted), "{admitted}");
         // Others, of the same network operator too, are as free as before.
         for site in 8..1_000 {
-            assert!(limits.admit_proved(host(site, 0), at(30_000)), "{site}");
+            assert!(
+                limits.admit_proved(host(site, 0), false, at(30_000)),
+                "{site}"
+            );
         }
         // The same of IPv4, by /24.
         let admitted = (0..5_000_u16)
-            .filter(|n| limits.admit_proved(v4(n.to_le_bytes()[0]), at(30_000)))
+            .filter(|n| limits.admit_proved(v4(n.to_le_bytes()[0]), false, at(30_000)))
             .count();
         assert_eq!(admitted, 50);
-        assert!(limits.admit_proved("198.51.100.1".parse().unwrap(), at(30_000)));
+        assert!(limits.admit_proved("198.51.100.1".parse().unwrap(), false, at(30_000)));
     }
 
     #[test]
@@ -258,14 +275,48 @@ mod tests {
         let mut limits = SourceLimits::new(at(0));
         let [loud, quiet] = ["2001:db8::1", "2001:db8:0:1::1"].map(|host| host.parse().unwrap());
         let admitted = (0..1_000)
-            .filter(|_| limits.admit_proved(loud, at(0)))
+            .filter(|_| limits.admit_proved(loud, false, at(0)))
             .count();
         assert_eq!(admitted, 5);
-        assert!(limits.admit_proved(quiet, at(0)));
+        assert!(limits.admit_proved(quiet, false, at(0)));
         let spent = (0..1_000)
-            .filter(|n| limits.admit_proved(loud, at(1_000 + n)))
+            .filter(|n| limits.admit_proved(loud, false, at(1_000 + n)))
             .count();
         assert!((20..=25).contains(&spent), "{spent}");
-        assert!(limits.admit_proved(quiet, at(2_000)));
+        assert!(limits.admit_proved(quiet, false, at(2_000)));
+    }
+
+    #[test]
+    fn a_peer_that_is_known_to_be_there_does_not_share_its_sites_bucket() {
+        let mut limits = SourceLimits::new(at(0));
+        let neighbour = |n: u8| IpAddr::from([192, 0, 2, n]);
+        for n in 0..100 {
+            limits.admit_proved(neighbour(n), false, at(0));
+        }
+        let peer = neighbour(200);
+        assert!(!limits.admit_proved(peer, false, at(0)), "control");
+        let admitted = (0..100)
+            .filter(|_| limits.admit_proved(peer, true, at(0)))
+            .count();
+        assert_eq!(admitted, 5, "its own holds");
+    }
+
+    #[test]
+    fn a_host_that_finds_no_room_does_not_spend_what_its_site_may_cost() {
+        let mut limits = SourceLimits::new(at(0));
+        let host = |n: u128| IpAddr::V6((0x2001_0db8_u128 << 96 | n << 80 | 1).into());
+        let mut sites = 0..;
+        while limits.proved.sources.len() < SOURCES {
+            limits.admit_proved(host(sites.next().unwrap()), true, at(0));
+        }
+        let admitted = (0..100)
+            .filter(|_| limits.admit_proved(host(60_000), true, at(0)))
+            .count();
+        assert_eq!(admitted, 50, "all that find no room share one");
+        let late = host(60_001);
+        for _ in 0..1_000 {
+            assert!(!limits.admit_proved(late, false, at(0)));
+        }
+        assert!(!limits.proved_by_site.sources.contains_key(&SITE.key(late)));
     }
 }

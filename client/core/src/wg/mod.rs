@@ -52,7 +52,8 @@ pub const LEAST_MTU: usize = 1280;
 ///   2^60 messages on (WireGuard, section 6.1); checked on every call against `now`, whether or not
 ///   [`Tunnel::maintain`] runs;
 /// * the responder of a handshake sends nothing over the new session before the initiator has;
-/// * messages that are replayed, forged or for another index fail and change nothing;
+/// * messages that are replayed, forged or for another index fail, and neither end a session nor keep the answer to an
+///   initiation out;
 /// * a session that is in use gives way to one that the peer has confirmed, however many initiations come that nobody
 ///   goes on with: old ones played again to a tunnel that was made anew, say;
 /// * every index it puts on the wire is `index << 8 | n`, with the `index` it was made with.

@@ -238,7 +238,7 @@ impl Live {
         if !self.ledger.is_in_use(next, now) {
             return;
         }
-        // An initiation that goes nowhere takes that index.
+        // An initiation that goes nowhere takes that index: one in eight is preceded by it. The one before stays in flight.
         let mut unsent = [0; HANDSHAKE_ROOM];
         let written = self.tunn.format_handshake_initiation(&mut unsent, true);
         if matches!(written, TunnResult::WriteToNetwork(_)) {
