@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Result;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until};
 
 use gatereeve_client_core::stored::Stored;
@@ -51,9 +52,16 @@ impl Saver {
     #[must_use]
     pub fn start(path: PathBuf) -> Self {
         let (jobs, inbox) = mpsc::channel(QUEUE);
-        let (problem_sender, problem) = watch::channel(None);
+        let (sender, problem) = watch::channel(None);
+        let work = Work {
+            path,
+            problem: sender,
+            unwritten: None,
+            retry: None,
+            held: None,
+        };
         #[expect(clippy::disallowed_methods, reason = "`finish` waits for it")]
-        let task = tokio::spawn(run(path, inbox, problem_sender));
+        let task = tokio::spawn(work.run(inbox));
         Self {
             jobs,
             problem,
@@ -87,10 +95,13 @@ impl Saver {
 #[derive(Debug)]
 struct Unwritten {
     stored: Box<Stored>,
-    /// How long it rests after the next failure.
+    /// How long it was left alone last.
     rest: Duration,
     again: Instant,
 }
+
+/// A write, on a thread that may wait for the disk.
+type Write = JoinHandle<Result<()>>;
 
 /// What is done with jobs.
 #[derive(Debug)]
@@ -98,81 +109,99 @@ struct Work {
     path: PathBuf,
     problem: watch::Sender<Option<String>>,
     unwritten: Option<Unwritten>,
+    /// The next try with it, while that is under way: what is said does not wait for it.
+    retry: Option<Write>,
     /// The newest acknowledgement that rests on it.
     held: Option<(Arc<ControlLink>, Box<ClientMessage>)>,
 }
 
-async fn run(
-    path: PathBuf,
-    mut inbox: mpsc::Receiver<Job>,
-    problem: watch::Sender<Option<String>>,
-) {
-    let mut work = Work {
-        path,
-        problem,
-        unwritten: None,
-        held: None,
-    };
-    let mut jobs = Vec::new();
-    loop {
-        let again = work.unwritten.as_ref().map(|unwritten| unwritten.again);
-        let came = tokio::select! {
-            came = inbox.recv_many(&mut jobs, QUEUE) => came > 0,
-            () = async { sleep_until(again.unwrap_or_else(Instant::now)).await }, if again.is_some() => true,
-        };
-        if !came {
-            break;
-        }
-        work.write(&mut jobs).await;
-        for job in jobs.drain(..) {
-            work.carry_out(job);
-        }
-    }
-    // What could not be written before may be now: it is the last chance.
-    work.write_again().await;
-}
-
 impl Work {
-    /// Writes the newest memory among `jobs`, or the one that could not be written before and is due.
-    async fn write(&mut self, jobs: &mut Vec<Job>) {
-        // The newest memory covers everything said before it: one write for all of them, and first.
-        let newest = jobs.iter().rposition(|job| matches!(job, Job::Save(_)));
-        if let Some(newest) = newest
-            && let Job::Save(stored) = jobs.remove(newest)
-        {
-            let rest = self.unwritten.take().map_or(AGAIN.0, |before| before.rest);
-            self.write_now(stored, rest).await;
-        } else if let Some(unwritten) = &self.unwritten
-            && unwritten.again <= Instant::now()
-        {
-            self.write_again().await;
+    async fn run(mut self, mut inbox: mpsc::Receiver<Job>) {
+        let mut jobs = Vec::new();
+        loop {
+            tokio::select! {
+                came = inbox.recv_many(&mut jobs, QUEUE) => if came == 0 { break },
+                () = self.again() => {}
+            }
+            // The newest memory covers everything said before it: one write for all of them, and first.
+            let newest = jobs.iter().rposition(|job| matches!(job, Job::Save(_)));
+            if let Some(newest) = newest
+                && let Job::Save(stored) = jobs.remove(newest)
+            {
+                self.save(stored).await;
+            }
+            for job in jobs.drain(..) {
+                self.carry_out(job);
+            }
         }
+        self.finish().await;
     }
 
-    async fn write_again(&mut self) {
-        if let Some(Unwritten { stored, rest, .. }) = self.unwritten.take() {
-            self.write_now(stored, rest).await;
-        }
-    }
-
-    async fn write_now(&mut self, stored: Box<Stored>, rest: Duration) {
+    fn begin(&self, stored: Box<Stored>) -> Write {
         let path = self.path.clone();
-        let kept = stored.clone();
-        let written = tokio::task::spawn_blocking(move || save_stored(&path, &stored)).await;
-        let failed = match written {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(in_words(&error)),
-            Err(error) => Some(error.to_string()),
+        tokio::task::spawn_blocking(move || save_stored(&path, &stored))
+    }
+
+    /// Writes a newer memory than any before.
+    async fn save(&mut self, stored: Box<Stored>) {
+        if let Some(retry) = self.retry.take() {
+            // It must not put the older one in the place of this. Whether it could is told by this.
+            drop(retry.await);
+        }
+        let failed = outcome(self.begin(stored.clone()).await);
+        if failed.is_some() {
+            match &mut self.unwritten {
+                // When it is tried again does not go by how often there is something new.
+                Some(unwritten) => unwritten.stored = stored,
+                None => {
+                    self.unwritten = Some(Unwritten {
+                        stored,
+                        rest: AGAIN.0,
+                        again: Instant::now() + AGAIN.0,
+                    });
+                }
+            }
+        }
+        self.note(failed);
+    }
+
+    /// Waits until it is time for another try, and then for what comes of that; for ever where all is written. It can be
+    /// dropped and called again at any time.
+    async fn again(&mut self) {
+        let Some(unwritten) = &self.unwritten else {
+            return std::future::pending().await;
         };
+        if self.retry.is_none() {
+            sleep_until(unwritten.again).await;
+            self.retry = Some(self.begin(unwritten.stored.clone()));
+        }
+        let Some(retry) = &mut self.retry else {
+            return;
+        };
+        let failed = outcome(retry.await);
+        self.retry = None;
+        if let Some(unwritten) = &mut self.unwritten {
+            unwritten.rest = unwritten.rest.saturating_mul(2).min(AGAIN.1);
+            unwritten.again = Instant::now() + unwritten.rest;
+        }
+        self.note(failed);
+    }
+
+    /// What could not be written before may be now: it is the last chance.
+    async fn finish(&mut self) {
+        if let Some(unwritten) = self.unwritten.take() {
+            self.save(unwritten.stored).await;
+        }
+    }
+
+    fn note(&mut self, failed: Option<String>) {
         if let Some(error) = &failed {
-            tracing::warn!(%error, again_in = ?rest, "the state was not written; no generation is acknowledged until it is");
-            self.unwritten = Some(Unwritten {
-                stored: kept,
-                rest: rest.saturating_mul(2).min(AGAIN.1),
-                again: Instant::now() + rest,
-            });
-        } else if let Some((link, acknowledgement)) = self.held.take() {
-            say(&link, *acknowledgement);
+            tracing::warn!(%error, "the state was not written; no generation is acknowledged until it is");
+        } else {
+            self.unwritten = None;
+            if let Some((link, acknowledgement)) = self.held.take() {
+                say(&link, *acknowledgement);
+            }
         }
         self.problem.send_replace(failed);
     }
@@ -197,6 +226,15 @@ impl Work {
                 self.held.take_if(|(held, _)| Arc::ptr_eq(held, &link));
             }
         }
+    }
+}
+
+/// Why it was not written, if it was not.
+fn outcome(written: Result<Result<()>, JoinError>) -> Option<String> {
+    match written {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(in_words(&error)),
+        Err(error) => Some(error.to_string()),
     }
 }
 
@@ -280,6 +318,51 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(path.exists() && saver.problem().is_none());
         saver.finish().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_new_puts_no_try_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = missing(&directory).join("state");
+        let saver = Saver::start(path.clone());
+        for _ in 0..20 {
+            saver.job(Job::Save(Box::default())).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        std::fs::create_dir(missing(&directory)).unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(path.exists() && saver.problem().is_none());
+        saver.finish().await;
+    }
+
+    /// A disk that does not even say no.
+    #[tokio::test]
+    async fn what_is_said_does_not_wait_for_another_try() {
+        let directory = tempfile::tempdir().unwrap();
+        let (problem, _problem) = watch::channel(None);
+        let mut work = Work {
+            path: missing(&directory).join("state"),
+            problem,
+            unwritten: None,
+            retry: None,
+            held: None,
+        };
+        work.save(Box::default()).await;
+        let (sender, answer) = std::sync::mpsc::channel::<()>();
+        let stuck = tokio::task::spawn_blocking(move || {
+            let _ended = answer.recv();
+            Ok(())
+        });
+        work.retry = Some(stuck);
+        let (sending, inbox) = mpsc::channel(QUEUE);
+        let (link, mut said) = ControlLink::detached();
+        let ping = Box::new(ClientMessage::Ping(7));
+        sending.send(Job::Send(Arc::new(link), ping)).await.unwrap();
+        #[expect(clippy::disallowed_methods, reason = "ends with the channel")]
+        let task = tokio::spawn(work.run(inbox));
+        assert_eq!(said.recv().await, Some(ClientMessage::Ping(7)));
+        drop((sender, sending));
+        task.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
