@@ -28,7 +28,8 @@ pub(crate) fn facts() -> Value {
         "cpu": field("/proc/cpuinfo", "model name"),
         "cores": cores(),
         "memory": field("/proc/meminfo", "MemTotal"),
-        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        // Whose build it is says little, and names the machine.
+        "kernel": read("/proc/sys/kernel/osrelease").trim().split('-').next(),
         "load_average": read("/proc/loadavg").trim(),
         "rmem_max": read("/proc/sys/net/core/rmem_max").trim(),
         "wmem_max": read("/proc/sys/net/core/wmem_max").trim(),

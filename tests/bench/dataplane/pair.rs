@@ -69,9 +69,15 @@ fn set_congestion_control(host: &Host, name: &str) -> anyhow::Result<()> {
     const SYSCTL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
     host.namespace.run(|| {
         std::fs::write(SYSCTL, name).with_context(|| {
-            let available = "/proc/sys/net/ipv4/tcp_available_congestion_control";
-            let available = std::fs::read_to_string(available).unwrap_or_default();
-            format!("--congestion {name}: this kernel has {}", available.trim())
+            let read = |what: &str| {
+                let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/tcp_{what}_congestion_control"));
+                text.unwrap_or_default().trim().to_owned()
+            };
+            format!(
+                "--congestion {name}: this kernel has {}, and lets namespaces have {} (net.ipv4.tcp_allowed_congestion_control)",
+                read("available"),
+                read("allowed")
+            )
         })
     })
 }
