@@ -320,6 +320,73 @@ mod tests {
         saver.finish().await;
     }
 
+    /// One of two memories that differ.
+    fn memory(newer: bool) -> Box<Stored> {
+        let mut fields = serde_json::to_value(Stored::default()).unwrap();
+        fields["loopback"] = newer.into();
+        serde_json::from_value(fields).unwrap()
+    }
+
+    /// What is written of a memory.
+    fn written(memory: &Stored) -> Vec<u8> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        save_stored(&path, memory).unwrap();
+        std::fs::read(path).unwrap()
+    }
+
+    /// Nothing done yet.
+    fn work(path: PathBuf) -> Work {
+        Work {
+            path,
+            problem: watch::channel(None).0,
+            unwritten: None,
+            retry: None,
+            held: None,
+        }
+    }
+
+    /// As a retry: writes `memory` once it is told to, and says whether that was well.
+    fn stuck(path: PathBuf, memory: Box<Stored>) -> (std::sync::mpsc::Sender<()>, Write) {
+        let (sender, go) = std::sync::mpsc::channel();
+        let write = tokio::task::spawn_blocking(move || {
+            go.recv()?;
+            save_stored(&path, &memory)
+        });
+        (sender, write)
+    }
+
+    #[tokio::test]
+    async fn an_older_memory_does_not_come_in_the_place_of_a_newer_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let mut work = work(path.clone());
+        let (go, retry) = stuck(path.clone(), memory(false));
+        work.retry = Some(retry);
+        let newer = memory(true);
+        let mut saving = std::pin::pin!(work.save(newer.clone()));
+        let early = tokio::time::timeout(Duration::from_millis(50), &mut saving).await;
+        assert!(early.is_err(), "it waits for the older one");
+        go.send(()).unwrap();
+        saving.await;
+        assert_eq!(std::fs::read(path).unwrap(), written(&newer));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_tried_again_is_the_newest() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = missing(&directory).join("state");
+        let saver = Saver::start(path.clone());
+        for newer in [false, true] {
+            saver.job(Job::Save(memory(newer))).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        std::fs::create_dir(missing(&directory)).unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(std::fs::read(path).unwrap(), written(&memory(true)));
+        saver.finish().await;
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_is_new_puts_no_try_off() {
         let directory = tempfile::tempdir().unwrap();
@@ -339,21 +406,11 @@ mod tests {
     #[tokio::test]
     async fn what_is_said_does_not_wait_for_another_try() {
         let directory = tempfile::tempdir().unwrap();
-        let (problem, _problem) = watch::channel(None);
-        let mut work = Work {
-            path: missing(&directory).join("state"),
-            problem,
-            unwritten: None,
-            retry: None,
-            held: None,
-        };
+        let path = missing(&directory).join("state");
+        let mut work = work(path.clone());
         work.save(Box::default()).await;
-        let (sender, answer) = std::sync::mpsc::channel::<()>();
-        let stuck = tokio::task::spawn_blocking(move || {
-            let _ended = answer.recv();
-            Ok(())
-        });
-        work.retry = Some(stuck);
+        let (go, retry) = stuck(path, Box::default());
+        work.retry = Some(retry);
         let (sending, inbox) = mpsc::channel(QUEUE);
         let (link, mut said) = ControlLink::detached();
         let ping = Box::new(ClientMessage::Ping(7));
@@ -361,7 +418,7 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "ends with the channel")]
         let task = tokio::spawn(work.run(inbox));
         assert_eq!(said.recv().await, Some(ClientMessage::Ping(7)));
-        drop((sender, sending));
+        drop((go, sending));
         task.await.unwrap();
     }
 

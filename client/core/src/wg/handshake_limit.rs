@@ -159,18 +159,9 @@ impl SourceLimit {
 
     /// Whether `source` has not spent what it may cost.
     fn may_have(&mut self, source: IpAddr, now: Mono) -> bool {
-        self.sweep(now);
         match self.sources.get_mut(&self.scope.key(source)) {
             Some(bucket) => bucket.has(now),
             None => self.sources.len() < SOURCES || self.others.has(now),
-        }
-    }
-
-    /// Makes room. Buckets that have filled up again say nothing. It costs, so it is done once a second.
-    fn sweep(&mut self, now: Mono) {
-        if self.sources.len() >= SOURCES && now.since(self.swept) >= Duration::from_secs(1) {
-            self.swept = now;
-            self.sources.retain(|_, bucket| !bucket.is_full(now));
         }
     }
 
@@ -180,7 +171,11 @@ impl SourceLimit {
         if let Some(bucket) = self.sources.get_mut(&source) {
             return bucket.take(now);
         }
-        self.sweep(now);
+        // Buckets that have filled up again say nothing. Sweeping costs, so it is done once a second.
+        if self.sources.len() >= SOURCES && now.since(self.swept) >= Duration::from_secs(1) {
+            self.swept = now;
+            self.sources.retain(|_, bucket| !bucket.is_full(now));
+        }
         if self.sources.len() >= SOURCES {
             return self.others.take(now);
         }

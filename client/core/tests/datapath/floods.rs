@@ -68,6 +68,53 @@ fn forged(world: &World, count: usize) -> Vec<Vec<u8>> {
     all
 }
 
+#[test]
+fn neighbours_who_have_proved_to_be_there_do_not_keep_a_peer_out() {
+    let mut world = World::pair(&["udp:53"]);
+    let ours = secret(1, 1).public();
+    // More than their /24 may cost, which is the peer's as well.
+    let mut neighbours: Vec<_> = (100..160_u8)
+        .map(|n| {
+            let stranger = NoiseTunnels.create(&secret(9, 1), &ours, 5, world.now);
+            (SocketAddr::from(([192, 0, 2, n], 1)), stranger.unwrap())
+        })
+        .collect();
+    let mut flood = |world: &mut World| {
+        // So that everybody has to prove it.
+        for (n, message) in (0_u32..).zip(forged(world, 1_100)) {
+            let from = std::net::Ipv4Addr::from(0x0b00_0000 + n);
+            world.arrive(1, SocketAddr::from((from, 1)), &message);
+        }
+        for (from, stranger) in &mut neighbours {
+            for _ in 0..8 {
+                let mut out = [0; 148];
+                stranger.initiate(world.now, &mut out).unwrap();
+                let before = world.seen.len();
+                world.arrive(1, *from, &out);
+                if let Some((_, _, cookie)) = world.seen.get(before) {
+                    let opened =
+                        stranger.decapsulate(endpoint(1), cookie, world.now, &mut [0; 256]);
+                    assert!(opened.is_ok());
+                }
+            }
+        }
+        world.take_wire();
+    };
+    flood(&mut world);
+    assert!(world.drops(1, "handshake_rate") > 200, "control");
+    world.send(0, &query());
+    assert_eq!(
+        world.received(1),
+        [] as [Vec<u8>; 0],
+        "it was asked to prove it"
+    );
+    world.now = world.now.after(Duration::from_millis(5_400));
+    flood(&mut world);
+    world.tick(0);
+    world.settle();
+    assert_eq!(world.received(1), [query()]);
+}
+
 /// What somebody sends in a peer's name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Flood {
