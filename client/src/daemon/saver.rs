@@ -52,14 +52,8 @@ impl Saver {
     #[must_use]
     pub fn start(path: PathBuf) -> Self {
         let (jobs, inbox) = mpsc::channel(QUEUE);
-        let (sender, problem) = watch::channel(None);
-        let work = Work {
-            path,
-            problem: sender,
-            unwritten: None,
-            retry: None,
-            held: None,
-        };
+        let work = Work::new(path);
+        let problem = work.problem.subscribe();
         #[expect(clippy::disallowed_methods, reason = "`finish` waits for it")]
         let task = tokio::spawn(work.run(inbox));
         Self {
@@ -116,6 +110,17 @@ struct Work {
 }
 
 impl Work {
+    /// Nothing done yet.
+    fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            problem: watch::Sender::new(None),
+            unwritten: None,
+            retry: None,
+            held: None,
+        }
+    }
+
     async fn run(mut self, mut inbox: mpsc::Receiver<Job>) {
         let mut jobs = Vec::new();
         loop {
@@ -264,15 +269,37 @@ mod tests {
     }
 
     /// A place where nothing can be written until it is made.
-    fn missing(directory: &tempfile::TempDir) -> PathBuf {
-        directory.path().join("state")
+    struct Missing {
+        _parent: tempfile::TempDir,
+        directory: PathBuf,
+        path: PathBuf,
+    }
+
+    impl Missing {
+        fn new() -> Self {
+            let parent = tempfile::tempdir().unwrap();
+            let directory = parent.path().join("missing");
+            let path = directory.join("state");
+            Self {
+                _parent: parent,
+                directory,
+                path,
+            }
+        }
+
+        fn saver(&self) -> Saver {
+            Saver::start(self.path.clone())
+        }
+
+        fn make(&self) {
+            std::fs::create_dir(&self.directory).unwrap();
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_acknowledged_is_written() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = missing(&directory).join("state");
-        let saver = Saver::start(path.clone());
+        let disk = Missing::new();
+        let saver = disk.saver();
         let (link, mut said) = ControlLink::detached();
         let link = Arc::new(link);
         let send = |message| Job::Send(Arc::clone(&link), Box::new(message));
@@ -291,10 +318,10 @@ mod tests {
         let (other, _) = ControlLink::detached();
         saver.job(Job::Close(Arc::new(other))).await;
 
-        std::fs::create_dir(missing(&directory)).unwrap();
+        disk.make();
         let newest = ClientMessage::Ack(generation(2));
         assert_eq!(said.recv().await, Some(newest), "the last one says it all");
-        assert!(path.exists());
+        assert!(disk.path.exists());
         assert!(saver.problem().is_none());
 
         saver.job(send(ClientMessage::Ack(generation(3)))).await;
@@ -306,17 +333,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_not_written_is_tried_again_ever_more_seldom() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = missing(&directory).join("state");
-        let saver = Saver::start(path.clone());
+        let disk = Missing::new();
+        let saver = disk.saver();
         saver.job(Job::Save(Box::default())).await;
         // Tried at 0 and 1 s, and next at 3.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
-        std::fs::create_dir(missing(&directory)).unwrap();
+        disk.make();
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(!path.exists());
+        assert!(!disk.path.exists());
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(path.exists() && saver.problem().is_none());
+        assert!(disk.path.exists() && saver.problem().is_none());
         saver.finish().await;
     }
 
@@ -335,17 +361,6 @@ mod tests {
         std::fs::read(path).unwrap()
     }
 
-    /// Nothing done yet.
-    fn work(path: PathBuf) -> Work {
-        Work {
-            path,
-            problem: watch::channel(None).0,
-            unwritten: None,
-            retry: None,
-            held: None,
-        }
-    }
-
     /// As a retry: writes `memory` once it is told to, and says whether that was well.
     fn stuck(path: PathBuf, memory: Box<Stored>) -> (std::sync::mpsc::Sender<()>, Write) {
         let (sender, go) = std::sync::mpsc::channel();
@@ -360,7 +375,7 @@ mod tests {
     async fn an_older_memory_does_not_come_in_the_place_of_a_newer_one() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
-        let mut work = work(path.clone());
+        let mut work = Work::new(path.clone());
         let (go, retry) = stuck(path.clone(), memory(false));
         work.retry = Some(retry);
         let newer = memory(true);
@@ -374,42 +389,39 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_tried_again_is_the_newest() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = missing(&directory).join("state");
-        let saver = Saver::start(path.clone());
+        let disk = Missing::new();
+        let saver = disk.saver();
         for newer in [false, true] {
             saver.job(Job::Save(memory(newer))).await;
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        std::fs::create_dir(missing(&directory)).unwrap();
+        disk.make();
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(std::fs::read(path).unwrap(), written(&memory(true)));
+        assert_eq!(std::fs::read(&disk.path).unwrap(), written(&memory(true)));
         saver.finish().await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_new_puts_no_try_off() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = missing(&directory).join("state");
-        let saver = Saver::start(path.clone());
+        let disk = Missing::new();
+        let saver = disk.saver();
         for _ in 0..20 {
             saver.job(Job::Save(Box::default())).await;
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        std::fs::create_dir(missing(&directory)).unwrap();
+        disk.make();
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(path.exists() && saver.problem().is_none());
+        assert!(disk.path.exists() && saver.problem().is_none());
         saver.finish().await;
     }
 
     /// A disk that does not even say no.
     #[tokio::test]
     async fn what_is_said_does_not_wait_for_another_try() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = missing(&directory).join("state");
-        let mut work = work(path.clone());
+        let disk = Missing::new();
+        let mut work = Work::new(disk.path.clone());
         work.save(Box::default()).await;
-        let (go, retry) = stuck(path, Box::default());
+        let (go, retry) = stuck(disk.path.clone(), Box::default());
         work.retry = Some(retry);
         let (sending, inbox) = mpsc::channel(QUEUE);
         let (link, mut said) = ControlLink::detached();
@@ -424,8 +436,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_generation_that_is_not_written_is_not_said_to_be_held() {
-        let directory = tempfile::tempdir().unwrap();
-        let saver = Saver::start(missing(&directory).join("state"));
+        let disk = Missing::new();
+        let saver = disk.saver();
         let (link, mut said) = ControlLink::detached();
         let link = Arc::new(link);
         let secret = WgSecret::from_bytes([1; 32]);
@@ -455,7 +467,7 @@ mod tests {
             .job(Job::Send(Arc::clone(&link), Box::new(attach.clone())))
             .await;
         assert_eq!(have(said.recv().await), None);
-        std::fs::create_dir(missing(&directory)).unwrap();
+        disk.make();
         saver.job(Job::Save(Box::default())).await;
         saver.job(Job::Send(link, Box::new(attach))).await;
         assert_eq!(have(said.recv().await), Some(generation(1)), "control");
@@ -464,9 +476,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_acknowledgement_goes_with_its_link_and_a_memory_gets_a_last_chance() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = missing(&directory).join("state");
-        let saver = Saver::start(path.clone());
+        let disk = Missing::new();
+        let saver = disk.saver();
         let (link, mut said) = ControlLink::detached();
         let link = Arc::new(link);
         saver.job(Job::Save(Box::default())).await;
@@ -476,8 +487,8 @@ mod tests {
             .await;
         saver.job(Job::Close(link)).await;
         assert_eq!(said.recv().await, None, "the link is let go of");
-        std::fs::create_dir(missing(&directory)).unwrap();
+        disk.make();
         saver.finish().await;
-        assert!(path.exists());
+        assert!(disk.path.exists());
     }
 }

@@ -61,10 +61,10 @@ fn every_reason_for_a_drop_is_explained() {
         .filter_map(|line| line.strip_prefix("| `")?.split(" |").next())
         .flat_map(|reasons| reasons.trim_end_matches('`').split("` · `"))
         .collect();
-    for reason in DropReason::ALL {
-        assert!(rows.contains(reason.name()), "{reason:?}");
-    }
-    assert!(!rows.contains("no such reason"));
+    // What the shell counts besides.
+    let beside = ["tun_unreadable", "udp_path_mtu", "udp_unsent"];
+    let reasons = DropReason::ALL.map(DropReason::name).into_iter();
+    assert_eq!(rows, reasons.chain(beside).collect());
 }
 
 #[test]

@@ -48,9 +48,8 @@ pub const LEAST_MTU: usize = 1280;
 ///
 /// What an implementation promises (`wg::contract` checks it):
 /// * it never holds a packet back: without a session [`Tunnel::encapsulate`] fails;
-/// * a session is used for at most 180 seconds and 2^64 - 2^13 - 1 messages, and renewed from 120 seconds and
-///   2^60 messages on (WireGuard, section 6.1); checked on every call against `now`, whether or not
-///   [`Tunnel::maintain`] runs;
+/// * a session is used for at most 180 seconds and 2^64 - 2^13 - 1 messages (WireGuard, section 6.1), checked on every
+///   call against `now`, whether or not [`Tunnel::maintain`] runs; `timers` renew it before;
 /// * the responder of a handshake sends nothing over the new session before the initiator has;
 /// * messages that are replayed, forged or for another index fail, and neither end a session nor keep the answer to an
 ///   initiation out;
