@@ -26,6 +26,8 @@ pub struct Outbox {
     sent_later: Sent,
     /// Behind both, each on its own.
     sent_alone: Sent,
+    /// What is in `sent` and goes elsewhere too.
+    elsewhere: Vec<RunOf>,
     /// Whether first fragments are among what is sent first.
     has_first_fragments: bool,
     delivered: Arena,
@@ -67,6 +69,17 @@ struct RunOf {
     segment: usize,
     count: usize,
     range: Range<usize>,
+}
+
+impl RunOf {
+    fn of<'a>(&self, arena: &'a Arena) -> Run<'a> {
+        Run {
+            to: self.to,
+            ecn: self.ecn,
+            segment: self.segment,
+            bytes: arena.get(&self.range),
+        }
+    }
 }
 
 /// Packets from `first` on that may be written as one.
@@ -140,20 +153,23 @@ impl Outbox {
     /// Datagrams for the underlay, in order.
     pub fn transmits(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
         self.runs()
+            .chain(self.elsewhere())
             .flat_map(|run| run.datagrams().map(move |datagram| (run.to, datagram)))
     }
 
-    /// The same datagrams, as many together as one system call takes.
+    /// The same datagrams without those of [`Self::elsewhere`], as many together as one system call takes.
     pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
         let lanes = [&self.sent, &self.sent_later, &self.sent_alone];
-        lanes.into_iter().flat_map(|sent| {
-            sent.runs.iter().map(|run| Run {
-                to: run.to,
-                ecn: run.ecn,
-                segment: run.segment,
-                bytes: sent.arena.get(&run.range),
-            })
-        })
+        lanes
+            .into_iter()
+            .flat_map(|sent| sent.runs.iter().map(|run| run.of(&sent.arena)))
+    }
+
+    /// Initiations that are among [`Self::runs`] already, once more for each other address where their peer may be. They
+    /// may wait until there is nothing else to do, for a millisecond or two: a peer has up to seventeen addresses, to
+    /// send to one that the kernel has not resolved takes 0.06 ms, and the answer comes from the first as a rule.
+    pub fn elsewhere(&self) -> impl Iterator<Item = Run<'_>> {
+        self.elsewhere.iter().map(|run| run.of(&self.sent.arena))
     }
 
     /// Packets for the TUN device, in order.
@@ -208,6 +224,7 @@ impl Outbox {
             sent.arena.used = 0;
             sent.runs.clear();
         }
+        self.elsewhere.clear();
         self.has_first_fragments = false;
         self.delivered.used = 0;
         self.packets.clear();
@@ -277,18 +294,17 @@ impl Outbox {
         });
     }
 
-    /// Sends the datagram committed last to another destination too.
-    pub(crate) fn repeat_transmit(&mut self, to: SocketAddr) {
+    /// Sends the datagram committed last to another destination too, which may wait.
+    pub(crate) fn repeat_elsewhere(&mut self, to: SocketAddr) {
         let Some(last) = self.sent.runs.last() else {
             return;
         };
         let left = last.range.len() % last.segment.max(1);
         let len = if left == 0 { last.segment } else { left };
         let range = last.range.end.saturating_sub(len)..last.range.end;
-        let ecn = last.ecn;
-        self.sent.runs.push(RunOf {
+        self.elsewhere.push(RunOf {
             to,
-            ecn,
+            ecn: last.ecn,
             segment: len,
             count: 1,
             range,

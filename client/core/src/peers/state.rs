@@ -296,7 +296,7 @@ impl PeerState {
             if sent == 0 {
                 cx.out.commit_transmit(len, to, Ecn::NOT_ECT);
             } else {
-                cx.out.repeat_transmit(to);
+                cx.out.repeat_elsewhere(to);
             }
         }
     }

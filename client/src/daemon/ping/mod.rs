@@ -116,7 +116,8 @@ impl Pinger {
         shared
             .datapath
             .outbound(&mut batch, Clock::now(), &mut outbox);
-        Sender::default().send(&shared.udp, 0, outbox.runs());
+        let runs = outbox.runs().chain(outbox.elsewhere());
+        Sender::default().send(&shared.udp, 0, runs);
         for event in outbox.take_events() {
             if shared.events.try_send(event).is_err() {
                 tracing::trace!("a hint of the data path is lost");

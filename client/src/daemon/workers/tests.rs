@@ -1,9 +1,14 @@
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
 use gatereeve_client_core::api::TunOffloads;
-use gatereeve_client_core::datapath::{Batch, Outbox, TableSpec};
-use gatereeve_client_core::wg::NoiseTunnels;
+use gatereeve_client_core::datapath::{Batch, LocalKey, Outbox, PeerSpec, RuleSpec, TableSpec};
+use gatereeve_client_core::wg::{HANDSHAKE_ROOM, NoiseTunnels};
 use gatereeve_runtime::clock::Clock;
+use gatereeve_shared::identity::wg_key::WgSecret;
+use gatereeve_shared::ids::{DeviceId, DeviceName, RuleId};
+use gatereeve_shared::time::Mono;
+use gatereeve_shared::wire::map::OverlayAddresses;
 
 use super::*;
 use crate::daemon::enforced::EnforcedWatch;
@@ -18,22 +23,25 @@ struct Running {
 }
 
 fn start() -> Running {
-    let datapath = Arc::new(DataPath::new([7; 32], Box::new(NoiseTunnels), Clock::now()));
     let tun = Arc::new(ChannelTun::new("test").unwrap());
-    let workers = Workers::start(Shared {
-        datapath: Arc::clone(&datapath),
-        tun: Arc::clone(&tun) as Arc<dyn Tun>,
+    let shared = shared(Arc::clone(&tun) as Arc<dyn Tun>, mpsc::channel(1).0);
+    Running {
+        datapath: Arc::clone(&shared.datapath),
+        workers: Workers::start(shared).unwrap(),
+        tun,
+    }
+}
+
+fn shared(tun: Arc<dyn Tun>, broken: mpsc::Sender<String>) -> Shared {
+    let datapath = DataPath::new([7; 32], Box::new(NoiseTunnels), Clock::now());
+    Shared {
+        datapath: Arc::new(datapath),
+        tun,
         udp: Arc::new(Udp::bind(&["127.0.0.1:0".parse().unwrap()], two_workers()).unwrap()),
         events: mpsc::channel(8).0,
-        broken: mpsc::channel(1).0,
+        broken,
         undelivered: Arc::default(),
         echo: Arc::default(),
-    })
-    .unwrap();
-    Running {
-        workers,
-        datapath,
-        tun,
     }
 }
 
@@ -43,6 +51,114 @@ fn two_workers() -> UdpOptions {
         workers: 2,
         offload: true,
     }
+}
+
+/// A table with a peer that may be at any of `sockets`, and may be sent what [`packet`] is.
+fn table(serial: u64, sockets: &[UdpSocket]) -> TableSpec {
+    let addresses = |n: u8| OverlayAddresses {
+        v4: Ipv4Addr::new(100, 64, 0, n),
+        v6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n.into()),
+    };
+    let endpoints = sockets.iter().map(|socket| socket.local_addr().unwrap());
+    let everything = RuleSpec {
+        rule: RuleId::new("rule").unwrap(),
+        ports: vec!["icmp".parse().unwrap()],
+        end: Mono(u64::MAX),
+    };
+    TableSpec {
+        serial,
+        own: Some(addresses(1)),
+        local_keys: vec![LocalKey {
+            counter: 1,
+            secret: WgSecret::from_bytes([1; 32]),
+        }],
+        peers: vec![PeerSpec {
+            device: DeviceId([2; 20]),
+            name: DeviceName::new("peer").unwrap(),
+            addresses: addresses(2),
+            keys: vec![(1, WgSecret::from_bytes([2; 32]).public())],
+            endpoints: endpoints.collect(),
+            ingress: Vec::new(),
+            egress: vec![everything],
+        }],
+        ..TableSpec::default()
+    }
+}
+
+/// Sockets of whom nobody has sent anything to.
+fn sockets() -> [UdpSocket; 3] {
+    std::array::from_fn(|_| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let patience = Some(Duration::from_secs(30));
+        socket.set_read_timeout(patience).unwrap();
+        socket
+    })
+}
+
+/// The next datagram to `socket`.
+fn next(socket: &UdpSocket) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 2048];
+    let len = socket.recv(&mut bytes)?;
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
+/// Nothing has come to `socket`: what is sent over loopback is there when the call returns.
+fn is_silent(socket: &UdpSocket) -> bool {
+    socket.set_nonblocking(true).unwrap();
+    let nothing = next(socket).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+    socket.set_nonblocking(false).unwrap();
+    nothing
+}
+
+#[test]
+fn an_initiation_goes_to_where_else_the_peer_may_be_when_nothing_else_is_to_be_done() {
+    let tun = Arc::new(ChannelTun::new("test").unwrap());
+    let shared = Arc::new(shared(Arc::clone(&tun) as Arc<dyn Tun>, mpsc::channel(1).0));
+    let (datapath, stop) = (&shared.datapath, EventFd::new().unwrap());
+    let mut worker = Worker::new(0, Arc::clone(&shared), Arc::new(stop));
+    let sockets = sockets();
+    let [first, others @ ..] = &sockets;
+    datapath.open_until(Mono(u64::MAX));
+    datapath.publish(table(1, &sockets), Clock::now());
+    let mut batch = Batch::new(1, 2048);
+    batch.push(&packet(), None);
+    worker.outbound(&mut batch);
+    let initiation = next(first).unwrap();
+    assert_eq!((initiation.len(), initiation[0]), (HANDSHAKE_ROOM, 1));
+    assert!(others.iter().all(is_silent));
+    // Until the others have it, the table by which they get it counts as worked with.
+    datapath.publish(table(2, &sockets), Clock::now());
+    assert_eq!(datapath.enforced(), 1);
+    worker.make_up();
+    for other in others {
+        assert_eq!(next(other).unwrap(), initiation);
+    }
+    assert_eq!(datapath.enforced(), 2);
+    worker.make_up();
+    assert!(sockets.iter().all(is_silent));
+}
+
+#[test]
+fn a_worker_with_nothing_to_do_sends_the_initiation_everywhere() {
+    let running = start();
+    let sockets = sockets();
+    running.datapath.open_until(Mono(u64::MAX));
+    running.datapath.publish(table(1, &sockets), Clock::now());
+    assert!(running.tun.push(&packet()));
+    let initiation = next(&sockets[0]).unwrap();
+    for other in &sockets[1..] {
+        assert_eq!(next(other).unwrap(), initiation);
+    }
+    drop(running.workers);
+    running.datapath.publish(
+        TableSpec {
+            serial: 2,
+            ..TableSpec::default()
+        },
+        Clock::now(),
+    );
+    assert_eq!(running.datapath.enforced(), 2);
 }
 
 /// An echo request from one overlay address to another.
@@ -131,19 +247,11 @@ impl TunQueue for Faulty {
 
 #[test]
 fn a_thread_that_dies_is_told_of_and_holds_no_table_back() {
-    let datapath = Arc::new(DataPath::new([7; 32], Box::new(NoiseTunnels), Clock::now()));
     let tun = Arc::new(Faulty(ChannelTun::new("test").unwrap()));
     let (broken, mut told) = mpsc::channel(1);
-    let workers = Workers::start(Shared {
-        datapath: Arc::clone(&datapath),
-        tun: Arc::clone(&tun) as Arc<dyn Tun>,
-        udp: Arc::new(Udp::bind(&["127.0.0.1:0".parse().unwrap()], two_workers()).unwrap()),
-        events: mpsc::channel(8).0,
-        broken,
-        undelivered: Arc::default(),
-        echo: Arc::default(),
-    })
-    .unwrap();
+    let shared = shared(Arc::clone(&tun) as Arc<dyn Tun>, broken);
+    let datapath = Arc::clone(&shared.datapath);
+    let workers = Workers::start(shared).unwrap();
     assert!(told.try_recv().is_err(), "all live");
     assert!(tun.0.push(&packet()));
     assert!(told.blocking_recv().unwrap().contains("panicked"));

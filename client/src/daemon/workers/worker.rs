@@ -1,6 +1,8 @@
 //! One data-path thread.
 
 use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,9 +10,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
-use std::os::fd::AsFd as _;
 
-use gatereeve_client_core::datapath::{Batch, DataPath, DataPathEvent, Outbox, WorkerMark};
+use gatereeve_client_core::datapath::{Batch, DataPath, DataPathEvent, Outbox, Run, WorkerMark};
+use gatereeve_client_core::packet::offload::Ecn;
 use gatereeve_runtime::clock::Clock;
 
 use super::Shared;
@@ -23,11 +25,13 @@ const BATCH: usize = 64;
 /// Bytes per packet: what is coalesced or many in one, up to the longest IP packet. An odd number of cache
 /// lines, so that the beginnings of the slots do not share cache sets.
 const SLOT: usize = 1025 * 64;
-/// How long a worker without packets waits for more before it tells the slow path what happened, in
-/// milliseconds. To wake another thread in the middle of an exchange would have the peer wait for it.
-const HINTS_WAIT_MS: u8 = 1;
-/// Rounds after which it is told all the same.
-const HINTS_ROUNDS: u8 = 16;
+/// How long a worker without packets waits for more before it does what was put off, in milliseconds. In the middle of
+/// an exchange the peer would have to wait for it.
+const PUT_OFF_MS: u8 = 1;
+/// Rounds after which it is done all the same.
+const PUT_OFF_ROUNDS: u8 = 16;
+/// Most datagrams that are put off: what a table of peers that all have every address begins with in one batch is more.
+const MAX_PUT_OFF: usize = 256;
 /// The shortest time between runs of the timers: what is due about the same time is done in one.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
 
@@ -42,8 +46,37 @@ pub(super) struct Worker {
     sender: Sender,
     /// For the slow path: what the last batches have brought.
     hints: Vec<DataPathEvent>,
-    /// Rounds since the first of them.
+    /// What may be sent when nothing else is to be done.
+    elsewhere: Vec<Datagram>,
+    /// Rounds since the first of either.
     rounds: u8,
+}
+
+/// A datagram that was put off.
+#[derive(Debug)]
+struct Datagram {
+    to: SocketAddr,
+    ecn: Ecn,
+    bytes: Vec<u8>,
+}
+
+impl Datagram {
+    fn new(run: &Run<'_>) -> Self {
+        Self {
+            to: run.to,
+            ecn: run.ecn,
+            bytes: run.bytes.to_vec(),
+        }
+    }
+
+    fn run(&self) -> Run<'_> {
+        Run {
+            to: self.to,
+            ecn: self.ecn,
+            segment: self.bytes.len(),
+            bytes: &self.bytes,
+        }
+    }
 }
 
 /// How a source is read.
@@ -63,6 +96,7 @@ impl Worker {
             outbox: Outbox::new(),
             sender: Sender::default(),
             hints: Vec::new(),
+            elsewhere: Vec::new(),
             rounds: 0,
         }
     }
@@ -87,19 +121,19 @@ impl Worker {
         shared.datapath.warm_up();
         loop {
             self.mark.park();
-            let waits = !self.hints.is_empty();
-            match sources.wait(waits.then_some(HINTS_WAIT_MS)) {
+            let waits = !self.hints.is_empty() || !self.elsewhere.is_empty();
+            match sources.wait(waits.then_some(PUT_OFF_MS)) {
                 Waited::Ready => {}
-                Waited::Nothing => self.tell(),
+                Waited::Nothing => self.make_up(),
                 Waited::Stop => {
-                    self.tell();
+                    self.make_up();
                     return;
                 }
             }
             if waits {
                 self.rounds = self.rounds.saturating_add(1);
-                if self.rounds >= HINTS_ROUNDS {
-                    self.tell();
+                if self.rounds >= PUT_OFF_ROUNDS {
+                    self.make_up();
                 }
             }
             let mut round = sources.round();
@@ -139,16 +173,28 @@ impl Worker {
         };
         // What was read before an error is packets all the same.
         if !batch.is_empty() {
-            self.mark.begin();
-            let now = Clock::now();
-            let datapath = &self.shared.datapath;
             match reader {
-                Reader::Tun(_) => datapath.outbound(batch, now, &mut self.outbox),
-                Reader::Udp(..) => datapath.inbound(batch, now, &mut self.outbox),
+                Reader::Tun(_) => self.outbound(batch),
+                Reader::Udp(..) => self.inbound(batch),
             }
-            self.flush();
         }
         more
+    }
+
+    /// Takes packets of the host to the network.
+    pub(super) fn outbound(&mut self, batch: &mut Batch) {
+        self.mark.begin();
+        let datapath = &self.shared.datapath;
+        datapath.outbound(batch, Clock::now(), &mut self.outbox);
+        self.flush();
+    }
+
+    /// Takes datagrams of the network to the host.
+    fn inbound(&mut self, batch: &mut Batch) {
+        self.mark.begin();
+        let datapath = &self.shared.datapath;
+        datapath.inbound(batch, Clock::now(), &mut self.outbox);
+        self.flush();
     }
 
     fn note(&self, reader: &Reader<'_>, error: &io::Error) {
@@ -172,7 +218,7 @@ impl Worker {
             self.mark.begin();
             shared.datapath.tick(Clock::now(), &mut self.outbox);
             self.flush();
-            self.tell();
+            self.make_up();
         }
     }
 
@@ -212,9 +258,14 @@ impl Worker {
         }
     }
 
-    /// Tells the slow path what happened in the last batches.
-    fn tell(&mut self) {
+    /// Does what was put off: sends initiations to where else peers may be, and tells the slow path what happened in the last
+    /// batches.
+    pub(super) fn make_up(&mut self) {
         self.rounds = 0;
+        let runs = self.elsewhere.iter().map(Datagram::run);
+        self.sender.send(&self.shared.udp, self.index, runs);
+        self.elsewhere.clear();
+        self.mark.made_up();
         for event in self.hints.drain(..) {
             if self.shared.events.try_send(event).is_err() {
                 tracing::trace!("a hint of the data path is lost");
@@ -251,7 +302,16 @@ impl Worker {
                     .path_mtu(too_big.to, carried, Clock::now());
             }
         }
+        let before = self.elsewhere.len();
+        self.elsewhere
+            .extend(self.outbox.elsewhere().map(|run| Datagram::new(&run)));
+        if self.elsewhere.len() > before {
+            self.mark.put_off();
+        }
         self.outbox.clear();
         self.mark.done();
+        if self.elsewhere.len() > MAX_PUT_OFF {
+            self.make_up();
+        }
     }
 }
