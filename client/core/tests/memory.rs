@@ -60,19 +60,27 @@ fn a_silent_peer_takes_little() {
     path.publish(spec(), now);
     let silent = (taken() - before) / usize::from(PEERS);
 
-    let before = taken();
     let mut out = Outbox::new();
     let mut batch = Batch::new(1, 2048);
-    for peer in 1..=PEERS {
+    let mut handshake = |peer: u16| {
+        let before = taken();
         let (from, to) = (addresses(0).v4, addresses(peer).v4);
         let packet = samples::udp((from.into(), 1), (to.into(), 2), b"hello");
         assert!(batch.push(&packet, None));
         path.outbound(&mut batch, now, &mut out);
         assert!(out.transmits().count() > 0, "an initiation");
         out.clear();
-    }
-    let busy = (taken() - before) / usize::from(PEERS);
-    println!("a silent peer takes {silent} bytes, a handshake with it {busy} more");
+        batch.clear();
+        taken().saturating_sub(before)
+    };
+    // The buffers are made with the first one.
+    handshake(1);
+    let prepared = handshake(2);
+    let busy = (3..=PEERS).map(handshake).sum::<usize>() / usize::from(PEERS - 2);
+    println!(
+        "a silent peer takes {silent} bytes, a handshake with it {busy} more, {prepared} where it was prepared"
+    );
+    assert!(prepared < 4 * 1024, "{prepared}");
     assert!(silent <= SILENT, "{silent}");
     // Positive control: this does see what is taken.
     assert!(busy > 4 * 1024, "{busy}");

@@ -19,9 +19,6 @@ use crate::peers::{Link, PeerState};
 use crate::wg::TunnelFactory;
 use crate::wg::timers::Timers;
 
-/// Peers whose first handshake is prepared when they come: it answers sooner, and takes 12 KB that idle peers
-/// of a large network do without.
-const PREPARED: usize = 32;
 /// Links that one peer may have: two keys on either side.
 const LINKS: usize = 4;
 
@@ -197,13 +194,10 @@ impl Builder<'_> {
         let index = self.shared.receiver_index(|index| {
             self.old.by_index.contains(&index) || table.by_index.contains(&index)
         });
-        let mut tunnel = self
+        let tunnel = self
             .tunnels
             .create(&local.secret, remote, index, self.now)
             .ok()?;
-        if table.peers.len() < PREPARED {
-            tunnel.prepare();
-        }
         Some(Link {
             local_counter: local.counter,
             remote_counter,

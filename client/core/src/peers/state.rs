@@ -275,6 +275,13 @@ impl PeerState {
         }
     }
 
+    /// Makes what first handshakes need, ahead of them.
+    pub(crate) fn prepare(&mut self, now: Now) {
+        for link in &mut self.links {
+            link.tunnel.prepare(now);
+        }
+    }
+
     /// Sends an initiation to where the peer is, and to everywhere it may be.
     fn initiate(&mut self, position: usize, cx: &mut Context<'_>) {
         let Some(link) = self.links.get_mut(position) else {

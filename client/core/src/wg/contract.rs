@@ -41,6 +41,7 @@ pub fn run(factory: &dyn TunnelFactory) {
     a_late_message_does_not_bring_an_old_session_back(factory);
     the_gate_tells_whose_it_is(factory);
     an_answer_is_awaited_until_it_comes(factory);
+    what_is_made_ahead_works_whenever_it_is_sent(factory);
     short_buffers_are_refused(factory);
 }
 
@@ -453,6 +454,35 @@ fn an_answer_is_awaited_until_it_comes(factory: &dyn TunnelFactory) {
     assert!(!pair.b.awaits(&response), "it has begun nothing");
     pair.establish(&response);
     assert!(!pair.a.awaits(&response));
+}
+
+fn what_is_made_ahead_works_whenever_it_is_sent(factory: &dyn TunnelFactory) {
+    for after in [0, 1, 60, 80, 200, 3_600].map(Duration::from_secs) {
+        let mut pair = Pair::new(factory);
+        pair.a.prepare(pair.now);
+        pair.b.prepare(pair.now);
+        assert_eq!((pair.a.expires(), pair.a.session(pair.now)), (None, None));
+        pair.pass(after);
+        pair.shake_hands();
+        let made = pair.a.session(pair.now).unwrap().established;
+        assert_eq!(made, pair.now.mono);
+        for _ in 0..2 {
+            let sealed = seal(&mut pair.a, &inner(60), pair.now).unwrap();
+            assert_eq!(packet(&mut pair.b, &sealed, pair.now), Ok(inner(60)));
+            // The next one is of today, too.
+            pair.pass(Duration::from_secs(121));
+            pair.shake_hands();
+        }
+        // What the one that answered had made is none that anybody would take for old.
+        std::mem::swap(&mut pair.a, &mut pair.b);
+        let mut out = vec![0; 2048];
+        let len = pair.a.initiate(pair.now, &mut out).unwrap();
+        let answered = open(&mut pair.b, &out[..len], pair.now);
+        assert!(
+            matches!(answered, Ok((Opened::Response { .. }, _))),
+            "{after:?}"
+        );
+    }
 }
 
 fn short_buffers_are_refused(factory: &dyn TunnelFactory) {

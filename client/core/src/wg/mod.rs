@@ -57,11 +57,12 @@ pub const LEAST_MTU: usize = 1280;
 ///   goes on with: old ones played again to a tunnel that was made anew, say;
 /// * every index it puts on the wire is `index << 8 | n`, with the `index` it was made with.
 pub trait Tunnel: Send + fmt::Debug {
-    /// Makes what the first handshake needs, ahead of it: time for memory. Does nothing the second time.
-    fn prepare(&mut self) {}
+    /// Makes what the first handshake needs, ahead of it: time for memory. That includes its initiation, which counts as in
+    /// flight from now on, as if the network held it up until [`Self::initiate`] sends it. Does nothing the second time.
+    fn prepare(&mut self, _now: Now) {}
 
-    /// Writes a new handshake initiation, replacing one in flight, and returns its length. `out` has at
-    /// least [`HANDSHAKE_ROOM`] bytes.
+    /// Writes a new handshake initiation, or one that was made ahead and still is the last; it replaces one in flight.
+    /// Returns its length. `out` has at least [`HANDSHAKE_ROOM`] bytes.
     ///
     /// # Errors
     /// [`TunnelError::Room`] where `out` is too small, [`TunnelError::Crypto`] where it cannot be made.

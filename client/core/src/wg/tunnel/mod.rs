@@ -36,6 +36,8 @@ use crate::filter::Permit;
 const TUNN_RETRIES_AFTER: Duration = Duration::from_millis(4_900);
 /// `Tunn` gives a handshake up, and all sessions with it, after 90 seconds.
 const TUNN_GIVES_UP_AFTER: Duration = Duration::from_secs(90);
+/// How long an initiation that was made ahead may be sent: an answer has as long as to any other before `Tunn` gives up.
+const READY_FOR: Duration = Duration::from_secs(75);
 const BLOCK: usize = 16;
 /// Room for a handshake message; twice that is a page of stack.
 const WARM_UP_ROOM: usize = 2048;
@@ -130,6 +132,8 @@ struct Live {
     ledger: Ledger,
     /// An initiation that `Tunn` holds to be in flight, sent or not.
     attempt: Option<Attempt>,
+    /// An initiation that was made ahead, and not sent so far.
+    ready: Option<[u8; HANDSHAKE_ROOM]>,
     /// The index that `Tunn` has given out last, to a session or an initiation.
     index: u32,
     padded: Vec<u8>,
@@ -213,6 +217,7 @@ impl NoiseTunnel {
             limiter,
             ledger: Ledger::default(),
             attempt: None,
+            ready: None,
             index: self.index << 8,
             padded: Vec::new(),
         })
@@ -317,6 +322,11 @@ impl Live {
         if out.len() < HANDSHAKE_ROOM {
             return Err(TunnelError::Room);
         }
+        if let Some(ready) = self.take_ready(now) {
+            let (initiation, _) = out.split_at_mut(ready.len());
+            initiation.copy_from_slice(&ready);
+            return Ok(ready.len());
+        }
         // Where `Tunn` holds an old attempt, its timers give that up, and every session with it: not while there is one.
         let is_over = |attempt: Attempt| attempt.is_over(now.mono);
         let sets_time = !self.attempt.is_some_and(is_over) || !self.ledger.has_live(now.mono);
@@ -332,6 +342,15 @@ impl Live {
         };
         self.note_initiation(out, now.mono);
         Ok(len)
+    }
+
+    /// The initiation that was made ahead, if nothing has come between.
+    fn take_ready(&mut self, now: Now) -> Option<[u8; HANDSHAKE_ROOM]> {
+        let ready = self.ready.take()?;
+        let attempt = self.attempt?;
+        let is_last = attempt.index == index_at(&ready, 4);
+        let is_young = now.mono.since(attempt.since) < READY_FOR;
+        (is_last && is_young).then_some(ready)
     }
 
     fn decapsulate(
@@ -410,9 +429,17 @@ impl Live {
 }
 
 impl Tunnel for NoiseTunnel {
-    fn prepare(&mut self) {
+    fn prepare(&mut self, now: Now) {
+        if self.live.is_some() {
+            return;
+        }
         // What cannot be made now is tried again with the handshake, which then fails and says why.
-        let _ = self.live();
+        let mut ready = [0; HANDSHAKE_ROOM];
+        if let Ok(live) = self.live()
+            && live.initiate(now, &mut ready).is_ok()
+        {
+            live.ready = Some(ready);
+        }
     }
 
     fn initiate(&mut self, now: Now, out: &mut [u8]) -> Result<usize, TunnelError> {

@@ -32,31 +32,97 @@ fn shake([answers, begins]: &mut [NoiseTunnel; 2], now: Now) {
 #[test]
 #[ignore = "takes over three minutes, for the library has a clock of its own"]
 fn a_session_lasts_that_was_made_long_after_an_attempt_of_ours() {
+    lasts([95, 95], |pair, now| {
+        pair[0].initiate(now, &mut [0; 256]).unwrap();
+    });
+}
+
+#[test]
+#[ignore = "takes over three minutes, for the library has a clock of its own"]
+fn a_session_lasts_that_was_made_with_an_initiation_made_long_before() {
+    lasts([70, 120], |pair, now| pair[1].prepare(now));
+}
+
+/// A handshake so many seconds after `before`, and a message of that session so many later, which comes when there is a
+/// newer one.
+fn lasts([first, second]: [u64; 2], before: impl FnOnce(&mut [NoiseTunnel; 2], Now)) {
     let at = |secs| Now::default().after(Duration::from_secs(secs));
-    let half = || std::thread::sleep(Duration::from_secs(95));
-    let (mut attempted, mut control) = (pair(), pair());
-    let mut lost = [0; 256];
-    attempted[0].initiate(at(0), &mut lost).unwrap();
+    let pass = |secs| std::thread::sleep(Duration::from_secs(secs));
+    let (mut tried, mut control) = (pair(), pair());
+    before(&mut tried, at(0));
     let mut late = Vec::new();
-    half();
-    let now = at(95);
-    for pair in [&mut attempted, &mut control] {
+    pass(first);
+    let now = at(first);
+    for pair in [&mut tried, &mut control] {
         shake(pair, now);
         let mut sealed = vec![0; 256];
         let len = pair[1].keepalive(now, &mut sealed).unwrap();
         sealed.truncate(len);
         late.push(sealed);
     }
-    half();
-    let now = at(190);
+    pass(second);
+    let now = at(first + second);
     let mut opened = Vec::new();
-    for (pair, late) in [&mut attempted, &mut control].into_iter().zip(late) {
+    for (pair, late) in [&mut tried, &mut control].into_iter().zip(late) {
         shake(pair, now);
         let from = SocketAddr::from(([192, 0, 2, 1], 1));
         opened.push(pair[0].decapsulate(from, &late, now, &mut [0; 256]));
     }
     assert_eq!(opened[1], Ok(Opened::Keepalive { first: false }), "control");
     assert_eq!(opened[0], opened[1]);
+}
+
+#[test]
+fn what_was_made_ahead_is_sent_once_and_while_it_is_young() {
+    let at = |secs| Now::default().after(Duration::from_secs(secs));
+    let ready = |pair: &[NoiseTunnel; 2]| pair[1].live.as_ref().and_then(|live| live.ready);
+    let initiate = |pair: &mut [NoiseTunnel; 2], now| {
+        let mut sent = [0; HANDSHAKE_ROOM];
+        assert_eq!(pair[1].initiate(now, &mut sent), Ok(HANDSHAKE_ROOM));
+        sent
+    };
+    let young = READY_FOR.as_secs() - 1;
+    for (age, is_sent) in [(0, true), (young, true), (young + 1, false), (1_000, false)] {
+        let mut pair = pair();
+        pair[1].prepare(at(0));
+        let made = ready(&pair).expect("an initiation");
+        pair[1].prepare(at(0));
+        assert_eq!(ready(&pair), Some(made));
+        assert_eq!(
+            pair[1].initiate(at(age), &mut [0; 8]),
+            Err(TunnelError::Room)
+        );
+        assert_eq!(initiate(&mut pair, at(age)) == made, is_sent, "{age}");
+        assert_ne!(initiate(&mut pair, at(age)), made, "once");
+    }
+    // One of the peer's in between is answered, and ends it.
+    let mut pair = pair();
+    pair[1].prepare(at(0));
+    let made = ready(&pair).expect("an initiation");
+    pair.reverse();
+    shake(&mut pair, at(1));
+    pair.reverse();
+    assert_ne!(initiate(&mut pair, at(1)), made);
+    // So does one that is made in its place, sent or not: where it is the session in use that would have to give way.
+    let mut pair = self::pair();
+    pair[1].prepare(at(0));
+    let made = ready(&pair).expect("an initiation");
+    pair.reverse();
+    shake(&mut pair, at(1));
+    pair.reverse();
+    let from = SocketAddr::from(([192, 0, 2, 1], 1));
+    for number in 0..8 {
+        let mut theirs = [0; HANDSHAKE_ROOM];
+        pair[0].initiate(at(2), &mut theirs).unwrap();
+        theirs[100] ^= u8::from(number == 7);
+        let opened = pair[1].decapsulate(from, &theirs, at(2), &mut [0; 256]);
+        assert_eq!(opened.is_ok(), number < 7, "{opened:?}");
+    }
+    assert!(ready(&pair).is_some() && pair[1].live.as_ref().unwrap().attempt.is_some());
+    assert_ne!(initiate(&mut pair, at(3)), made);
+    // There is nothing to be made ahead for who has had a handshake.
+    pair[1].prepare(at(2));
+    assert_eq!(ready(&pair), None);
 }
 
 #[test]
