@@ -2,8 +2,9 @@
 //!
 //! A worker marks the serial before it loads the table and unmarks when it has finished the batch, its
 //! writes included. A worker between two batches loads whatever is published, so it holds nothing back:
-//! a worker that sleeps in `poll` never delays an acknowledgement, unless a batch has left something to be done. All accesses are sequentially
-//! consistent: either the publisher sees the mark, or the worker sees the newer serial.
+//! a worker that sleeps in `poll` never delays an acknowledgement, unless a batch has left something to be
+//! done. All accesses are sequentially consistent: either the publisher sees the mark, or the worker sees
+//! the newer serial.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};

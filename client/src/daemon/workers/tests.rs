@@ -85,7 +85,7 @@ fn table(serial: u64, sockets: &[UdpSocket]) -> TableSpec {
     }
 }
 
-/// Sockets of whom nobody has sent anything to.
+/// Sockets to which nobody has sent anything.
 fn sockets() -> [UdpSocket; 3] {
     std::array::from_fn(|_| {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -30,7 +30,7 @@ const SLOT: usize = 1025 * 64;
 const PUT_OFF_MS: u8 = 1;
 /// Rounds after which it is done all the same.
 const PUT_OFF_ROUNDS: u8 = 16;
-/// Most datagrams that are put off: what a table of peers that all have every address begins with in one batch is more.
+/// Most datagrams that are put off: with more, nothing is.
 const MAX_PUT_OFF: usize = 256;
 /// The shortest time between runs of the timers: what is due about the same time is done in one.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
@@ -302,16 +302,21 @@ impl Worker {
                     .path_mtu(too_big.to, carried, Clock::now());
             }
         }
-        let before = self.elsewhere.len();
-        self.elsewhere
-            .extend(self.outbox.elsewhere().map(|run| Datagram::new(&run)));
-        if self.elsewhere.len() > before {
-            self.mark.put_off();
-        }
+        self.put_off();
         self.outbox.clear();
         self.mark.done();
         if self.elsewhere.len() > MAX_PUT_OFF {
             self.make_up();
+        }
+    }
+
+    /// Keeps what the batch has brought that may wait.
+    fn put_off(&mut self) {
+        let before = self.elsewhere.len();
+        let more = self.outbox.elsewhere().map(|run| Datagram::new(&run));
+        self.elsewhere.extend(more);
+        if self.elsewhere.len() > before {
+            self.mark.put_off();
         }
     }
 }
