@@ -123,13 +123,17 @@ impl DataPath {
             shared: &self.shared,
             now,
         };
-        let table = Arc::new(builder.build(spec));
+        let (table, fresh) = builder.build(spec);
+        let table = Arc::new(table);
         self.table.store(Arc::clone(&table));
         self.marks.publish(serial);
         self.watch.table_changed(now.mono);
         drop(publishing);
         // Not before the table is in force.
-        for peer in table.peers.iter().take(PREPARED) {
+        let fresh = fresh
+            .into_iter()
+            .take_while(|position| *position < PREPARED);
+        for peer in fresh.filter_map(|position| table.peers.get(position)) {
             peer.state.lock().prepare(now);
         }
     }

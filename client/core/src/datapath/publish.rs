@@ -39,8 +39,8 @@ pub(super) struct Builder<'a> {
 
 impl Builder<'_> {
     /// Builds the table that follows the old one. Peers that stay keep their state; their links and
-    /// candidates are brought up to date under their locks.
-    pub(super) fn build(&self, spec: TableSpec) -> ForwardingTable {
+    /// candidates are brought up to date under their locks. Behind it the positions of peers with links that are new.
+    pub(super) fn build(&self, spec: TableSpec) -> (ForwardingTable, Vec<usize>) {
         let mut locals: Vec<_> = spec
             .local_keys
             .into_iter()
@@ -61,6 +61,7 @@ impl Builder<'_> {
         let peers = self.old.peers.iter();
         let before: BTreeMap<_, _> = peers.map(|peer| (peer.device, &peer.state)).collect();
         let mut seen = BTreeSet::new();
+        let mut fresh = Vec::new();
         for peer in spec.peers {
             if !seen.insert(peer.device) {
                 continue;
@@ -70,9 +71,12 @@ impl Builder<'_> {
                 None => self.new_state(peer.device),
             };
             let filter = PeerFilter::new(&peer.ingress, &peer.egress, spec.serial, spec.generation);
+            let position = table.peers.len();
             {
                 let mut state = state.lock();
-                self.update(&mut state, &peer, &locals, &mut table);
+                if self.update(&mut state, &peer, &locals, &mut table) {
+                    fresh.push(position);
+                }
                 if !filter.is_live(self.now.mono) {
                     // With the last rule the session keys go, and they go now.
                     state.forget_sessions(self.shared, self.now);
@@ -81,7 +85,6 @@ impl Builder<'_> {
                     self.shared.woken.note(&mut state);
                 }
             }
-            let position = table.peers.len();
             table.by_device.insert(peer.device, position);
             for (_, key) in &peer.keys {
                 table.by_key.entry(*key).or_insert(position);
@@ -108,7 +111,7 @@ impl Builder<'_> {
         let mut by_name: Vec<_> = names.zip(0..).collect();
         by_name.sort();
         table.by_name = by_name.into_iter().map(|(_, position)| position).collect();
-        table
+        (table, fresh)
     }
 
     fn new_state(&self, device: DeviceId) -> Arc<Mutex<PeerState>> {
@@ -131,14 +134,14 @@ impl Builder<'_> {
             })
     }
 
-    /// Brings candidates and links up to date.
+    /// Brings candidates and links up to date. Whether a link is new.
     fn update(
         &self,
         state: &mut PeerState,
         peer: &PeerSpec,
         locals: &[LocalIdentity],
         table: &mut ForwardingTable,
-    ) {
+    ) -> bool {
         let underlay = peer.endpoints.iter().copied();
         let mut candidates: Vec<_> = underlay
             .filter(|endpoint| table.is_underlay(*endpoint))
@@ -157,6 +160,7 @@ impl Builder<'_> {
         // Links whose keys are gone end here, with their sessions.
         let links = Vec::with_capacity(pairs.len());
         let mut old = std::mem::replace(&mut state.links, links);
+        let mut is_fresh = false;
         for (local, (remote_counter, remote)) in pairs {
             let kept = old
                 .iter()
@@ -169,7 +173,10 @@ impl Builder<'_> {
                     ..link
                 },
                 None => match self.new_link(local, remote_counter, &remote, table) {
-                    Some(link) => link,
+                    Some(link) => {
+                        is_fresh = true;
+                        link
+                    }
                     // A key that no tunnel may have gets none.
                     None => {
                         tracing::warn!(device = %peer.device, "a WireGuard key of the peer is unusable");
@@ -181,6 +188,7 @@ impl Builder<'_> {
             state.links.push(link);
         }
         state.links.sort_by_key(|link| Reverse(link.rank()));
+        is_fresh
     }
 
     fn new_link(
