@@ -58,6 +58,7 @@ fn a_silent_peer_takes_little() {
     let before = taken();
     // What the table is made from is no part of it, and is gone afterwards.
     path.publish(spec(), now);
+    path.prepare(now);
     let silent = (taken() - before) / usize::from(PEERS);
 
     let mut out = Outbox::new();

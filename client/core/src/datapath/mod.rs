@@ -35,6 +35,7 @@ pub use spec::{LocalKey, PeerSpec, RuleSpec, SelfName, TableSpec};
 pub use worker::WorkerMark;
 
 use crate::drop_reason::DropReason;
+use crate::peers::PeerState;
 use crate::wg::TunnelFactory;
 use inbound::Inbound;
 use outbound::Outbound;
@@ -59,6 +60,8 @@ pub struct DataPath {
     shared: Shared,
     tunnels: Box<dyn TunnelFactory>,
     publishing: Mutex<()>,
+    /// Those of the first peers whose tunnels are new.
+    unprepared: Mutex<Vec<Arc<Mutex<PeerState>>>>,
     watch: Watch,
 }
 
@@ -98,6 +101,7 @@ impl DataPath {
             shared,
             tunnels,
             publishing: Mutex::new(()),
+            unprepared: Mutex::default(),
             watch: Watch::default(),
         }
     }
@@ -129,12 +133,22 @@ impl DataPath {
         self.marks.publish(serial);
         self.watch.table_changed(now.mono);
         drop(publishing);
-        // Not before the table is in force.
         let fresh = fresh
             .into_iter()
             .take_while(|position| *position < PREPARED);
-        for peer in fresh.filter_map(|position| table.peers.get(position)) {
-            peer.state.lock().prepare(now);
+        let fresh = fresh.filter_map(|position| table.peers.get(position));
+        let mut unprepared = self.unprepared.lock();
+        unprepared.extend(fresh.map(|peer| Arc::clone(&peer.state)));
+        let surplus = unprepared.len().saturating_sub(PREPARED);
+        unprepared.drain(..surplus);
+    }
+
+    /// Makes what first handshakes with new peers need, ahead of them. To be called after [`Self::publish`], where nothing waits
+    /// for it: a peer takes 0.1 ms.
+    pub fn prepare(&self, now: Now) {
+        let unprepared = std::mem::take(&mut *self.unprepared.lock());
+        for state in unprepared {
+            state.lock().prepare(now);
         }
     }
 

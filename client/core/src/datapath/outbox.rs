@@ -166,8 +166,8 @@ impl Outbox {
     }
 
     /// Initiations that are among [`Self::runs`] already, once more for each other address where their peer may be. They
-    /// may wait until there is nothing else to do, for a millisecond or two: a peer has up to seventeen addresses, to
-    /// send to one that the kernel has not resolved takes 0.06 ms, and the answer comes from the first as a rule.
+    /// may wait a little until there is nothing else to do: a peer has up to eighteen addresses, to send to one that
+    /// the kernel has not resolved takes 0.06 ms, and the answer comes from the first as a rule.
     pub fn elsewhere(&self) -> impl Iterator<Item = Run<'_>> {
         self.elsewhere.iter().map(|run| run.of(&self.sent.arena))
     }

@@ -98,6 +98,12 @@ impl WorkerMark {
         self.mark.put_off.fetch_min(serial, Ordering::SeqCst);
     }
 
+    /// Whether what was put off keeps a newer table from counting as enforced.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.mark.put_off.load(Ordering::SeqCst) < self.serial.load(Ordering::SeqCst)
+    }
+
     /// Everything that was put off has been written.
     pub fn made_up(&self) {
         self.mark.put_off.store(IDLE, Ordering::SeqCst);
@@ -139,8 +145,10 @@ mod tests {
         worker.begin();
         worker.put_off();
         worker.done();
+        assert!(!worker.is_behind());
         marks.publish(2);
         assert_eq!(marks.enforced(), 1);
+        assert!(worker.is_behind());
         // A later batch changes nothing about that, whether or not it puts off something too.
         worker.begin();
         assert_eq!(marks.enforced(), 1);
@@ -150,5 +158,6 @@ mod tests {
         assert_eq!(marks.enforced(), 1);
         worker.made_up();
         assert_eq!(marks.enforced(), 2);
+        assert!(!worker.is_behind());
     }
 }

@@ -4,10 +4,11 @@
 //! itself, from reading to writing ([`worker`]). It works on one batch between [`WorkerMark::begin`] and
 //! [`WorkerMark::done`], writes to the TUN device and the sockets included. So when the data path counts a
 //! table as enforced, no packet that an older table let through is still on its way. Between batches it
-//! holds nothing up.
+//! holds nothing up, unless it has put something off ([`WorkerMark::put_off`]).
 //!
 //! [`WorkerMark::begin`]: gatereeve_client_core::datapath::WorkerMark::begin
 //! [`WorkerMark::done`]: gatereeve_client_core::datapath::WorkerMark::done
+//! [`WorkerMark::put_off`]: gatereeve_client_core::datapath::WorkerMark::put_off
 
 mod sources;
 mod worker;

@@ -10,6 +10,7 @@ use gatereeve_shared::ids::{DeviceId, DeviceName, RuleId};
 use gatereeve_shared::time::Mono;
 use gatereeve_shared::wire::map::OverlayAddresses;
 
+use super::worker::{MAX_PUT_OFF, PUT_OFF_ROUNDS};
 use super::*;
 use crate::daemon::enforced::EnforcedWatch;
 use crate::tun::TunQueue;
@@ -53,18 +54,28 @@ fn two_workers() -> UdpOptions {
     }
 }
 
-/// A table with a peer that may be at any of `sockets`, and may be sent what [`packet`] is.
-fn table(serial: u64, sockets: &[UdpSocket]) -> TableSpec {
+/// A table with peers that may be at any of `sockets`, and may be sent what [`packet`] is.
+fn table(serial: u64, peers: u8, sockets: &[UdpSocket]) -> TableSpec {
     let addresses = |n: u8| OverlayAddresses {
         v4: Ipv4Addr::new(100, 64, 0, n),
         v6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n.into()),
     };
     let endpoints = sockets.iter().map(|socket| socket.local_addr().unwrap());
+    let endpoints: Vec<_> = endpoints.collect();
     let everything = RuleSpec {
         rule: RuleId::new("rule").unwrap(),
         ports: vec!["icmp".parse().unwrap()],
         end: Mono(u64::MAX),
     };
+    let peers = (2..).take(peers.into()).map(|n: u8| PeerSpec {
+        device: DeviceId([n; 20]),
+        name: DeviceName::new(format!("peer-{n}")).unwrap(),
+        addresses: addresses(n),
+        keys: vec![(1, WgSecret::from_bytes([n; 32]).public())],
+        endpoints: endpoints.clone(),
+        ingress: Vec::new(),
+        egress: vec![everything.clone()],
+    });
     TableSpec {
         serial,
         own: Some(addresses(1)),
@@ -72,15 +83,7 @@ fn table(serial: u64, sockets: &[UdpSocket]) -> TableSpec {
             counter: 1,
             secret: WgSecret::from_bytes([1; 32]),
         }],
-        peers: vec![PeerSpec {
-            device: DeviceId([2; 20]),
-            name: DeviceName::new("peer").unwrap(),
-            addresses: addresses(2),
-            keys: vec![(1, WgSecret::from_bytes([2; 32]).public())],
-            endpoints: endpoints.collect(),
-            ingress: Vec::new(),
-            egress: vec![everything],
-        }],
+        peers: peers.collect(),
         ..TableSpec::default()
     }
 }
@@ -111,16 +114,23 @@ fn is_silent(socket: &UdpSocket) -> bool {
     nothing
 }
 
+/// A worker that nobody runs, and a table with so many peers at `sockets`.
+fn worker(peers: u8, sockets: &[UdpSocket]) -> (Arc<Shared>, Worker) {
+    let tun = Arc::new(ChannelTun::new("test").unwrap());
+    let shared = Arc::new(shared(tun, mpsc::channel(1).0));
+    let stop = Arc::new(EventFd::new().unwrap());
+    shared.datapath.open_until(Mono(u64::MAX));
+    let spec = table(1, peers, sockets);
+    shared.datapath.publish(spec, Clock::now());
+    (Arc::clone(&shared), Worker::new(0, shared, stop))
+}
+
 #[test]
 fn an_initiation_goes_to_where_else_the_peer_may_be_when_nothing_else_is_to_be_done() {
-    let tun = Arc::new(ChannelTun::new("test").unwrap());
-    let shared = Arc::new(shared(Arc::clone(&tun) as Arc<dyn Tun>, mpsc::channel(1).0));
-    let (datapath, stop) = (&shared.datapath, EventFd::new().unwrap());
-    let mut worker = Worker::new(0, Arc::clone(&shared), Arc::new(stop));
     let sockets = sockets();
     let [first, others @ ..] = &sockets;
-    datapath.open_until(Mono(u64::MAX));
-    datapath.publish(table(1, &sockets), Clock::now());
+    let (shared, mut worker) = worker(1, &sockets);
+    let datapath = &shared.datapath;
     let mut batch = Batch::new(1, 2048);
     batch.push(&packet(), None);
     worker.outbound(&mut batch);
@@ -128,7 +138,7 @@ fn an_initiation_goes_to_where_else_the_peer_may_be_when_nothing_else_is_to_be_d
     assert_eq!((initiation.len(), initiation[0]), (HANDSHAKE_ROOM, 1));
     assert!(others.iter().all(is_silent));
     // Until the others have it, the table by which they get it counts as worked with.
-    datapath.publish(table(2, &sockets), Clock::now());
+    datapath.publish(table(2, 1, &sockets), Clock::now());
     assert_eq!(datapath.enforced(), 1);
     worker.make_up();
     for other in others {
@@ -140,25 +150,66 @@ fn an_initiation_goes_to_where_else_the_peer_may_be_when_nothing_else_is_to_be_d
 }
 
 #[test]
+fn under_load_it_goes_after_some_rounds_and_at_once_where_a_newer_table_waits() {
+    for is_newer in [false, true] {
+        let sockets = sockets();
+        let (shared, mut worker) = worker(1, &sockets);
+        let mut batch = Batch::new(1, 2048);
+        batch.push(&packet(), None);
+        worker.outbound(&mut batch);
+        let rounds = if is_newer { 1 } else { PUT_OFF_ROUNDS };
+        for _ in 1..rounds {
+            worker.count_round();
+        }
+        assert!(sockets[1..].iter().all(is_silent));
+        if is_newer {
+            let spec = table(2, 1, &sockets);
+            shared.datapath.publish(spec, Clock::now());
+        }
+        worker.count_round();
+        assert!(!sockets[1..].iter().any(is_silent));
+    }
+}
+
+#[test]
+fn more_than_some_are_not_put_off() {
+    let sockets = sockets();
+    let peers = u8::try_from(MAX_PUT_OFF / 2 + 1).unwrap();
+    let (_shared, mut worker) = worker(peers, &sockets);
+    for peer in 0..peers {
+        let mut batch = Batch::new(1, 2048);
+        let mut packet = packet();
+        packet[19] += peer;
+        batch.push(&packet, None);
+        assert!(is_silent(&sockets[1]), "{peer}");
+        worker.outbound(&mut batch);
+    }
+    assert!(!is_silent(&sockets[1]));
+}
+
+#[test]
 fn a_worker_with_nothing_to_do_sends_the_initiation_everywhere() {
     let running = start();
     let sockets = sockets();
     running.datapath.open_until(Mono(u64::MAX));
-    running.datapath.publish(table(1, &sockets), Clock::now());
+    let publish = |serial| {
+        let spec = table(serial, 1, &sockets);
+        running.datapath.publish(spec, Clock::now());
+    };
+    publish(1);
     assert!(running.tun.push(&packet()));
     let initiation = next(&sockets[0]).unwrap();
     for other in &sockets[1..] {
         assert_eq!(next(other).unwrap(), initiation);
     }
-    drop(running.workers);
-    running.datapath.publish(
-        TableSpec {
-            serial: 2,
-            ..TableSpec::default()
-        },
-        Clock::now(),
-    );
+    // And holds no newer table back, while it runs.
+    publish(2);
+    let deadline = Clock::mono().saturating_add(Duration::from_secs(30));
+    while running.datapath.enforced() < 2 && Clock::mono() < deadline {
+        std::thread::yield_now();
+    }
     assert_eq!(running.datapath.enforced(), 2);
+    drop(running.workers);
 }
 
 /// An echo request from one overlay address to another.

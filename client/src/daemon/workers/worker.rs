@@ -28,10 +28,10 @@ const SLOT: usize = 1025 * 64;
 /// How long a worker without packets waits for more before it does what was put off, in milliseconds. In the middle of
 /// an exchange the peer would have to wait for it.
 const PUT_OFF_MS: u8 = 1;
-/// Rounds after which it is done all the same.
-const PUT_OFF_ROUNDS: u8 = 16;
+/// Rounds after which it is done all the same. With a newer table it is one.
+pub(super) const PUT_OFF_ROUNDS: u8 = 16;
 /// Most datagrams that are put off: with more, nothing is.
-const MAX_PUT_OFF: usize = 256;
+pub(super) const MAX_PUT_OFF: usize = 256;
 /// The shortest time between runs of the timers: what is due about the same time is done in one.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
 
@@ -131,10 +131,7 @@ impl Worker {
                 }
             }
             if waits {
-                self.rounds = self.rounds.saturating_add(1);
-                if self.rounds >= PUT_OFF_ROUNDS {
-                    self.make_up();
-                }
+                self.count_round();
             }
             let mut round = sources.round();
             while let Some((position, quiet)) = sources.next(&mut round) {
@@ -214,6 +211,7 @@ impl Worker {
     /// readable when they may be due sooner than was said before.
     pub(super) fn run_timers(mut self, nudge: &EventFd) {
         let shared = Arc::clone(&self.shared);
+        shared.datapath.prepare(Clock::now());
         while self.sleep(nudge) {
             self.mark.begin();
             shared.datapath.tick(Clock::now(), &mut self.outbox);
@@ -249,12 +247,23 @@ impl Worker {
                 Ok(0) | Err(Errno::EINTR) => return true,
                 Ok(_) if waits[0].any().unwrap_or(true) => return false,
                 // Two nudges are as good as one.
-                Ok(_) => drop(nudge.read()),
+                Ok(_) => {
+                    let _ = nudge.read();
+                    self.shared.datapath.prepare(Clock::now());
+                }
                 Err(errno) => {
                     tracing::error!(error = %io::Error::from(errno), "the timers' thread cannot wait, and ends");
                     return false;
                 }
             }
+        }
+    }
+
+    /// Something waits, and has for another round. A newer table waits for it too.
+    pub(super) fn count_round(&mut self) {
+        self.rounds = self.rounds.saturating_add(1);
+        if self.rounds >= PUT_OFF_ROUNDS || self.mark.is_behind() {
+            self.make_up();
         }
     }
 

@@ -258,6 +258,7 @@ impl Live {
             Some(attempt) => attempt.repeated(initiation, now),
             None => Attempt::new(initiation, now),
         });
+        self.ready = None;
         self.index = index_at(initiation, 4);
     }
 
@@ -347,10 +348,8 @@ impl Live {
     /// The initiation that was made ahead, if nothing has come between.
     fn take_ready(&mut self, now: Now) -> Option<[u8; HANDSHAKE_ROOM]> {
         let ready = self.ready.take()?;
-        let attempt = self.attempt?;
-        let is_last = attempt.index == index_at(&ready, 4);
-        let is_young = now.mono.since(attempt.since) < READY_FOR;
-        (is_last && is_young).then_some(ready)
+        let is_young = now.mono.since(self.attempt?.since) < READY_FOR;
+        is_young.then_some(ready)
     }
 
     fn decapsulate(
@@ -378,7 +377,7 @@ impl Live {
                 let (local, remote) = (index_at(response, 4), index_at(datagram, 4));
                 self.index = local;
                 self.ledger.add(local, remote, false, now.mono);
-                self.attempt = None;
+                (self.attempt, self.ready) = (None, None);
                 Ok(Opened::Response {
                     len: response.len(),
                 })
