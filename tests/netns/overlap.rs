@@ -1,6 +1,7 @@
 //! A LAN that uses the overlay's addresses.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
@@ -8,6 +9,7 @@ use gatereeve_tests::clock::wait_for;
 use gatereeve_tests::netns::Namespace;
 use gatereeve_tests::traffic::icmp::ping;
 use gatereeve_tests::traffic::tcp::{TcpSource, attempt};
+use gatereeve_tests::traffic::udp::{UdpReceiver, UdpSender};
 use gatereeve_tests::world::host_state::ip;
 use gatereeve_tests::world::{DeviceHost, PATIENCE};
 
@@ -32,6 +34,27 @@ fn wait_warning(client: &DeviceHost, words: &[&str]) -> anyhow::Result<()> {
                 .any(|warning| words.iter().all(|word| warning.contains(word)))
         })
         .map(drop)
+}
+
+/// What `neighbour` sends to `overlay` without asking for an answer, which would be kept back elsewhere, does not arrive; what it
+/// sends to `own` does.
+fn nothing_arrives_unasked(
+    neighbour: &Namespace,
+    at: &Namespace,
+    overlay: IpAddr,
+    own: IpAddr,
+) -> anyhow::Result<()> {
+    let receiver = UdpReceiver::start(at, 53, false)?;
+    let send = |to, flow| {
+        let pace = Duration::from_millis(2);
+        UdpSender::start(neighbour, SocketAddr::new(to, 53), flow, pace)
+    };
+    let (unasked, _control) = (send(overlay, 1)?, send(own, 2)?);
+    wait_for("the control", LIMIT, || {
+        Ok((unasked.sent() > 50 && receiver.flow(2).packets > 50).then_some(()))
+    })?;
+    ensure!(receiver.flow(1).packets == 0, "{:?}", receiver.flow(1));
+    Ok(())
 }
 
 /// The LAN's hosts stay reachable, peers stay behind the tunnel even where the LAN has a host with a peer's
@@ -84,6 +107,7 @@ pub(crate) fn a_lan_within_the_overlay_keeps_working() -> anyhow::Result<()> {
     let overlay = client.addresses()?.v4;
     run(&printer, &format!("route add {overlay}/32 dev eth0"))?;
     ensure!(ping(&printer, overlay.into(), 1, QUIET)? == 0);
+    nothing_arrives_unasked(&printer, &client.namespace, overlay.into(), own)?;
 
     // The peer's address stays the overlay's while no daemon runs.
     client.kill();

@@ -1,13 +1,18 @@
-use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gatereeve_client_core::api::TunOffloads;
 use gatereeve_client_core::datapath::{Batch, LocalKey, Outbox, PeerSpec, RuleSpec, TableSpec};
-use gatereeve_client_core::wg::{HANDSHAKE_ROOM, NoiseTunnels};
+use gatereeve_client_core::filter::Permit;
+use gatereeve_client_core::wg::{
+    HANDSHAKE_ROOM, HandshakeGate, NoiseTunnels, Opened, SessionView, Tunnel, TunnelError,
+    TunnelFactory,
+};
 use gatereeve_runtime::clock::Clock;
-use gatereeve_shared::identity::wg_key::WgSecret;
+use gatereeve_shared::identity::wg_key::{WgPublicKey, WgSecret};
 use gatereeve_shared::ids::{DeviceId, DeviceName, RuleId};
-use gatereeve_shared::time::Mono;
+use gatereeve_shared::time::{Mono, Now};
 use gatereeve_shared::wire::map::OverlayAddresses;
 
 use super::worker::{MAX_PUT_OFF, PUT_OFF_ROUNDS};
@@ -34,9 +39,16 @@ fn start() -> Running {
 }
 
 fn shared(tun: Arc<dyn Tun>, broken: mpsc::Sender<String>) -> Shared {
-    let datapath = DataPath::new([7; 32], Box::new(NoiseTunnels), Clock::now());
+    shared_with(Box::new(NoiseTunnels), tun, broken)
+}
+
+fn shared_with(
+    tunnels: Box<dyn TunnelFactory>,
+    tun: Arc<dyn Tun>,
+    broken: mpsc::Sender<String>,
+) -> Shared {
     Shared {
-        datapath: Arc::new(datapath),
+        datapath: Arc::new(DataPath::new([7; 32], tunnels, Clock::now())),
         tun,
         udp: Arc::new(Udp::bind(&["127.0.0.1:0".parse().unwrap()], two_workers()).unwrap()),
         events: mpsc::channel(8).0,
@@ -62,7 +74,7 @@ fn table(serial: u64, peers: u8, sockets: &[UdpSocket]) -> TableSpec {
     };
     let endpoints = sockets.iter().map(|socket| socket.local_addr().unwrap());
     let endpoints: Vec<_> = endpoints.collect();
-    let everything = RuleSpec {
+    let rule = RuleSpec {
         rule: RuleId::new("rule").unwrap(),
         ports: vec!["icmp".parse().unwrap()],
         end: Mono(u64::MAX),
@@ -74,7 +86,7 @@ fn table(serial: u64, peers: u8, sockets: &[UdpSocket]) -> TableSpec {
         keys: vec![(1, WgSecret::from_bytes([n; 32]).public())],
         endpoints: endpoints.clone(),
         ingress: Vec::new(),
-        egress: vec![everything.clone()],
+        egress: vec![rule.clone()],
     });
     TableSpec {
         serial,
@@ -210,6 +222,106 @@ fn a_worker_with_nothing_to_do_sends_the_initiation_everywhere() {
     }
     assert_eq!(running.datapath.enforced(), 2);
     drop(running.workers);
+}
+
+/// Tunnels that count how many were prepared, and are good for nothing else.
+#[derive(Clone, Debug, Default)]
+struct Counting(Arc<AtomicU64>);
+
+impl TunnelFactory for Counting {
+    fn create(
+        &self,
+        _: &WgSecret,
+        _: &WgPublicKey,
+        _: u32,
+        _: Now,
+    ) -> Result<Box<dyn Tunnel>, TunnelError> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn gate(&self, local: &WgSecret) -> Box<dyn HandshakeGate> {
+        NoiseTunnels.gate(local)
+    }
+}
+
+impl Tunnel for Counting {
+    fn prepare(&mut self, _: Now) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn initiate(&mut self, _: Now, _: &mut [u8]) -> Result<usize, TunnelError> {
+        Err(TunnelError::Crypto)
+    }
+
+    fn encapsulate(
+        &mut self,
+        _: &Permit,
+        _: &[u8],
+        _: Now,
+        _: &mut [u8],
+    ) -> Result<usize, TunnelError> {
+        Err(TunnelError::NoSession)
+    }
+
+    fn keepalive(&mut self, _: Now, _: &mut [u8]) -> Result<usize, TunnelError> {
+        Err(TunnelError::NoSession)
+    }
+
+    fn decapsulate(
+        &mut self,
+        _: SocketAddr,
+        _: &[u8],
+        _: Now,
+        _: &mut [u8],
+    ) -> Result<Opened, TunnelError> {
+        Err(TunnelError::Crypto)
+    }
+
+    fn session(&self, _: Now) -> Option<SessionView> {
+        None
+    }
+
+    fn awaits(&self, _: &[u8]) -> bool {
+        false
+    }
+
+    fn expires(&self) -> Option<Mono> {
+        None
+    }
+
+    fn maintain(&mut self, _: Now) {}
+
+    fn erase(&mut self) {}
+}
+
+#[test]
+fn tunnels_that_are_new_are_prepared_when_the_threads_start_and_with_every_table() {
+    let counting = Counting::default();
+    let tun = Arc::new(ChannelTun::new("test").unwrap());
+    let shared = shared_with(Box::new(counting.clone()), tun, mpsc::channel(1).0);
+    let datapath = Arc::clone(&shared.datapath);
+    let publish = |serial, peers| datapath.publish(table(serial, peers, &[]), Clock::now());
+    let prepared = || counting.0.load(Ordering::SeqCst);
+    let wait_for = |count| {
+        let deadline = Clock::mono().saturating_add(Duration::from_secs(30));
+        while prepared() < count && Clock::mono() < deadline {
+            std::thread::yield_now();
+        }
+        assert_eq!(prepared(), count);
+    };
+    publish(1, 2);
+    assert_eq!(prepared(), 0, "not by who publishes");
+    let workers = Workers::start(shared).unwrap();
+    wait_for(2);
+    publish(2, 5);
+    workers.nudge_timers();
+    wait_for(5);
+    // Of many the first.
+    publish(3, 100);
+    workers.nudge_timers();
+    wait_for(32);
+    drop(workers);
+    assert_eq!(prepared(), 32);
 }
 
 /// An echo request from one overlay address to another.
