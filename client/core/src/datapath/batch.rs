@@ -26,12 +26,45 @@ struct Filled {
     offload: Offload,
 }
 
-/// A datagram from the underlay.
+/// What is in one slot: a packet, or datagrams of one sender.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Datagram<'a> {
-    pub(crate) bytes: &'a [u8],
+pub(crate) struct Received<'a> {
+    bytes: &'a [u8],
+    stride: usize,
     pub(crate) from: Option<SocketAddr>,
     pub(crate) ecn: Ecn,
+}
+
+impl<'a> Received<'a> {
+    /// One by one. What is empty is a datagram, too.
+    pub(crate) fn datagrams(&self) -> Datagrams<'a> {
+        Datagrams {
+            rest: Some(self.bytes),
+            stride: self.stride.max(1),
+        }
+    }
+}
+
+/// Datagrams of one slot.
+#[derive(Debug)]
+pub(crate) struct Datagrams<'a> {
+    rest: Option<&'a [u8]>,
+    stride: usize,
+}
+
+impl<'a> Iterator for Datagrams<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.rest.take()?;
+        match rest.split_at_checked(self.stride) {
+            Some((datagram, rest)) => {
+                self.rest = (!rest.is_empty()).then_some(rest);
+                Some(datagram)
+            }
+            None => Some(rest),
+        }
+    }
 }
 
 impl Batch {
@@ -151,24 +184,23 @@ impl Batch {
 
     /// The packets or datagrams one by one, in the order they came.
     pub fn packets(&self) -> impl Iterator<Item = (&[u8], Option<SocketAddr>)> {
-        self.datagrams()
-            .map(|datagram| (datagram.bytes, datagram.from))
+        self.received().flat_map(|received| {
+            received
+                .datagrams()
+                .map(move |bytes| (bytes, received.from))
+        })
     }
 
-    pub(crate) fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
+    /// The same, slot by slot.
+    pub(crate) fn received(&self) -> impl Iterator<Item = Received<'_>> {
         self.bytes
             .chunks(self.slot_bytes.max(1))
             .zip(&self.filled)
-            .flat_map(|(slot, filled)| {
-                let bytes = slot.get(..filled.len).unwrap_or_default();
-                // What is empty is a datagram, too.
-                let empty = bytes.is_empty().then_some(bytes);
-                let datagrams = bytes.chunks(filled.stride.max(1)).chain(empty);
-                datagrams.map(|bytes| Datagram {
-                    bytes,
-                    from: filled.from,
-                    ecn: filled.ecn,
-                })
+            .map(|(slot, filled)| Received {
+                bytes: slot.get(..filled.len).unwrap_or_default(),
+                stride: filled.stride,
+                from: filled.from,
+                ecn: filled.ecn,
             })
     }
 
@@ -215,7 +247,12 @@ mod tests {
         assert_eq!(batch.bytes(), 12);
         let packets: Vec<_> = batch.packets().map(|(bytes, _)| bytes.to_vec()).collect();
         assert_eq!(packets, [&b"first"[..], b"aa", b"bb", b"c", b"dd"]);
-        let marked = batch.datagrams().filter(|datagram| datagram.ecn == Ecn::CE);
-        assert_eq!(marked.count(), 3);
+        let marked = batch.received().filter(|received| received.ecn == Ecn::CE);
+        assert_eq!(
+            marked
+                .map(|received| received.datagrams().count())
+                .sum::<usize>(),
+            3
+        );
     }
 }

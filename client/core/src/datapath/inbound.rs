@@ -32,21 +32,26 @@ impl<'a> Inbound<'a> {
     /// Runs it.
     pub(super) fn run(mut self, batch: &Batch) {
         self.out.end_stretch();
-        for datagram in batch.datagrams() {
-            // A socket for both families would show IPv4 in mapped form.
-            let from = datagram
-                .from
-                .map(|from| SocketAddr::new(from.ip().to_canonical(), from.port()));
-            let result = match from {
-                Some(from) if self.table.is_underlay(from) => {
-                    self.datagram(datagram.bytes, from, datagram.ecn)
+        for received in batch.received() {
+            let from = self.sender(received.from);
+            for datagram in received.datagrams() {
+                let result = from.and_then(|from| self.datagram(datagram, from, received.ecn));
+                if let Err(reason) = result {
+                    self.shared.drops.count(reason);
                 }
-                Some(_) => Err(DropReason::OverlayEndpoint),
-                None => Err(DropReason::Junk),
-            };
-            if let Err(reason) = result {
-                self.shared.drops.count(reason);
             }
+        }
+    }
+
+    /// Where what was received comes from, if it may.
+    fn sender(&self, from: Option<SocketAddr>) -> Result<SocketAddr, DropReason> {
+        let from = from.ok_or(DropReason::Junk)?;
+        // A socket for both families would show IPv4 in mapped form.
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        if self.table.is_underlay(from) {
+            Ok(from)
+        } else {
+            Err(DropReason::OverlayEndpoint)
         }
     }
 
@@ -200,6 +205,7 @@ impl<'a> Inbound<'a> {
     ///
     /// To find out whom it is from takes a Diffie-Hellman, and the tunnel that it is for does the same one again. So it is
     /// given first to the peer that is known to be where it came from: with another's it fails, and changes nothing.
+    #[cold]
     fn initiation(&mut self, datagram: &[u8], from: SocketAddr) -> Result<(), DropReason> {
         let gate = self.admitted(datagram, from)?;
         let (now, table) = (self.now, self.table);
@@ -254,6 +260,7 @@ impl<'a> Inbound<'a> {
     }
 
     /// A response or a cookie for a tunnel of ours.
+    #[cold]
     fn answer(&mut self, index: u32, datagram: &[u8], from: SocketAddr) -> Result<(), DropReason> {
         let link = self.by_index(index)?;
         // A cookie takes no Diffie-Hellman, and without the initiation that it is for nobody can make one.

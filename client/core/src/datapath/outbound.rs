@@ -155,6 +155,7 @@ impl Outbound<'_> {
     }
 
     /// Answers a question for a name, if it is one.
+    #[cold]
     fn names(&mut self, bytes: &[u8], packet: &IpPacket) -> bool {
         let Some(directory) = self.table.directory(self.now.mono) else {
             return false;
@@ -172,6 +173,7 @@ impl Outbound<'_> {
     }
 
     /// Tells the application why its packet goes nowhere, and the slow path.
+    #[cold]
     fn refuse(&mut self, bytes: &[u8], packet: &IpPacket, reason: DropReason) {
         let owner = route(self.table, self.is_open, packet).ok();
         if reason == DropReason::TooBig {

@@ -61,6 +61,12 @@ struct Sent {
     runs: Vec<RunOf>,
 }
 
+impl Sent {
+    fn runs(&self) -> impl Iterator<Item = Run<'_>> {
+        self.runs.iter().map(|run| run.of(&self.arena))
+    }
+}
+
 /// Datagrams of one size to one destination, one behind the other.
 #[derive(Clone, Debug)]
 struct RunOf {
@@ -110,6 +116,12 @@ impl<'a> Run<'a> {
         self.bytes.chunks(self.segment.max(1))
     }
 
+    /// Whether it is one datagram at most.
+    #[must_use]
+    pub fn is_single(&self) -> bool {
+        self.bytes.len() <= self.segment
+    }
+
     /// How many datagrams.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -132,6 +144,12 @@ pub struct Joined<'a> {
 impl<'a> Joined<'a> {
     /// Most pieces behind the head.
     pub const MAX_TAILS: usize = MAX_TAILS + 1;
+
+    /// Whether nothing follows the head: it is one packet, whole.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.packets.is_empty()
+    }
 
     /// What follows the head, in order.
     pub fn tails(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
@@ -159,10 +177,8 @@ impl Outbox {
 
     /// The same datagrams without those of [`Self::elsewhere`], as many together as one system call takes.
     pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
-        let lanes = [&self.sent, &self.sent_later, &self.sent_alone];
-        lanes
-            .into_iter()
-            .flat_map(|sent| sent.runs.iter().map(|run| run.of(&sent.arena)))
+        let (later, alone) = (self.sent_later.runs(), self.sent_alone.runs());
+        self.sent.runs().chain(later).chain(alone)
     }
 
     /// Initiations that are among [`Self::runs`] already, once more for each other address where their peer may be. They
@@ -215,7 +231,20 @@ impl Outbox {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.runs().next().is_none() && self.packets.is_empty() && self.events.is_empty()
+        !self.has_transmits() && !self.has_deliveries() && self.events.is_empty()
+    }
+
+    /// Whether there are [`Self::runs`].
+    #[must_use]
+    pub fn has_transmits(&self) -> bool {
+        let lanes = [&self.sent, &self.sent_later, &self.sent_alone];
+        lanes.into_iter().any(|sent| !sent.runs.is_empty())
+    }
+
+    /// Whether there are [`Self::deliveries`].
+    #[must_use]
+    pub fn has_deliveries(&self) -> bool {
+        !self.packets.is_empty()
     }
 
     /// Forgets everything, keeps the buffers.

@@ -134,6 +134,7 @@ impl Shared {
     }
 
     /// Tells the local application, as often as is good.
+    #[cold]
     pub(crate) fn refuse(
         &self,
         bytes: &[u8],
@@ -160,6 +161,7 @@ impl Shared {
     }
 
     /// Counts a packet that was refused, and hints at it.
+    #[cold]
     pub(crate) fn denied(&self, packet: &IpPacket, denial: Denial, now: Mono, out: &mut Outbox) {
         let Denial {
             device,

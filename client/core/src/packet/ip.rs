@@ -302,19 +302,22 @@ impl Walk {
     }
 
     fn v4(bytes: &[u8], extent: Extent) -> Result<Self, DropReason> {
-        let fields = || {
-            Some((
-                usize::from(u8_at(bytes, 0)? & 0x0f).checked_mul(4)?,
-                usize::from(u16_at(bytes, 2)?),
-                u16_at(bytes, 4)?,
-                u16_at(bytes, 6)?,
-                u8_at(bytes, 9)?,
-                Ipv4Addr::from(array_at::<4>(bytes, 12)?),
-                Ipv4Addr::from(array_at::<4>(bytes, 16)?),
-            ))
+        let (words, _) = bytes.as_chunks::<4>();
+        let [
+            [first, _, l0, l1],
+            [i0, i1, f0, f1],
+            [_, protocol, _, _],
+            source,
+            destination,
+            ..,
+        ] = *words
+        else {
+            return Err(DropReason::Malformed);
         };
-        let (header, total, id, flags, protocol, source, destination) =
-            fields().ok_or(DropReason::Malformed)?;
+        let header = usize::from(first & 0x0f) * 4;
+        let total = usize::from(u16::from_be_bytes([l0, l1]));
+        let id = u16::from_be_bytes([i0, i1]);
+        let flags = u16::from_be_bytes([f0, f1]);
         let len = Self::length(bytes, total, extent)?;
         if header < 20 || header > len {
             return Err(DropReason::Malformed);
@@ -324,8 +327,8 @@ impl Walk {
         }
         let payload = len.checked_sub(header).ok_or(DropReason::Malformed)?;
         Ok(Self {
-            source: source.into(),
-            destination: destination.into(),
+            source: Ipv4Addr::from(source).into(),
+            destination: Ipv4Addr::from(destination).into(),
             protocol,
             at: header,
             len,

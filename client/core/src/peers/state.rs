@@ -185,6 +185,7 @@ impl PeerState {
     }
 
     /// Has the peer say what comes through; more of it no sooner than `soonest` from now.
+    #[cold]
     fn probe(&mut self, soonest: Duration, cx: &mut Context<'_>) {
         let before = self.path.inner();
         let (search, probes) = self.path.look(cx.now.mono, soonest);
@@ -209,6 +210,7 @@ impl PeerState {
     }
 
     /// Something about the path that came over the link at `position`.
+    #[cold]
     pub(crate) fn path_message(
         &mut self,
         position: usize,
@@ -263,6 +265,7 @@ impl PeerState {
 
     /// Begins a handshake on every link that has none under way: with a peer that has changed its keys
     /// nobody knows which of them it answers for.
+    #[cold]
     fn shake_hands(&mut self, cx: &mut Context<'_>) {
         for position in 0..self.links.len() {
             if self
@@ -283,6 +286,7 @@ impl PeerState {
     }
 
     /// Sends an initiation to where the peer is, and to everywhere it may be.
+    #[cold]
     fn initiate(&mut self, position: usize, cx: &mut Context<'_>) {
         let Some(link) = self.links.get_mut(position) else {
             return;
@@ -415,6 +419,7 @@ impl PeerState {
     }
 
     /// A session is usable: what waited goes out, judged again by the table in force.
+    #[cold]
     pub(crate) fn established(&mut self, position: usize, cx: &mut Context<'_>) {
         self.last_handshake = Some(cx.now.mono);
         if let Some(link) = self.links.get_mut(position) {
@@ -545,6 +550,7 @@ impl PeerState {
     }
 
     /// Tells the application that sent `bytes` that the peer cannot be reached.
+    #[cold]
     fn unreachable(bytes: &[u8], cx: &mut Context<'_>) {
         if let Ok(packet) = IpPacket::parse(bytes) {
             cx.shared

@@ -427,6 +427,26 @@ impl Live {
     }
 }
 
+impl NoiseTunnel {
+    /// Answers the first initiation. A function of its own, because what it makes has 25 KB of stack, of which data messages
+    /// would touch every page.
+    #[cold]
+    #[inline(never)]
+    fn answer_first(
+        &mut self,
+        from: SocketAddr,
+        initiation: &[u8],
+        now: Now,
+        out: &mut [u8],
+    ) -> Result<Opened, TunnelError> {
+        // Whoever knows both public keys can have it come this far: what fails leaves nothing.
+        let mut live = Box::new(self.make()?);
+        let opened = live.decapsulate(from, Datagram::Initiation, initiation, now, out)?;
+        self.live = Some(live);
+        Ok(opened)
+    }
+}
+
 impl Tunnel for NoiseTunnel {
     fn prepare(&mut self, now: Now) {
         if self.live.is_some() {
@@ -476,13 +496,7 @@ impl Tunnel for NoiseTunnel {
             Datagram::Junk => Err(TunnelError::Junk),
             Datagram::Data { .. } => Err(TunnelError::NoSession),
             Datagram::Response { .. } | Datagram::Cookie { .. } => Err(TunnelError::Crypto),
-            Datagram::Initiation => {
-                // Whoever knows both public keys can have it come this far: what fails leaves nothing.
-                let mut live = Box::new(self.make()?);
-                let opened = live.decapsulate(from, datagram_kind, datagram, now, out)?;
-                self.live = Some(live);
-                Ok(opened)
-            }
+            Datagram::Initiation => self.answer_first(from, datagram, now, out),
         }
     }
 
