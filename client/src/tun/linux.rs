@@ -460,9 +460,15 @@ impl Queue {
         tails: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<(), Errno> {
         let header = vnet::encode(offload);
+        let mut tails = tails.into_iter();
+        let Some(first) = tails.next() else {
+            // As most are: without a kilobyte of pieces that has to be filled first.
+            let pieces = [IoSlice::new(&header), IoSlice::new(head)];
+            return writev(&self.device, &pieces).map(drop);
+        };
         let mut pieces = [IoSlice::new(&header); PIECES];
         let mut count = 1;
-        for part in [head].into_iter().chain(tails) {
+        for part in [head, first].into_iter().chain(tails) {
             let piece = pieces.get_mut(count).ok_or(Errno::EMSGSIZE)?;
             *piece = IoSlice::new(part);
             count += 1;

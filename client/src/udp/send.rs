@@ -107,7 +107,11 @@ impl Sender {
     }
 
     fn send_run(&mut self, udp: &Udp, port: &Port, run: &Run<'_>, patience: &mut Patience) {
-        if run.count() <= 1 || !port.segmentation.wanted() {
+        if run.is_single() {
+            self.send_single(udp, port, run, patience, &mut None);
+            return;
+        }
+        if !port.segmentation.wanted() {
             self.send_singles(udp, port, run, patience);
             return;
         }
@@ -155,26 +159,40 @@ impl Sender {
                 bytes: contents,
                 ..*run
             };
-            let mut result = patience.send_waiting(port, &single, None);
-            if result.as_ref().is_err_and(is_too_big) {
-                self.note_too_big(run.to, contents.len());
-                // Another thread that sends over this socket may have ended what this one has begun.
-                drop(fragmenting.take());
-                fragmenting = Fragmenting::new(&port.socket, run.to.is_ipv4()).ok();
-                result = patience.send_waiting(port, &single, None);
-            }
-            match result {
-                Ok(()) => sent = true,
-                Err(error) if is_too_big(&error) => {
-                    udp.too_big.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(error) => {
-                    unsent(udp, 1);
-                    tracing::trace!(%error, "a datagram was not sent");
-                }
-            }
+            sent |= self.send_single(udp, port, &single, patience, &mut fragmenting);
         }
         sent
+    }
+
+    /// Sends one datagram; in fragments where it is too big for its path, and what follows while `fragmenting` is kept. Whether it
+    /// was taken.
+    fn send_single<'p>(
+        &mut self,
+        udp: &Udp,
+        port: &'p Port,
+        single: &Run<'_>,
+        patience: &mut Patience,
+        fragmenting: &mut Option<Fragmenting<'p>>,
+    ) -> bool {
+        let mut result = patience.send_waiting(port, single, None);
+        if result.as_ref().is_err_and(is_too_big) {
+            self.note_too_big(single.to, single.bytes.len());
+            // Another thread that sends over this socket may have ended what this one has begun.
+            drop(fragmenting.take());
+            *fragmenting = Fragmenting::new(&port.socket, single.to.is_ipv4()).ok();
+            result = patience.send_waiting(port, single, None);
+        }
+        match result {
+            Ok(()) => return true,
+            Err(error) if is_too_big(&error) => {
+                udp.too_big.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => {
+                unsent(udp, 1);
+                tracing::trace!(%error, "a datagram was not sent");
+            }
+        }
+        false
     }
 
     fn note_too_big(&mut self, to: SocketAddr, size: usize) {

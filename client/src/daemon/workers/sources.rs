@@ -57,6 +57,10 @@ pub(super) struct Sources<'a, T> {
     sparse: VecDeque<usize>,
     /// Have had a turn, and may have more.
     bulk: VecDeque<usize>,
+    /// How many rest.
+    resting: usize,
+    /// What the kernel has told last.
+    events: Vec<EpollEvent>,
 }
 
 /// What waiting has come to.
@@ -107,6 +111,8 @@ impl<'a, T> Sources<'a, T> {
             epoll,
             sparse: VecDeque::with_capacity(all.len()),
             bulk: VecDeque::with_capacity(all.len()),
+            resting: 0,
+            events: vec![EpollEvent::empty(); EVENTS],
             all,
         })
     }
@@ -114,20 +120,20 @@ impl<'a, T> Sources<'a, T> {
     /// Waits until a source may have something, at most for `longest` milliseconds. Does not wait where one has
     /// its turn already, but takes note of others.
     pub(super) fn wait(&mut self, longest: Option<u8>) -> Waited {
-        self.wake();
+        if self.resting > 0 {
+            self.wake();
+        }
         let has_turns = !self.sparse.is_empty() || !self.bulk.is_empty();
-        let rests = |source: &Source<'_, T>| matches!(source.state, State::Resting(_));
         let timeout = if has_turns {
             EpollTimeout::ZERO
         } else if let Some(longest) = longest {
             EpollTimeout::from(longest)
-        } else if self.all.iter().any(rests) {
+        } else if self.resting > 0 {
             EpollTimeout::from(REST_MS)
         } else {
             EpollTimeout::NONE
         };
-        let mut events = [EpollEvent::empty(); EVENTS];
-        let count = match self.epoll.wait(&mut events, timeout) {
+        let count = match self.epoll.wait(&mut self.events, timeout) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(errno) => {
@@ -135,7 +141,8 @@ impl<'a, T> Sources<'a, T> {
                 return Waited::Stop;
             }
         };
-        for event in events.iter().take(count) {
+        let now = Clock::mono();
+        for event in self.events.iter().take(count) {
             if event.data() == STOP {
                 return Waited::Stop;
             }
@@ -148,7 +155,7 @@ impl<'a, T> Sources<'a, T> {
                 State::Unknown(since) => (since, false),
                 State::Ready { .. } | State::Resting(_) => continue,
             };
-            let quiet = Clock::mono().since(since) >= QUIET;
+            let quiet = now.since(since) >= QUIET;
             if quiet || is_known {
                 self.sparse.push_back(position);
             } else {
@@ -211,6 +218,7 @@ impl<'a, T> Sources<'a, T> {
                 // kernel always tells errors.
                 let rest = Duration::from_millis(REST_MS.into());
                 source.state = State::Resting(Clock::mono().saturating_add(rest));
+                self.resting += 1;
                 let _ = self.epoll.delete(source.readable);
             }
         }
@@ -227,7 +235,10 @@ impl<'a, T> Sources<'a, T> {
                 continue;
             }
             source.state = match self.epoll.add(source.readable, interest(position)) {
-                Ok(()) | Err(Errno::EEXIST) => State::Empty(now),
+                Ok(()) | Err(Errno::EEXIST) => {
+                    self.resting -= 1;
+                    State::Empty(now)
+                }
                 Err(_) => State::Resting(now.saturating_add(Duration::from_millis(REST_MS.into()))),
             };
         }

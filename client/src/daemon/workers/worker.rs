@@ -284,15 +284,19 @@ impl Worker {
 
     /// Sends what the batch has brought, and gives the table back.
     fn flush(&mut self) {
-        self.sender
-            .send(&self.shared.udp, self.index, self.outbox.runs());
-        let refused = self.shared.tun.deliver(self.index, &self.outbox);
-        if refused > 0 {
-            self.shared
-                .undelivered
-                .fetch_add(refused, Ordering::Relaxed);
+        if self.outbox.has_transmits() {
+            self.sender
+                .send(&self.shared.udp, self.index, self.outbox.runs());
         }
-        self.shared.echo.look(&self.outbox);
+        if self.outbox.has_deliveries() {
+            let refused = self.shared.tun.deliver(self.index, &self.outbox);
+            if refused > 0 {
+                self.shared
+                    .undelivered
+                    .fetch_add(refused, Ordering::Relaxed);
+            }
+            self.shared.echo.look(&self.outbox);
+        }
         for event in self.outbox.take_events() {
             // Where a peer is now is all that counts: one that moves with every datagram must not fill the queue.
             if let DataPathEvent::EndpointMoved { device, .. } = &event {
