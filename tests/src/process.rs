@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
+use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -14,11 +15,14 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, sethostname};
+use rustix::process::PidfdFlags;
 
 use crate::clock::Stopwatch;
 use crate::netns::Namespace;
@@ -162,15 +166,27 @@ impl Process {
     /// Where it has not ended after `patience`.
     pub fn wait(&mut self, patience: Duration) -> anyhow::Result<ExitStatus> {
         let watch = Stopwatch::start();
+        let pid = rustix::process::Pid::from_child(&self.child);
         loop {
             if let Some(status) = self.child.try_wait()? {
                 alive(|children| children.remove(&self.child.id()));
                 return Ok(status);
             }
-            if watch.is_past(patience) {
+            let left = patience.saturating_sub(watch.elapsed());
+            if left.is_zero() {
                 return Err(anyhow!("{} did not end within {patience:?}", self.label));
             }
-            std::thread::sleep(Duration::from_millis(5));
+            // Asleep all the while: whoever looks every few milliseconds is in the tail of the round trips that are measured
+            // meanwhile.
+            let end = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+            let mut ends = [PollFd::new(end.as_fd(), PollFlags::POLLIN)];
+            match poll(
+                &mut ends,
+                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
+            ) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
         }
     }
 
