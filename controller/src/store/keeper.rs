@@ -4,12 +4,15 @@
 //! start. So a failure stops the writing of tables, which leaves them a true, older state, and is
 //! shown as a warning; it never stops the controller.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvError, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use gatereeve_controller_core::output::TableWrites;
+use gatereeve_runtime::clock::Clock;
 use gatereeve_shared::identity::checkpoint::Checkpoint;
+use gatereeve_shared::time::Mono;
 use tracing::{error, warn};
 
 use super::Store;
@@ -17,6 +20,8 @@ use crate::state_dir::checkpoints::CheckpointFile;
 
 /// Writes that may wait.
 const QUEUE: usize = 4096;
+/// How long rows may be written and not flushed.
+const FLUSH_AFTER: Duration = Duration::from_millis(500);
 
 enum Write {
     Hard(TableWrites),
@@ -54,6 +59,7 @@ impl Keeper {
                     store,
                     checkpoints,
                     troubles: seen,
+                    flush_at: None,
                 }
                 .run(&queue);
             })?;
@@ -117,11 +123,31 @@ struct Work {
     store: Store,
     checkpoints: CheckpointFile,
     troubles: Arc<Mutex<Troubles>>,
+    /// When the rows written since the last time are flushed.
+    flush_at: Option<Mono>,
 }
 
 impl Work {
     fn run(mut self, queue: &Receiver<Write>) {
-        while let Ok(write) = queue.recv() {
+        loop {
+            if self.flush_at.is_some_and(|at| at <= Clock::mono()) {
+                self.flush();
+            }
+            let write = match self.flush_at {
+                Some(at) => queue.recv_timeout(Clock::until(at)),
+                None => queue
+                    .recv()
+                    .map_err(|RecvError| RecvTimeoutError::Disconnected),
+            };
+            let write = match write {
+                Ok(write) => write,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            if let Write::Hard(_) | Write::Soft(_) = write {
+                let at = Clock::mono().saturating_add(FLUSH_AFTER);
+                self.flush_at.get_or_insert(at);
+            }
             match write {
                 Write::Hard(writes) => self.hard(writes),
                 Write::Soft(writes) => {
@@ -138,6 +164,11 @@ impl Work {
                 }
             }
         }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        self.flush_at = None;
         if let Err(error) = self.store.flush() {
             warn!(error = %error, "tables were not flushed");
         }
@@ -156,4 +187,43 @@ impl Work {
 
 fn lock(troubles: &Mutex<Troubles>) -> std::sync::MutexGuard<'_, Troubles> {
     troubles.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use gatereeve_shared::time::UnixMillis;
+
+    use super::*;
+
+    /// The rows that a power loss would leave, now.
+    fn left(path: &std::path::Path) -> usize {
+        let copy = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(path).unwrap().flatten() {
+            if file.file_type().unwrap().is_file() {
+                std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+            }
+        }
+        let loaded = Store::load(copy.path(), UnixMillis(1)).unwrap();
+        loaded.store.rows(super::super::SOFT).unwrap().len()
+    }
+
+    #[test]
+    fn rows_are_flushed_soon_and_not_by_sled() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tables");
+        let loaded = Store::load(&path, UnixMillis(1)).unwrap();
+        let checkpoints = CheckpointFile::open(&dir.path().join("checkpoints")).unwrap();
+        let keeper = Keeper::start(loaded.store, checkpoints).unwrap();
+        for n in 1..=2_u8 {
+            keeper.soft(vec![(vec![n], Some(vec![n]))]);
+            // Within half of the time after which sled would.
+            let limit = Duration::from_millis(super::super::TIDY_EVERY / 2);
+            let deadline = Clock::mono().saturating_add(limit);
+            while left(&path) < n.into() {
+                assert!(Clock::mono() < deadline, "row {n} is not flushed");
+                std::thread::sleep(FLUSH_AFTER / 4);
+            }
+        }
+        keeper.stop();
+    }
 }

@@ -29,6 +29,9 @@ mod tests;
 
 /// Memory that sled may use for its cache, in bytes.
 const CACHE: u64 = 64 * 1024 * 1024;
+/// How often sled tidies its file up, in milliseconds. It has the disk write what it holds each time, whether or not there is
+/// something, which no idle machine should do; so what is written is flushed by the [`keeper`].
+const TIDY_EVERY: u64 = 60_000;
 /// The key of the hard rows' digest.
 const DIGEST: [u8; 1] = [0];
 /// First byte of the keys of hard rows.
@@ -128,7 +131,7 @@ impl Store {
         let config = sled::Config::new()
             .path(path)
             .cache_capacity(CACHE)
-            .flush_every_ms(Some(500));
+            .flush_every_ms(Some(TIDY_EVERY));
         // sled meets some kinds of damage with a panic.
         match catch_unwind(AssertUnwindSafe(|| config.open())) {
             Ok(Ok(db)) => Ok(Self { db }),
