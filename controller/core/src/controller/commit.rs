@@ -256,7 +256,7 @@ impl Controller {
                 let devices: Vec<_> = self.picture.state.devices().keys().copied().collect();
                 for device in devices {
                     self.review(device, now);
-                    self.arm_renew(device, now);
+                    self.hasten_renew(device, now);
                 }
             }
             Change::TimePassed => {

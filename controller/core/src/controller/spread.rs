@@ -267,9 +267,15 @@ impl Controller {
         self.arm_renew(device, now);
     }
 
-    /// Sets when a connected device's leases are next renewed, up to a tenth early, so that not
-    /// all come at once.
-    pub(super) fn arm_renew(&mut self, device: DeviceId, now: Now) {
+    /// Sets when a connected device's leases, which were renewed now, are next renewed.
+    fn arm_renew(&mut self, device: DeviceId, now: Now) {
+        self.timers.clear(Timer::Renew(device));
+        self.hasten_renew(device, now);
+    }
+
+    /// The same under another policy: what the device holds may end as early as the one before has let it, so nothing is put
+    /// off. Up to a tenth early, so that not all come at once.
+    pub(super) fn hasten_renew(&mut self, device: DeviceId, now: Now) {
         if !self.attached.contains_key(&device) {
             return;
         }
@@ -277,6 +283,6 @@ impl Controller {
         let tenth = u64::try_from(every.as_millis() / 10).unwrap_or(0);
         let early = std::time::Duration::from_millis(self.random.below(tenth.max(1)));
         let at = now.mono.saturating_add(every.saturating_sub(early));
-        self.timers.set(Timer::Renew(device), at);
+        self.timers.set_earlier(Timer::Renew(device), at);
     }
 }

@@ -48,6 +48,13 @@ impl Timers {
         self.queue.insert((at, timer));
     }
 
+    /// Sets, or moves to an earlier instant.
+    pub(crate) fn set_earlier(&mut self, timer: Timer, at: Mono) {
+        if self.at.get(&timer).is_none_or(|set| at < *set) {
+            self.set(timer, at);
+        }
+    }
+
     /// Sets by wall clock; fires early when that is far off, and is then to be set again.
     pub(crate) fn set_unix(&mut self, timer: Timer, at: UnixMillis, now: Now) {
         let wait = at.since(now.unix).min(LOOK_AGAIN);

@@ -16,6 +16,9 @@ const NAMES: [&str; 4] = ["web", "db", "laptop", "other"];
 const TAGS: [&str; 3] = ["web", "db", "other"];
 const POLICIES: [&str; 4] = [WEB_TO_DB, LAPTOP_TOO, POSTURE, "version = 1\n"];
 
+/// After this time, what the journal has refused of a timer's changes is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Apply(usize),
@@ -118,7 +121,12 @@ fn take(world: &mut World, step: Step) {
         Step::Reconnect(device) => world.reconnect(NAMES[device]),
         Step::Disconnect(device) => world.disconnect(NAMES[device]),
         Step::Pass(seconds) => world.pass(Duration::from_secs(u64::from(seconds))),
-        Step::Refuse(refuse) => world.refuse = refuse,
+        Step::Refuse(refuse) => {
+            let was_refusing = std::mem::replace(&mut world.refuse, refuse);
+            if was_refusing && !refuse {
+                world.pass(RETRY);
+            }
+        }
         Step::Restart => world.restart(),
     }
 }
@@ -135,8 +143,27 @@ fn timeless(map: &Map) -> (SelfEntry, BTreeMap<DeviceId, PeerEntry>) {
     (map.this.clone(), peers)
 }
 
+/// Nothing that a connected client holds has ended without its being told.
+fn compare_ends(world: &mut World) {
+    let now = world.now.unix;
+    for name in NAMES {
+        let client = world.client(name);
+        let (Some(_), Some(map)) = (client.session, &client.map) else {
+            continue;
+        };
+        for peer in map.peers.values() {
+            let mut rules = peer.ingress.iter().chain(&peer.egress);
+            assert!(
+                rules.all(|rule| rule.lease.is_live(now)),
+                "{name}: {peer:?}"
+            );
+        }
+    }
+}
+
 /// Asks for the whole map and compares.
 fn compare(world: &mut World) {
+    compare_ends(world);
     for name in NAMES {
         if world.client(name).session.is_none() {
             continue;
@@ -144,11 +171,6 @@ fn compare(world: &mut World) {
         let Some(put_together) = world.client(name).map.clone() else {
             continue;
         };
-        for peer in put_together.peers.values() {
-            for rule in peer.ingress.iter().chain(&peer.egress) {
-                assert!(rule.lease.is_live(world.now.unix), "{name}: {peer:?}");
-            }
-        }
         let generation = put_together.generation;
         world.say(name, ClientMessage::Resync(generation));
         let whole = world.client(name).map.clone().unwrap();
@@ -188,4 +210,45 @@ fn what_time_took_without_a_record_is_no_step_from_a_number_to_itself() {
         take(&mut world, step);
     }
     world.check();
+}
+
+/// The same, and then there is room again: what time took closes by itself until the controller says so, too.
+#[test]
+fn what_time_took_while_the_disk_was_full_goes_when_there_is_room() {
+    let mut world = World::standard(LAPTOP_TOO);
+    for step in [
+        Step::Apply(2),
+        Step::Report(2, true),
+        Step::Refuse(true),
+        Step::Pass(60),
+    ] {
+        take(&mut world, step);
+    }
+    let is_open = |world: &mut World| {
+        let now = world.now.unix;
+        let map = world.client("web").map.clone().unwrap();
+        let mut rules = map.peers.values().flat_map(|peer| &peer.ingress);
+        rules.next().map(|rule| rule.lease.is_live(now))
+    };
+    assert_eq!(is_open(&mut world), Some(false));
+    take(&mut world, Step::Refuse(false));
+    assert_eq!(is_open(&mut world), None);
+    compare(&mut world);
+    world.check();
+}
+
+/// A policy that asks for fresh reports lets access end sooner than one that does not: when the second takes the place
+/// of the first, what was granted for a short time is renewed in time.
+#[test]
+fn access_does_not_pause_when_a_policy_asks_for_less() {
+    let mut world = World::standard(LAPTOP_TOO);
+    for step in [Step::Report(2, true), Step::Apply(2), Step::Apply(1)] {
+        take(&mut world, step);
+    }
+    for _ in 0..200 {
+        take(&mut world, Step::Pass(1));
+        compare_ends(&mut world);
+    }
+    let map = world.client("web").map.clone().unwrap();
+    assert!(map.peers.values().any(|peer| !peer.ingress.is_empty()));
 }
