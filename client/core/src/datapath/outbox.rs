@@ -145,12 +145,6 @@ impl<'a> Joined<'a> {
     /// Most pieces behind the head.
     pub const MAX_TAILS: usize = MAX_TAILS + 1;
 
-    /// Whether nothing follows the head: it is one packet, whole.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.packets.is_empty()
-    }
-
     /// What follows the head, in order.
     pub fn tails(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let (bytes, header_len) = (self.bytes, self.header_len);
