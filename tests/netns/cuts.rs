@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, anyhow, ensure};
 
 use gatereeve_tests::clock::{wait_for, wall};
+use gatereeve_tests::held::HeldThread;
 use gatereeve_tests::traffic::tcp::{Download, TcpSource};
 use gatereeve_tests::traffic::udp::{UdpReceiver, UdpSender};
 use gatereeve_tests::world::{DeviceHost, World};
@@ -167,6 +168,51 @@ pub(crate) fn nothing_arrives_after_revoke_returned() -> anyhow::Result<()> {
     })?;
     ensure!(client.peers()?.is_empty());
     ensure_closed(&client, &server, 80)
+}
+
+/// The kernel changes a host under locks that every program on it shares, and may have a daemon wait there. Meanwhile the
+/// daemon lives, and cuts.
+pub(crate) fn a_change_of_the_host_that_takes_long_delays_no_cut() -> anyhow::Result<()> {
+    let mut world = world()?;
+    let (client, server) = pair(&mut world)?;
+    let witness = world.device("witness", &["--tag", "tag:client"])?;
+    let receiver = UdpReceiver::start(&server.namespace, 53, true)?;
+    apply(&world, &open_pair())?;
+    let pace = Duration::from_millis(1);
+    let sender = UdpSender::start(&client.namespace, server.v4(53)?, 1, pace)?;
+    let control = UdpSender::start(&witness.namespace, server.v4(53)?, 2, pace)?;
+    wait_for("both flows", CUT, || {
+        Ok((sender.answers() > 200 && control.answers() > 200).then_some(()))
+    })?;
+    let daemon = server.process().context("the server's daemon")?;
+    let held = HeldThread::hold(daemon.id(), "gatereeve-net")?;
+    std::thread::scope(|scope| {
+        let repair = scope.spawn(|| server.repair(&["--apply"]));
+        // Longer than a daemon whose engine waits keeps its data path open.
+        std::thread::sleep(Duration::from_secs(9));
+        ensure!(!repair.is_finished(), "the host is being changed");
+        let before = (receiver.flow(1).packets, receiver.flow(2).packets);
+        std::thread::sleep(QUIET);
+        let after = (receiver.flow(1).packets, receiver.flow(2).packets);
+        ensure!(after.0 > before.0 + 100 && after.1 > before.1 + 100);
+        let revoke = ["device", "revoke", "client", "--reason", "test", "--wait"];
+        let committed = world.controller.cli.change(&revoke)?;
+        let returned = wall();
+        let has_confirmed = |name: &str| committed.confirmed.iter().any(|at| at.as_str() == name);
+        ensure!(has_confirmed("server"), "{committed:?}");
+        let goes_on = receiver.flow(2).packets;
+        std::thread::sleep(QUIET);
+        let late = receiver.after(1, returned);
+        ensure!(late == 0, "{late} packets after revoke --wait returned");
+        ensure!(receiver.flow(2).packets > goes_on + 100);
+        ensure!(!repair.is_finished(), "the host is still being changed");
+        drop(held);
+        let repaired = repair
+            .join()
+            .map_err(|_| anyhow!("repair has panicked"))??;
+        ensure!(repaired.daemon && !repaired.places.is_empty());
+        Ok(())
+    })
 }
 
 /// Quarantine keeps the session and takes all peers; lifting it gives them back.

@@ -45,6 +45,7 @@ fn main() -> ExitCode {
             cuts::posture_cuts_and_restores,
             cuts::a_policy_change_cuts_open_flows,
             cuts::nothing_arrives_after_revoke_returned,
+            cuts::a_change_of_the_host_that_takes_long_delays_no_cut,
             cuts::quarantine_and_back,
             cuts::leases_end_without_a_controller,
             faults::flows_survive_the_controllers_crash,

@@ -21,6 +21,7 @@ pub mod binaries;
 pub mod cli;
 pub mod clock;
 pub mod fake_tunnel;
+pub mod held;
 pub mod interrupt;
 pub mod netns;
 pub mod process;

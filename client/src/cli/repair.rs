@@ -13,6 +13,7 @@ use super::{Failure, RepairArgs, client};
 use crate::config;
 use crate::daemon::state_dir::wants_to_take_part;
 use crate::routes::Place;
+use crate::routes::netlink::NetworkThread;
 use crate::routes::survey;
 use gatereeve_runtime::words::in_words;
 
@@ -169,11 +170,13 @@ fn notes(daemon: bool, places: &[PlaceView]) -> Vec<String> {
 }
 
 fn survey_now() -> Result<Vec<PlaceView>, Failure> {
-    block_on(survey::survey()).map_err(|error| Failure::failed(&error))
+    block_on(async { survey::survey(&NetworkThread::start()?).await })
+        .map_err(|error| Failure::failed(&error))
 }
 
 fn delete(places: impl IntoIterator<Item = Place>) -> Result<Vec<String>, Failure> {
-    block_on(survey::remove(places)).map_err(|error| {
+    let removed = block_on(async { survey::remove(&NetworkThread::start()?, places).await });
+    removed.map_err(|error| {
         let refused = error
             .chain()
             .filter_map(|cause| cause.downcast_ref::<std::io::Error>())

@@ -20,6 +20,7 @@ use crate::dns::keeper::Keeper;
 use crate::routes::guard::Guard;
 use crate::routes::interfaces::NetworkView;
 use crate::routes::linux::{self, HostNetwork};
+use crate::routes::netlink::NetworkThread;
 use crate::routes::overlap::Overlap;
 use crate::routes::{HostPlan, Place, survey};
 use crate::tun::linux::LinuxTun;
@@ -47,6 +48,8 @@ struct Standing {
 #[derive(Debug)]
 pub struct Host {
     tun: String,
+    /// Does what waits for the kernel.
+    thread: NetworkThread,
     network: HostNetwork,
     offload: bool,
     udp: Arc<Udp>,
@@ -64,19 +67,21 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host that nothing was done to yet.
+    /// A host that nothing was done to yet, and that `thread` is to change.
     ///
     /// # Errors
     /// When the kernel gives no netlink socket.
     pub fn new(
         config: &Config,
+        thread: NetworkThread,
         keeper: Keeper,
         udp: Arc<Udp>,
         events: mpsc::Sender<DataPathEvent>,
     ) -> Result<Self> {
         Ok(Self {
             tun: config.tun.clone(),
-            network: HostNetwork::open(Place::of(&config.tun))?,
+            network: HostNetwork::open(&thread, Place::of(&config.tun))?,
+            thread,
             offload: config.offload,
             names: (config.names, keeper),
             udp,
@@ -119,7 +124,7 @@ impl Host {
             return self.take_down().await;
         }
         let (Some(addresses), Some(prefixes)) = (wanted.addresses, wanted.prefixes) else {
-            self.stop();
+            self.stop().await;
             return Ok(Vec::new());
         };
         if self
@@ -131,7 +136,7 @@ impl Host {
                 interface = self.tun,
                 "the TUN interface is gone, renamed or moved; making it again"
             );
-            self.stop();
+            self.stop().await;
         }
         let mut plan = HostPlan {
             tun: self.tun.clone(),
@@ -143,9 +148,8 @@ impl Host {
         let changes = if let Some(standing) = &mut self.standing {
             let old = &standing.plan;
             if (old.addresses, old.prefixes) != (plan.addresses, plan.prefixes) {
-                // The old table goes first: its name is taken for as long as it lives.
-                standing.guard = Err("being replaced".into());
-                standing.guard = guard(&plan);
+                let old = std::mem::replace(&mut standing.guard, Err("being replaced".into()));
+                standing.guard = guard(&self.thread, &plan, Some(old)).await;
             }
             // A neighbour must not reach an overlay address past the tunnel: without the guard, no network of
             // the host's is let be.
@@ -229,34 +233,54 @@ impl Host {
         plan: &mut HostPlan,
         datapath: &Arc<DataPath>,
     ) -> Result<Vec<String>> {
-        let tun = Arc::new(LinuxTun::open(&self.tun, self.udp.workers(), self.offload)?);
-        let guard = guard(plan);
+        let (name, workers, offload) = (self.tun.clone(), self.udp.workers(), self.offload);
+        let open = move || LinuxTun::open(&name, workers, offload);
+        let tun = Arc::new(self.thread.run(open).await??);
+        let guard = guard(&self.thread, plan, None).await;
         if guard.is_err() {
             plan.overlap = Overlap::default();
         }
+        match self.prepare(&tun, plan, datapath).await {
+            Ok((workers, broken, changes)) => {
+                tracing::info!(interface = tun.name(), "taking part");
+                self.standing = Some(Standing {
+                    guard,
+                    workers,
+                    tun,
+                    plan: plan.clone(),
+                    names: None,
+                    shadowed: None,
+                    broken,
+                });
+                Ok(changes)
+            }
+            Err(error) => {
+                let gone = self.thread.run(move || drop((tun, guard))).await;
+                gone.and(Err(error))
+            }
+        }
+    }
+
+    /// Makes what leads into `tun`, and begins to move packets.
+    async fn prepare(
+        &self,
+        tun: &Arc<LinuxTun>,
+        plan: &HostPlan,
+        datapath: &Arc<DataPath>,
+    ) -> Result<(Workers, mpsc::Receiver<String>, Vec<String>)> {
         let changes = self.network.apply(plan).await?;
-        tune(&self.network, &tun, plan).await;
+        tune(&self.network, tun, plan).await;
         let (told, broken) = mpsc::channel(1);
         let workers = Workers::start(Shared {
             datapath: Arc::clone(datapath),
-            tun: Arc::clone(&tun) as Arc<dyn Tun>,
+            tun: Arc::clone(tun) as Arc<dyn Tun>,
             udp: Arc::clone(&self.udp),
             events: self.events.clone(),
             broken: told,
             undelivered: Arc::clone(&self.undelivered),
             echo: Arc::default(),
         })?;
-        tracing::info!(interface = tun.name(), "taking part");
-        self.standing = Some(Standing {
-            guard,
-            workers,
-            tun,
-            plan: plan.clone(),
-            names: None,
-            shadowed: None,
-            broken,
-        });
-        Ok(changes)
+        Ok((workers, broken, changes))
     }
 
     /// Waits until the data path that stands is broken, and says how.
@@ -277,11 +301,17 @@ impl Host {
     }
 
     /// Stops the data path and takes the interface away; the routes that fail closed stay.
-    pub fn stop(&mut self) {
+    pub async fn stop(&mut self) {
         if let Some(standing) = self.standing.take() {
             self.names.1.want(None);
-            drop(standing.workers);
-            tracing::info!(interface = standing.tun.name(), "not taking part");
+            let name = self.tun.clone();
+            if let Err(error) = self.thread.run(move || drop(standing)).await {
+                tracing::error!(
+                    error = in_words(&error),
+                    "the interface is not taken away in order"
+                );
+            }
+            tracing::info!(interface = name, "not taking part");
         }
     }
 
@@ -290,7 +320,7 @@ impl Host {
     /// # Errors
     /// When the kernel refuses; what is left is named.
     pub async fn take_down(&mut self) -> Result<Vec<String>> {
-        self.stop();
+        self.stop().await;
         self.blackhole = None;
         self.network.remove().await
     }
@@ -414,9 +444,19 @@ async fn tune(network: &HostNetwork, tun: &LinuxTun, plan: &HostPlan) {
     }
 }
 
-/// Guards the addresses of `plan`, or says why not: the device takes part all the same, and warns.
-fn guard(plan: &HostPlan) -> Result<Guard, String> {
-    Guard::new(&plan.tun, &plan.addresses).map_err(|error| {
+/// Guards the addresses of `plan` in the place of `old`, or says why not: the device takes part all the same, and warns.
+async fn guard(
+    thread: &NetworkThread,
+    plan: &HostPlan,
+    old: Option<Result<Guard, String>>,
+) -> Result<Guard, String> {
+    let (tun, addresses) = (plan.tun.clone(), plan.addresses);
+    let made = thread.run(move || {
+        // It goes first: its name is taken for as long as it lives.
+        drop(old);
+        Guard::new(&tun, &addresses)
+    });
+    made.await.flatten().map_err(|error| {
         let problem = in_words(&error);
         tracing::warn!(error = %problem, "the overlay addresses are not guarded on other interfaces");
         problem

@@ -24,10 +24,10 @@ use gatereeve_shared::wire::map::OverlayPrefixes;
 
 use super::collector::{Collected, Collector, Collectors};
 use super::enforced::EnforcedWatch;
-use super::host::Host;
+use super::engine_loop::EngineInput;
 use super::saver::{Job, Saver};
 use super::state_dir::{self, NetworkFile, StateDir};
-use super::{Daemon, HOST_RETRY, Input};
+use super::{Daemon, HOST_RETRY};
 use crate::control::{ControlEvent, ControlLink, Names, Target};
 use crate::routes::overlap;
 
@@ -82,10 +82,11 @@ impl Daemon {
     /// Begins to take part in `network`, as far as its `up` says.
     pub(super) fn enter(&mut self, network: NetworkFile) -> Result<()> {
         let config_dir = self.config.config_dir.clone();
-        let mut joined = Joined::new(network, &self.state, config_dir, self.collectors.clone())?;
+        let state = &self.engine.state;
+        let mut joined = Joined::new(network, state, config_dir, self.collectors.clone())?;
         let up = joined.network.up;
         joined.engine.handle_up(up, Clock::now());
-        self.joined = Some(joined);
+        self.engine.joined = Some(joined);
         self.refused = None;
         self.announce();
         Ok(())
@@ -93,13 +94,13 @@ impl Daemon {
 
     /// Leaves the network and forgets its keys.
     pub(super) async fn leave(&mut self) -> Result<()> {
-        if let Some(mut joined) = self.joined.take() {
+        if let Some(mut joined) = self.engine.joined.take() {
             joined.engine.handle_leave(Clock::now());
             joined.drain().await;
             joined.finish().await;
         }
         let removed = self.host.take_down().await;
-        self.state.forget()?;
+        self.engine.state.forget()?;
         removed
             .map(drop)
             .context("the host's routes were not all removed")
@@ -155,21 +156,13 @@ impl Joined {
         })
     }
 
-    /// When [`Input::Timeout`] is due.
-    pub(super) fn due(&self) -> Option<Mono> {
-        [self.engine.poll_timeout(), self.host_due]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
     /// The overlay, as far as it is known.
     pub(super) fn prefixes(&self) -> Option<OverlayPrefixes> {
         self.host_wanted.as_ref()?.prefixes
     }
 
     /// Waits for something of this network's own to happen.
-    pub(super) async fn next(&mut self) -> Input {
+    pub(super) async fn next(&mut self) -> EngineInput {
         let control = async {
             match &mut self.link {
                 Some((_, events)) => events.recv().await,
@@ -178,12 +171,12 @@ impl Joined {
         };
         tokio::select! {
             biased;
-            Some(serial) = self.enforced.recv() => Input::Enforced(serial),
-            event = control => Input::Control(Box::new(event.unwrap_or_else(|| ControlEvent::Disconnected {
+            Some(serial) = self.enforced.recv() => EngineInput::Enforced(serial),
+            event = control => EngineInput::Control(Box::new(event.unwrap_or_else(|| ControlEvent::Disconnected {
                 error: "the connection has ended".into(),
                 mismatch: false,
             }))),
-            Some(collected) = self.collected.recv() => Input::Collected(collected),
+            Some(collected) = self.collected.recv() => EngineInput::Collected(collected),
         }
     }
 
@@ -311,26 +304,24 @@ impl Joined {
         self.engine.handle_posture(collected.facts, now);
     }
 
-    /// Makes the host what the engine wants; where that fails, again a little later.
-    pub(super) async fn apply_host(&mut self, host: &mut Host, now: Now) -> Vec<String> {
+    /// What the host is to be made, if anything is known of that.
+    pub(super) fn begin_host(&mut self) -> Option<(HostConfig, Vec<String>, Arc<DataPath>)> {
         self.host_due = None;
-        let Some(wanted) = &self.host_wanted else {
-            return Vec::new();
-        };
-        let controllers = &self.network.controllers;
-        match host.apply(wanted, controllers, &self.datapath).await {
-            Ok(changes) => {
-                self.host_problem = None;
-                return changes;
-            }
-            Err(error) => {
-                let problem = in_words(&error);
-                tracing::warn!(error = %problem, "the host's network is not as it should be");
-                self.host_problem = Some(problem);
-                self.host_due = Some(now.mono.saturating_add(HOST_RETRY));
-            }
-        }
-        Vec::new()
+        let wanted = self.host_wanted.clone()?;
+        let controllers = self.network.controllers.clone();
+        Some((wanted, controllers, Arc::clone(&self.datapath)))
+    }
+
+    /// What came of it; where it failed it is due again, unless something else is sooner.
+    pub(super) fn end_host(&mut self, applied: Result<Vec<String>>) -> Vec<String> {
+        self.host_problem = applied.as_ref().err().map(in_words);
+        applied.unwrap_or_else(|_| {
+            let problem = self.host_problem.as_deref();
+            tracing::warn!(error = problem, "the host's network is not as it should be");
+            let again = Clock::mono().saturating_add(HOST_RETRY);
+            self.host_due = Some(self.host_due.map_or(again, |due| due.min(again)));
+            Vec::new()
+        })
     }
 
     /// Asks the engine; the answer comes through the receiver. `None` when too many questions wait.

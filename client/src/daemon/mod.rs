@@ -1,6 +1,7 @@
 //! The daemon: one task owns the [`Engine`](gatereeve_client_core::engine::Engine), takes whatever comes
 //! in one by one, and carries out what the engine answers.
 //!
+//! * [`engine_loop`]: the engine and what it is told, which waits for nothing else.
 //! * [`joined`]: all that exists while the device is in a network, and the carrying out.
 //! * [`requests`]: what the local API asks.
 //! * [`workers`], [`enforced`]: the data-path threads, and the watch over what they enforce.
@@ -11,6 +12,7 @@
 pub mod collector;
 pub mod confine;
 pub mod enforced;
+mod engine_loop;
 pub mod host;
 pub mod joined;
 mod local_api;
@@ -30,7 +32,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use gatereeve_client_core::datapath::DataPathEvent;
 use gatereeve_runtime::alarm::Alarm;
 use gatereeve_runtime::clock::Clock;
-use gatereeve_runtime::notify::{self, Heart, Notifier};
+use gatereeve_runtime::notify::{self, Notifier};
 use gatereeve_runtime::process;
 use gatereeve_runtime::sandbox::Confinement;
 use gatereeve_runtime::shutdown::Shutdown;
@@ -41,15 +43,16 @@ use gatereeve_shared::wire::map::OverlayPrefixes;
 
 use crate::cli::{DaemonArgs, Failure};
 use crate::config::Config;
-use crate::control::ControlEvent;
 use crate::dns::keeper::Keeper;
 use crate::helper::PreparedHelper;
 use crate::routes::interfaces::{self, NetworkView};
+use crate::routes::netlink::NetworkThread;
 use crate::routes::{self, FWMARK, overlap};
 use crate::udp::{Udp, UdpOptions};
 
 use collector::Collectors;
 use confine::Confined;
+use engine_loop::{EngineInput, EngineLoop};
 use host::Host;
 use joined::Joined;
 use local_api::Call;
@@ -101,10 +104,12 @@ pub fn run(arguments: &DaemonArgs, socket: PathBuf) -> Result<(), Failure> {
 struct Daemon {
     config: Config,
     shutdown: Shutdown,
-    state: StateDir,
+    /// What goes on whatever is done to the host.
+    engine: EngineLoop,
     udp: Arc<Udp>,
     host: Host,
-    joined: Option<Joined>,
+    /// Does what waits for the kernel.
+    network: NetworkThread,
     /// Why the network was left without being asked to.
     refused: Option<String>,
     /// What went wrong at the start and does not keep the daemon from running.
@@ -119,10 +124,7 @@ struct Daemon {
     /// How often something of ours had gone from the host when that was looked at last, and when.
     disturbed: (u64, Mono),
     calls: mpsc::Receiver<Call>,
-    alarm: Alarm,
     events: mpsc::Receiver<DataPathEvent>,
-    /// Asked whether this task lives.
-    heart: Heart,
     /// Pings at a time: each takes a thread, and anybody on the host may ask for one.
     pings: Arc<Semaphore>,
 }
@@ -134,13 +136,8 @@ const PINGS: usize = 16;
 #[derive(Debug)]
 enum Input {
     Stop,
-    Timeout,
-    /// The service manager's watchdog asks.
-    Asked,
-    Enforced(u64),
-    Control(Box<ControlEvent>),
+    Engine(EngineInput),
     Event(DataPathEvent),
-    Collected(collector::Collected),
     Interfaces,
     Broken(String),
     Call(Call),
@@ -163,8 +160,10 @@ impl Daemon {
         };
         let udp = Arc::new(Udp::bind(&config.listen, sockets)?);
         let (event_sender, events) = mpsc::channel(EVENTS);
+        let network_thread = NetworkThread::start()?;
         let host = Host::new(
             &config,
+            network_thread.clone(),
             Keeper::start(helper, &shutdown),
             Arc::clone(&udp),
             event_sender,
@@ -173,14 +172,10 @@ impl Daemon {
         let confinement = confined.confinement;
         let mut warnings = confinement.missing.clone();
         let (overlay, prefixes) = watch::channel(None);
-        let interfaces = match routes::watch::watch(&config.tun, prefixes).await {
-            Ok(receiver) => Some(receiver),
-            Err(error) => {
-                let error = in_words(error);
-                warnings.push(format!("{error}; peers learn no address of this host, and changes of its routes go unnoticed"));
-                None
-            }
-        };
+        let interfaces = watch_interfaces(&network_thread, &config.tun, prefixes)
+            .await
+            .inspect_err(|warning| warnings.push(warning.clone()))
+            .ok();
         let calls = local_api::listen(&config, &shutdown)?;
         // The service manager hears that we are ready with this task's first answer.
         let (heart, watch) = notify::pulse(Notifier::from_environment());
@@ -188,10 +183,15 @@ impl Daemon {
         let mut daemon = Self {
             config,
             shutdown,
-            state,
+            engine: EngineLoop {
+                joined: None,
+                state,
+                alarm: Alarm::new().context("cannot make a timer")?,
+                heart,
+            },
             udp,
             host,
-            joined: None,
+            network: network_thread,
             refused: None,
             warnings,
             confinement,
@@ -201,9 +201,7 @@ impl Daemon {
             overlaps: Vec::new(),
             disturbed: (0, Mono(0)),
             calls,
-            alarm: Alarm::new().context("cannot make a timer")?,
             events,
-            heart,
             pings: Arc::new(Semaphore::new(PINGS)),
         };
         match network {
@@ -220,7 +218,7 @@ impl Daemon {
         tracing::info!(
             socket = %daemon.config.socket.display(),
             port = daemon.udp.port(),
-            joined = daemon.joined.is_some(),
+            joined = daemon.engine.joined.is_some(),
             "the daemon runs"
         );
         Ok(daemon)
@@ -238,18 +236,19 @@ impl Daemon {
         }
         tracing::info!("the daemon stops");
         // Overlay traffic must not leave in clear until the next start: what fails closed stays, until `down`.
-        let takes_part = self.joined.as_ref().is_some_and(|j| j.network.up);
-        if let Some(joined) = self.joined.as_ref().filter(|_| takes_part) {
+        let joined = &self.engine.joined;
+        let takes_part = joined.as_ref().is_some_and(|j| j.network.up);
+        if let Some(joined) = joined.as_ref().filter(|_| takes_part) {
             let now = Clock::now();
-            self.state.keep_recent(joined.recent(now), now.unix);
+            self.engine.state.keep_recent(joined.recent(now), now.unix);
         }
         let removed = if takes_part {
-            self.host.stop();
+            self.host.stop().await;
             Ok(Vec::new())
         } else {
             self.host.take_down().await
         };
-        if let Some(joined) = self.joined.take() {
+        if let Some(joined) = self.engine.joined.take() {
             joined.finish().await;
         }
         self.shutdown.finish(GRACE).await;
@@ -261,11 +260,8 @@ impl Daemon {
     /// Waits for the next thing to happen.
     async fn next(&mut self) -> Input {
         let latest = Clock::mono().saturating_add(LONGEST_SLEEP);
-        let due = self
-            .joined
-            .as_ref()
-            .and_then(Joined::due)
-            .map_or(latest, |due| due.min(latest));
+        let host_due = self.engine.joined.as_ref().and_then(|j| j.host_due);
+        let latest = host_due.map_or(latest, |due| due.min(latest));
         let changed = async {
             let changed = match &mut self.interfaces {
                 Some(interfaces) => interfaces.changed().await.is_ok(),
@@ -275,20 +271,10 @@ impl Daemon {
                 std::future::pending::<()>().await;
             }
         };
-        let joined = async {
-            match &mut self.joined {
-                Some(joined) => joined.next().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
             () = self.shutdown.token.cancelled() => Input::Stop,
-            // Before what others may keep full: timers keep the data path open, and an engine whose timers wait is
-            // no living one, whatever the watchdog is told.
-            () = self.alarm.wait(due) => Input::Timeout,
-            () = self.heart.asked() => Input::Asked,
-            input = joined => input,
+            input = self.engine.next(latest) => Input::Engine(input),
             broken = self.host.broken() => Input::Broken(broken),
             Some(call) = self.calls.recv() => Input::Call(call),
             () = changed => Input::Interfaces,
@@ -297,86 +283,46 @@ impl Daemon {
     }
 
     async fn take(&mut self, input: Input) {
-        let now = Clock::now();
-        let joined = self.joined.as_mut();
-        match (input, joined) {
-            (Input::Call(call), _) => self.answer(call).await,
-            (Input::Asked, _) => self.heart.answer(self.status_line()),
-            (Input::Interfaces, _) => {
+        match input {
+            Input::Call(call) => self.answer(call).await,
+            Input::Engine(input) => self.engine.take(input),
+            Input::Event(event) => {
+                if let Some(joined) = &mut self.engine.joined {
+                    joined.engine.handle_event(event, Clock::now());
+                }
+            }
+            Input::Interfaces => {
                 self.announce();
                 self.look_at_host();
             }
-            (Input::Broken(error), joined) => {
+            Input::Broken(error) => {
                 tracing::warn!(%error, "the data path is broken; making it again, and the TUN interface");
-                self.host.stop();
-                if let Some(joined) = joined {
-                    joined.host_due = Some(now.mono);
+                self.engine.meanwhile(self.host.stop()).await;
+                if let Some(joined) = &mut self.engine.joined {
+                    joined.host_due = Some(Clock::mono());
                 }
             }
-            (Input::Timeout, Some(joined)) => joined.engine.handle_timeout(now),
-            (Input::Enforced(serial), Some(joined)) => joined.engine.handle_enforced(serial, now),
-            (Input::Control(event), Some(joined)) => joined.take_control(*event, &self.state, now),
-            (Input::Event(event), Some(joined)) => joined.engine.handle_event(event, now),
-            (Input::Collected(collected), Some(joined)) => joined.take_collected(collected, now),
-            // Stopping is the loop's; the rest is about a network that was left meanwhile.
-            (
-                Input::Stop
-                | Input::Timeout
-                | Input::Enforced(_)
-                | Input::Control(_)
-                | Input::Event(_)
-                | Input::Collected(_),
-                _,
-            ) => {}
+            // The loop's.
+            Input::Stop => {}
         }
     }
 
-    /// How it goes, for the service manager: no names and no addresses.
-    fn status_line(&self) -> String {
-        match &self.joined {
-            None => "not joined".to_owned(),
-            Some(joined) if !joined.network.up => "down, as told".to_owned(),
-            Some(joined) => {
-                let status = joined.engine.status(Clock::now());
-                format!("{:?}, {} peers", status.connection, status.peers)
-            }
-        }
-    }
-
-    /// Carries out everything that the engine wants, in order, until it wants nothing more.
+    /// Carries out everything that the engine wants, and tells the data path's timers of a new table.
     async fn drain(&mut self) {
-        if let Some(joined) = &mut self.joined {
-            joined.drain().await;
-            if std::mem::take(&mut joined.has_new_table) {
-                self.host.table_changed();
-            }
+        self.engine.drain().await;
+        if let Some(joined) = &mut self.engine.joined
+            && std::mem::take(&mut joined.has_new_table)
+        {
+            self.host.table_changed();
         }
     }
 
     /// What follows once the engine is quiet: the host's side, and a network that refused the device.
     async fn settle(&mut self) {
-        let Some(joined) = &mut self.joined else {
-            return;
-        };
-        let now = Clock::now();
-        if std::mem::take(&mut joined.has_new_peers) {
-            self.look_at_host();
-        }
-        let Some(joined) = &mut self.joined else {
-            return;
-        };
-        if joined.host_due.is_some_and(|due| due <= now.mono) {
-            joined.apply_host(&mut self.host, now).await;
-            let prefixes = joined.prefixes();
-            self.overlay.send_if_modified(|held| {
-                let changed = *held != prefixes;
-                *held = prefixes;
-                changed
-            });
-            self.announce();
-            self.drain().await;
-        }
+        // The engine goes on meanwhile, and may want something else of the host by then.
+        while self.change_host().await {}
         let refusal = self
+            .engine
             .joined
             .as_mut()
             .and_then(|joined| joined.refusal.take());
@@ -389,9 +335,48 @@ impl Daemon {
         }
     }
 
+    /// Changes the host where that is due; whether it was.
+    async fn change_host(&mut self) -> bool {
+        let Some(joined) = &mut self.engine.joined else {
+            return false;
+        };
+        if std::mem::take(&mut joined.has_new_peers) {
+            self.look_at_host();
+        }
+        let Some(joined) = &self.engine.joined else {
+            return false;
+        };
+        if joined.host_due.is_none_or(|due| due > Clock::mono()) {
+            return false;
+        }
+        self.apply_host().await;
+        let prefixes = self.engine.joined.as_ref().and_then(Joined::prefixes);
+        self.overlay.send_if_modified(|held| {
+            let changed = *held != prefixes;
+            *held = prefixes;
+            changed
+        });
+        self.announce();
+        self.drain().await;
+        true
+    }
+
+    /// Makes the host what the engine wants, and says what was changed; where that fails, again a little later.
+    async fn apply_host(&mut self) -> Vec<String> {
+        let Some((wanted, controllers, datapath)) =
+            self.engine.joined.as_mut().and_then(Joined::begin_host)
+        else {
+            return Vec::new();
+        };
+        let applying = self.host.apply(&wanted, &controllers, &datapath);
+        let applied = self.engine.meanwhile(applying).await;
+        let joined = self.engine.joined.as_mut();
+        joined.map_or_else(Vec::new, |joined| joined.end_host(applied))
+    }
+
     /// Tells the engine where this device can be reached.
     fn announce(&mut self) {
-        let (Some(interfaces), Some(joined)) = (&self.interfaces, &mut self.joined) else {
+        let (Some(interfaces), Some(joined)) = (&self.interfaces, &mut self.engine.joined) else {
             return;
         };
         let port = self.udp.port();
@@ -406,7 +391,7 @@ impl Daemon {
 
     /// Compares the host's networks with the overlay's, and sees whether anything of ours has gone.
     fn look_at_host(&mut self) {
-        let (Some(interfaces), Some(joined)) = (&self.interfaces, &mut self.joined) else {
+        let (Some(interfaces), Some(joined)) = (&self.interfaces, &mut self.engine.joined) else {
             self.overlaps.clear();
             return;
         };
@@ -446,4 +431,19 @@ impl Daemon {
             self.warnings.push(warning);
         }
     }
+}
+
+/// What goes on with the host's interfaces and routes; or the warning that nobody will know.
+async fn watch_interfaces(
+    thread: &NetworkThread,
+    tun: &str,
+    prefixes: watch::Receiver<Option<OverlayPrefixes>>,
+) -> Result<watch::Receiver<NetworkView>, String> {
+    let watched = routes::watch::watch(thread, tun, prefixes).await;
+    watched.map_err(|error| {
+        let error = in_words(&error);
+        format!(
+            "{error}; peers learn no address of this host, and changes of its routes go unnoticed"
+        )
+    })
 }

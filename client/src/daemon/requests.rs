@@ -59,7 +59,8 @@ impl Daemon {
     }
 
     fn joined(&mut self) -> Result<&mut Joined, LocalError> {
-        self.joined
+        self.engine
+            .joined
             .as_mut()
             .ok_or_else(|| error(1, "no network joined; `gatereeve join` takes part in one"))
     }
@@ -93,7 +94,7 @@ impl Daemon {
             sandbox: Some(self.confinement.to_string()),
             names: self.host.names(),
         };
-        if let Some(joined) = &self.joined {
+        if let Some(joined) = &self.engine.joined {
             joined.fill(&mut status);
         }
         status.warnings.extend(self.host.warnings());
@@ -200,7 +201,7 @@ impl Daemon {
     }
 
     fn join(&mut self, join: Join) -> Answer {
-        if let Some(joined) = &self.joined {
+        if let Some(joined) = &self.engine.joined {
             return Err(error(
                 5,
                 &format!(
@@ -227,7 +228,8 @@ impl Daemon {
         let hostname = nix::unistd::gethostname()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_default();
-        self.state
+        self.engine
+            .state
             .save_network(&network)
             .and_then(|()| self.enter(network))
             .map_err(|failed| error(1, &format!("{failed:#}")))?;
@@ -249,21 +251,24 @@ impl Daemon {
     /// Compares the host with what it should be, and puts right what differs.
     async fn repair(&mut self) -> Answer {
         self.host.suspect();
-        let now = Clock::now();
-        let (changes, problem) = match &mut self.joined {
-            Some(joined) => {
-                let changes = joined.apply_host(&mut self.host, now).await;
-                (changes, joined.host_problem.clone())
-            }
-            None => match self.host.take_down().await {
+        let (changes, problem) = if self.engine.joined.is_some() {
+            let changes = self.apply_host().await;
+            let joined = self.engine.joined.as_ref();
+            (
+                changes,
+                joined.and_then(|joined| joined.host_problem.clone()),
+            )
+        } else {
+            match self.host.take_down().await {
                 Ok(changes) => (changes, None),
                 Err(failed) => (Vec::new(), Some(format!("{failed:#}"))),
-            },
+            }
         };
         if let Some(problem) = problem {
             return Err(error(1, &format!("{problem}; the daemon tries again")));
         }
-        let places = survey().await.map_err(|failed| {
+        let surveyed = self.engine.meanwhile(survey(&self.network)).await;
+        let places = surveyed.map_err(|failed| {
             error(
                 1,
                 &format!("repaired, but not to be shown again: {failed:#}"),
@@ -282,7 +287,7 @@ impl Daemon {
         let was = joined.network.up;
         joined.network.up = up;
         let network = joined.network.clone();
-        let saved = self.state.save_network(&network);
+        let saved = self.engine.state.save_network(&network);
         self.joined()?.engine.handle_up(up, Clock::now());
         self.drain().await;
         self.settle().await;

@@ -10,9 +10,9 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute};
 use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol};
 use rtnetlink::packet_route::rule::RuleMessage;
-use rtnetlink::sys::AsyncSocket as _;
 use rtnetlink::{Handle, IpVersion, LinkUnspec};
 
+use super::netlink::{Netlink, NetworkThread};
 use super::route::{Route, Via};
 use super::rule::Rule;
 use super::{HostPlan, PROTOCOL, Place};
@@ -25,40 +25,18 @@ const EADDRNOTAVAIL: i32 = 99;
 /// The host's network, through one netlink socket.
 #[derive(Debug)]
 pub struct HostNetwork {
-    handle: Handle,
+    socket: Netlink,
     place: Place,
-    connection: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for HostNetwork {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
 }
 
 impl HostNetwork {
-    /// Opens the netlink socket; needs a tokio runtime.
+    /// Opens the netlink socket, served by `thread`.
     ///
     /// # Errors
     /// When the kernel gives no netlink socket.
-    pub fn open(place: Place) -> Result<Self> {
-        let (mut connection, handle, _) =
-            rtnetlink::new_connection().context("cannot open a netlink socket")?;
-        // So that a query for routes of our protocol is answered with those alone. Linux before 4.20 answers with all.
-        let strict = connection
-            .socket_mut()
-            .socket_mut()
-            .set_netlink_get_strict_chk(true);
-        if let Err(error) = strict {
-            tracing::debug!(%error, "the kernel lists all routes of the host at every look");
-        }
-        #[expect(clippy::disallowed_methods, reason = "aborted when this is dropped")]
-        let connection = tokio::spawn(connection);
-        Ok(Self {
-            handle,
-            place,
-            connection,
-        })
+    pub fn open(thread: &NetworkThread, place: Place) -> Result<Self> {
+        let socket = Netlink::open(thread, &[])?;
+        Ok(Self { socket, place })
     }
 
     /// Makes the host's network what `plan` says, whatever an earlier run left. What was added and removed, in
@@ -74,7 +52,7 @@ impl HostNetwork {
         let mut changes = Vec::new();
         let mut wanted = Route::lasting(plan);
         wanted.retain(|route| is_usable(&route.destination));
-        let present = own_routes(&self.handle).await?;
+        let present = own_routes(&self.socket.handle).await?;
         let present: BTreeSet<Route> = present
             .into_iter()
             .filter(|(table, ..)| *table == self.place.table)
@@ -85,7 +63,7 @@ impl HostNetwork {
         }
         let mut rules = Rule::wanted(self.place, plan);
         rules.retain(|rule| rule.to.or(rule.from).as_ref().is_none_or(is_usable));
-        let listed = own_rules(&self.handle).await?;
+        let listed = own_rules(&self.socket.handle).await?;
         for rule in rules
             .iter()
             .filter(|rule| !listed.iter().any(|(present, _)| present == *rule))
@@ -114,7 +92,7 @@ impl HostNetwork {
     async fn set_interface(&self, index: u32, plan: &HostPlan) -> Result<()> {
         self.stay_silent(index).await;
         let up = LinkUnspec::new_with_index(index).mtu(plan.mtu).up().build();
-        settled(self.handle.link().set(up).execute().await, &[])
+        settled(self.socket.handle.link().set(up).execute().await, &[])
             .with_context(|| format!("cannot bring {} up", plan.tun))?;
         let addresses = [
             (IpAddr::V4(plan.addresses.v4), 32),
@@ -125,7 +103,7 @@ impl HostNetwork {
                 tracing::warn!(%address, interface = plan.tun, "IPv6 is switched off on this host; the overlay has IPv4 only");
                 continue;
             }
-            let request = self.handle.address().add(index, address, length);
+            let request = self.socket.handle.address().add(index, address, length);
             settled(request.execute().await, &[EEXIST])
                 .with_context(|| format!("cannot give {} the address {address}", plan.tun))?;
         }
@@ -145,8 +123,11 @@ impl HostNetwork {
         ];
         for limit in limits.into_iter().flatten() {
             let set = LinkUnspec::new_with_index(index).append_extra_attribute(limit.clone());
-            settled(self.handle.link().set(set.build()).execute().await, &[])
-                .with_context(|| format!("cannot set {limit:?} of {tun}"))?;
+            settled(
+                self.socket.handle.link().set(set.build()).execute().await,
+                &[],
+            )
+            .with_context(|| format!("cannot set {limit:?} of {tun}"))?;
         }
         Ok(())
     }
@@ -167,12 +148,12 @@ impl HostNetwork {
     async fn add_rule(&self, rule: &Rule) -> Result<bool> {
         let result = match rule.family() {
             IpVersion::V4 => {
-                let mut request = self.handle.rule().add().v4().priority(rule.priority);
+                let mut request = self.socket.handle.rule().add().v4().priority(rule.priority);
                 rule.fill(request.message_mut());
                 request.execute().await
             }
             IpVersion::V6 => {
-                let mut request = self.handle.rule().add().v6().priority(rule.priority);
+                let mut request = self.socket.handle.rule().add().v6().priority(rule.priority);
                 rule.fill(request.message_mut());
                 request.execute().await
             }
@@ -182,11 +163,11 @@ impl HostNetwork {
 
     /// Removes every rule of our place that is not one of `keep`.
     async fn remove_rules(&self, keep: &[Rule], changes: &mut Vec<String>) -> Result<()> {
-        for (rule, message) in own_rules(&self.handle).await? {
+        for (rule, message) in own_rules(&self.socket.handle).await? {
             if Place::of_priority(rule.priority) != Some(self.place) || keep.contains(&rule) {
                 continue;
             }
-            let deleted = self.handle.rule().del(message).execute().await;
+            let deleted = self.socket.handle.rule().del(message).execute().await;
             if settled(deleted, &[ENOENT])
                 .with_context(|| format!("cannot remove the rule {rule}"))?
             {
@@ -208,7 +189,10 @@ impl HostNetwork {
             return Ok(());
         }
         let message = route.message(table);
-        let added = settled(self.handle.route().add(message).execute().await, &[EEXIST]);
+        let added = settled(
+            self.socket.handle.route().add(message).execute().await,
+            &[EEXIST],
+        );
         match added {
             Ok(true) => changes.push(format!("added route {route} to table {table}")),
             Ok(false) => {}
@@ -227,7 +211,7 @@ impl HostNetwork {
     /// Removes every route of our table that is not one of `keep`.
     async fn remove_routes(&self, keep: &[Route], changes: &mut Vec<String>) -> Result<()> {
         let keep: BTreeSet<&Route> = keep.iter().collect();
-        for (table, route, message) in own_routes(&self.handle).await? {
+        for (table, route, message) in own_routes(&self.socket.handle).await? {
             if table != self.place.table || route.as_ref().is_some_and(|route| keep.contains(route))
             {
                 continue;
@@ -236,7 +220,7 @@ impl HostNetwork {
                 || format!("{:?}", super::route::destination_of(&message)),
                 |route| route.to_string(),
             );
-            let deleted = self.handle.route().del(message).execute().await;
+            let deleted = self.socket.handle.route().del(message).execute().await;
             if settled(deleted, &[ESRCH])
                 .with_context(|| format!("cannot remove the route {shown} from table {table}"))?
             {
@@ -248,7 +232,12 @@ impl HostNetwork {
 
     /// Removes addresses of our interface that are not in the plan, link-local ones aside.
     async fn remove_addresses(&self, index: u32, plan: &HostPlan) -> Result<()> {
-        let query = self.handle.address().get().set_link_index_filter(index);
+        let query = self
+            .socket
+            .handle
+            .address()
+            .get()
+            .set_link_index_filter(index);
         for message in listed(query.execute()).await? {
             let Some(address) = super::interfaces::address_of(&message) else {
                 continue;
@@ -259,7 +248,7 @@ impl HostNetwork {
             };
             if message.header.index == index && !stays {
                 settled(
-                    self.handle.address().del(message).execute().await,
+                    self.socket.handle.address().del(message).execute().await,
                     &[EADDRNOTAVAIL],
                 )
                 .with_context(|| format!("cannot remove the address {address}"))?;
@@ -276,14 +265,15 @@ impl HostNetwork {
         let message = LinkUnspec::new_with_index(index)
             .append_extra_attribute(attribute)
             .build();
-        if let Err(error) = self.handle.link().set(message).execute().await {
+        if let Err(error) = self.socket.handle.link().set(message).execute().await {
             tracing::debug!(%error, "the interface gets a link-local address");
         }
     }
 
     async fn link_index(&self, name: &str) -> Result<u32> {
         let mut links = std::pin::pin!(
-            self.handle
+            self.socket
+                .handle
                 .link()
                 .get()
                 .match_name(name.to_owned())

@@ -21,6 +21,7 @@
 pub mod guard;
 pub mod interfaces;
 pub mod linux;
+pub mod netlink;
 pub mod overlap;
 mod route;
 mod rule;

@@ -11,6 +11,7 @@ use gatereeve_client_core::api::PlaceView;
 
 use super::interfaces::link_of;
 use super::linux::{self, HostNetwork};
+use super::netlink::{Netlink, NetworkThread};
 use super::route::Via;
 use super::{HostPlan, Place};
 
@@ -18,14 +19,8 @@ use super::{HostPlan, Place};
 ///
 /// # Errors
 /// When the kernel gives no netlink socket or does not list what there is.
-pub async fn survey() -> Result<Vec<PlaceView>> {
-    let (connection, handle, _) =
-        rtnetlink::new_connection().context("cannot open a netlink socket")?;
-    #[expect(clippy::disallowed_methods, reason = "aborted below")]
-    let connection = tokio::spawn(connection);
-    let found = list(&handle).await;
-    connection.abort();
-    found
+pub async fn survey(thread: &NetworkThread) -> Result<Vec<PlaceView>> {
+    list(&Netlink::open(thread, &[])?.handle).await
 }
 
 async fn list(handle: &rtnetlink::Handle) -> Result<Vec<PlaceView>> {
@@ -79,10 +74,13 @@ fn view(places: &mut BTreeMap<Place, PlaceView>, place: Place) -> &mut PlaceView
 ///
 /// # Errors
 /// When the kernel refuses: it takes `CAP_NET_ADMIN`.
-pub async fn remove(places: impl IntoIterator<Item = Place>) -> Result<Vec<String>> {
+pub async fn remove(
+    thread: &NetworkThread,
+    places: impl IntoIterator<Item = Place>,
+) -> Result<Vec<String>> {
     let mut changes = Vec::new();
     for place in places {
-        changes.extend(HostNetwork::open(place)?.remove().await?);
+        changes.extend(HostNetwork::open(thread, place)?.remove().await?);
     }
     Ok(changes)
 }

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
+use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::RouteMessage;
-use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use gatereeve_shared::wire::map::OverlayPrefixes;
 
 use super::interfaces::{NetworkView, address_of, list, name_of};
+use super::netlink::{Netlink, NetworkThread};
 use super::overlap::overlapped;
 use super::{route, rule};
 
@@ -26,40 +26,19 @@ const BURST: Duration = Duration::from_millis(100);
 /// Time before a look that failed is tried again, and before a watch that ended is begun again.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// One netlink socket that is told of every change.
-struct Source {
-    handle: Handle,
-    changes: BoxStream<'static, NetlinkPayload<RouteNetlinkMessage>>,
-    connection: tokio::task::JoinHandle<()>,
-}
+/// What the kernel is to tell of.
+const GROUPS: [MulticastGroup; 7] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Rule,
+];
 
-impl Drop for Source {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
-}
-
-impl Source {
-    fn open() -> Result<Self> {
-        let groups = [
-            MulticastGroup::Link,
-            MulticastGroup::Ipv4Ifaddr,
-            MulticastGroup::Ipv6Ifaddr,
-            MulticastGroup::Ipv4Route,
-            MulticastGroup::Ipv6Route,
-            MulticastGroup::Ipv4Rule,
-            MulticastGroup::Ipv6Rule,
-        ];
-        let (connection, handle, changes) =
-            new_multicast_connection(&groups).context("cannot watch the interfaces by netlink")?;
-        #[expect(clippy::disallowed_methods, reason = "aborted when this is dropped")]
-        let connection = tokio::spawn(connection);
-        Ok(Self {
-            handle,
-            changes: changes.map(|(message, _)| message.payload).boxed(),
-            connection,
-        })
-    }
+fn open(thread: &NetworkThread) -> Result<Netlink> {
+    Netlink::open(thread, &GROUPS).context("cannot watch the interfaces")
 }
 
 /// Reads the host's network now and at every change that matters, until the receiver is dropped. Routes are
@@ -68,17 +47,19 @@ impl Source {
 /// # Errors
 /// When the kernel gives no netlink socket or does not list what there is.
 pub async fn watch(
+    thread: &NetworkThread,
     tun: &str,
     mut overlay: watch::Receiver<Option<OverlayPrefixes>>,
 ) -> Result<watch::Receiver<NetworkView>> {
-    let source = Source::open()?;
+    let source = open(thread)?;
     let prefixes = *overlay.borrow_and_update();
     let view = list(&source.handle, prefixes).await?;
-    Ok(begin(source, view, tun, overlay))
+    Ok(begin(thread.clone(), source, view, tun, overlay))
 }
 
 fn begin(
-    mut source: Source,
+    thread: NetworkThread,
+    mut source: Netlink,
     view: NetworkView,
     tun: &str,
     overlay: watch::Receiver<Option<OverlayPrefixes>>,
@@ -100,7 +81,7 @@ fn begin(
             tracing::warn!("the kernel does not tell of changes any more; asking it anew");
             source = loop {
                 tokio::time::sleep(AGAIN).await;
-                match Source::open() {
+                match open(&thread) {
                     Ok(source) => break source,
                     Err(error) => {
                         tracing::warn!(%error, "changes of this host's network go unnoticed");
@@ -118,7 +99,7 @@ fn begin(
     receiver
 }
 
-/// Why the following of one [`Source`] has ended.
+/// Why the following of one socket has ended.
 enum Ended {
     /// Nobody wants to know any more.
     Unwanted,
@@ -135,7 +116,7 @@ struct Watcher {
 
 impl Watcher {
     /// Looks at every change that matters; the first time after `wait`, where that is given.
-    async fn follow(&mut self, source: &mut Source, mut wait: Option<Duration>) -> Ended {
+    async fn follow(&mut self, source: &mut Netlink, mut wait: Option<Duration>) -> Ended {
         loop {
             // Not taken for seen: what came while the last look was under way calls for another.
             let prefixes = *self.overlay.borrow();
@@ -319,11 +300,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_ends_is_begun_again() {
-        let source = Source::open().unwrap();
+        let thread = NetworkThread::start().unwrap();
+        let source = open(&thread).unwrap();
         let (told, overlay) = watch::channel(None);
         let view = list(&source.handle, None).await.unwrap();
-        source.connection.abort();
-        let mut receiver = begin(source, view, "tun0", overlay);
+        source.cut();
+        let mut receiver = begin(thread, source, view, "tun0", overlay);
         receiver.changed().await.unwrap();
         assert_eq!(receiver.borrow_and_update().disturbed, 1);
         drop(told);
