@@ -257,6 +257,7 @@ impl Controller {
                 for device in devices {
                     self.review(device, now);
                     self.hasten_renew(device, now);
+                    self.renew_in_time(device, now);
                 }
             }
             Change::TimePassed => {

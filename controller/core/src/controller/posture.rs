@@ -72,7 +72,11 @@ impl Controller {
                     // Nothing is met, nothing hangs on it: keep the words up to date.
                     self.picture.live.insert(device, judged);
                 } else {
+                    let until = first_end(self.picture.live.get(&device));
                     picture::extend(self.picture.live.get_mut(&device), durable, judged);
+                    if let Some(until) = until {
+                        self.renew_around(device, until, now);
+                    }
                 }
             }
             self.arm_verdicts(device, now);
@@ -135,17 +139,7 @@ impl Controller {
 
     /// Sets when the first verdict of a device becomes too old.
     fn arm_verdicts(&mut self, device: DeviceId, now: Now) {
-        let ends = |verdicts: Option<&CheckVerdicts>| {
-            verdicts
-                .into_iter()
-                .flatten()
-                .filter_map(|(_, verdict)| match verdict {
-                    Verdict::Compliant { until } => Some(*until),
-                    Verdict::NonCompliant { .. } => None,
-                })
-                .min()
-        };
-        match ends(self.picture.live.get(&device)) {
+        match first_end(self.picture.live.get(&device)) {
             Some(end) => {
                 // Behind its end, its record is on the way to the journal.
                 let end = end.max(now.unix.saturating_add(Duration::from_millis(100)));
@@ -208,6 +202,16 @@ fn is_bounded(report: &PostureReport) -> bool {
                 && fact.source.len() <= limits::TEXT
                 && fact.encoded_len() <= limits::FACT_VALUE
         })
+}
+
+/// When the first check that is met is met no longer, without another report.
+fn first_end(verdicts: Option<&CheckVerdicts>) -> Option<UnixMillis> {
+    let verdicts = verdicts.into_iter().flatten();
+    let ends = verdicts.filter_map(|(_, verdict)| match verdict {
+        Verdict::Compliant { until } => Some(*until),
+        Verdict::NonCompliant { .. } => None,
+    });
+    ends.min()
 }
 
 /// What is newly met and what no longer is, in words.

@@ -1,6 +1,7 @@
 //! Telling the devices concerned, losers of access first.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::ids::DeviceId;
@@ -281,8 +282,51 @@ impl Controller {
         }
         let every = self.picture.policy.renew_every();
         let tenth = u64::try_from(every.as_millis() / 10).unwrap_or(0);
-        let early = std::time::Duration::from_millis(self.random.below(tenth.max(1)));
+        let early = Duration::from_millis(self.random.below(tenth.max(1)));
         let at = now.mono.saturating_add(every.saturating_sub(early));
         self.timers.set_earlier(Timer::Renew(device), at);
+    }
+
+    /// Renews at once what a connected device holds where the first of it ends before it would be renewed: what it is
+    /// granted has been given a later end so late that access would pause.
+    pub(super) fn renew_in_time(&mut self, device: DeviceId, now: Now) {
+        let Some(due) = self.timers.at(Timer::Renew(device)) else {
+            return;
+        };
+        let peers = self.held.get(&device).into_iter();
+        let first_end = peers
+            .flat_map(|held| held.peers.values())
+            .flat_map(|peer| peer.ingress.iter().chain(&peer.egress))
+            .map(|rule| rule.lease.end())
+            .min();
+        let renewed = now.unix.saturating_add(due.since(now.mono));
+        if first_end.is_some_and(|end| end < renewed.saturating_add(self.renewal_takes())) {
+            self.renew(device, now);
+        }
+    }
+
+    /// What a renewal is given to arrive: a quarter of the time between two.
+    fn renewal_takes(&self) -> Duration {
+        self.picture.policy.renew_every() / 4
+    }
+
+    /// The same for all who hold anything of `device`, whose verdicts were to end at `until` and end later now. Where
+    /// reports come in time, nothing is so late that it has to be looked at.
+    pub(super) fn renew_around(&mut self, device: DeviceId, until: UnixMillis, now: Now) {
+        let every = self.picture.policy.renew_every();
+        let latest = now
+            .unix
+            .saturating_add(every.saturating_add(self.renewal_takes()));
+        if until >= latest {
+            return;
+        }
+        let concerns = |holder: &DeviceId| {
+            let held = self.held.get(holder);
+            *holder == device || held.is_some_and(|held| held.peers.contains_key(&device))
+        };
+        let holders: Vec<_> = self.attached.keys().copied().filter(concerns).collect();
+        for holder in holders {
+            self.renew_in_time(holder, now);
+        }
     }
 }

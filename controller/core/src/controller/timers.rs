@@ -61,6 +61,11 @@ impl Timers {
         self.set(timer, now.mono.saturating_add(wait));
     }
 
+    /// When it is due.
+    pub(crate) fn at(&self, timer: Timer) -> Option<Mono> {
+        self.at.get(&timer).copied()
+    }
+
     pub(crate) fn is_set(&self, timer: Timer) -> bool {
         self.at.contains_key(&timer)
     }

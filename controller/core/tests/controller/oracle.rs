@@ -252,3 +252,42 @@ fn access_does_not_pause_when_a_policy_asks_for_less() {
     let map = world.client("web").map.clone().unwrap();
     assert!(map.peers.values().any(|peer| !peer.ingress.is_empty()));
 }
+
+/// The same where the last report is old by then: what it has given ends before it would be renewed.
+#[test]
+fn access_does_not_pause_when_a_policy_asks_for_less_than_is_reported() {
+    let mut world = World::standard(LAPTOP_TOO);
+    let late = [
+        Step::Apply(2),
+        Step::Pass(13),
+        Step::Report(2, true),
+        Step::Pass(49),
+        Step::Apply(1),
+    ];
+    for step in late {
+        take(&mut world, step);
+    }
+    for _ in 0..200 {
+        take(&mut world, Step::Pass(1));
+        compare_ends(&mut world);
+    }
+}
+
+/// A report that comes in the last moment gives access a later end; whoever holds the earlier one is told at once.
+#[test]
+fn access_does_not_pause_when_a_report_comes_late() {
+    for late in 41..60 {
+        let mut world = World::standard(LAPTOP_TOO);
+        for step in [Step::Apply(2), Step::Report(2, true), Step::Pass(late)] {
+            take(&mut world, step);
+        }
+        take(&mut world, Step::Report(2, true));
+        for _ in 0..55 {
+            take(&mut world, Step::Pass(1));
+            compare_ends(&mut world);
+        }
+        let map = world.client("web").map.clone().unwrap();
+        assert!(map.peers.values().any(|peer| !peer.ingress.is_empty()));
+        world.check();
+    }
+}
