@@ -109,6 +109,8 @@ pub fn recover(dir: &StateDir, now: UnixMillis) -> anyhow::Result<Recovered> {
     let state = fold.finish()?;
     if state.generation() != tables_at {
         store.replace(&state)?;
+        // Or a start that does not last would be followed by one that catches all of it up again.
+        store.flush()?;
         info!(
             from = tables_at.n,
             to = state.generation().n,

@@ -20,7 +20,7 @@ use crate::state_dir::checkpoints::CheckpointFile;
 
 /// Writes that may wait.
 const QUEUE: usize = 4096;
-/// How long rows may be written and not flushed.
+/// How long rows may be written and not flushed: what a kill of the process can cost.
 const FLUSH_AFTER: Duration = Duration::from_millis(500);
 
 enum Write {
@@ -195,15 +195,17 @@ mod tests {
 
     use super::*;
 
-    /// The rows that a power loss would leave, now.
+    /// The rows that a kill of the process would leave, now.
     fn left(path: &std::path::Path) -> usize {
-        let copy = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let copy = folder.path().join("tables");
+        std::fs::create_dir(&copy).unwrap();
         for file in std::fs::read_dir(path).unwrap().flatten() {
             if file.file_type().unwrap().is_file() {
-                std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+                std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
             }
         }
-        let loaded = Store::load(copy.path(), UnixMillis(1)).unwrap();
+        let loaded = Store::load(&copy, UnixMillis(1)).unwrap();
         loaded.store.rows(super::super::SOFT).unwrap().len()
     }
 

@@ -29,9 +29,10 @@ mod tests;
 
 /// Memory that sled may use for its cache, in bytes.
 const CACHE: u64 = 64 * 1024 * 1024;
-/// How often sled tidies its file up, in milliseconds. It has the disk write what it holds each time, whether or not there is
-/// something, which no idle machine should do; so what is written is flushed by the [`keeper`].
-const TIDY_EVERY: u64 = 60_000;
+/// How often sled tidies its file up, in milliseconds, and has the disk write what it holds, whether or not there is something.
+/// An idle machine should not do that often; so what is written is flushed by the [`keeper`], which leaves it to the disk.
+/// Not longer than this: a tidying takes up to half of it, and a stop waits for it.
+const TIDY_EVERY: u64 = 10_000;
 /// The key of the hard rows' digest.
 const DIGEST: [u8; 1] = [0];
 /// First byte of the keys of hard rows.
@@ -266,7 +267,8 @@ impl Store {
         self.write_hard(gone.chain(put).collect())
     }
 
-    /// Makes what was written durable, as far as sled does.
+    /// Hands what was written to the operating system, so that it outlives the process. What a power loss leaves of it is up to
+    /// file system and disk, until sled tidies up ([`TIDY_EVERY`]).
     ///
     /// # Errors
     /// [`StoreError::Failed`].

@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
     /// How many times each program has its turn
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
-    /// Seconds of each TCP test and of each ping
+    /// Seconds of each TCP test and of the ping beside one; an idle tunnel is asked three times as long
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=120))]
     pub(crate) secs: u32,
     /// Seconds of each UDP probe
@@ -60,7 +60,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// The length of each TCP test and of each ping.
+    /// The length of each TCP test, and of the ping beside one.
     pub(crate) fn length(&self) -> Duration {
         Duration::from_secs(self.secs.into())
     }

@@ -48,6 +48,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => device.clone().prop_map(Step::Reconnect),
         1 => device.prop_map(Step::Disconnect),
         3 => (1..200u16).prop_map(Step::Pass),
+        // Within the time that a report is worth something.
+        3 => (1..60u16).prop_map(Step::Pass),
         1 => any::<bool>().prop_map(Step::Refuse),
         1 => Just(Step::Restart),
     ]
