@@ -208,7 +208,7 @@ impl Controller {
         }
         self.settle(&record.change, &touched, now);
         if let Some(asked) = asked {
-            self.answer(asked, &record, &told, (&before, &after), now);
+            self.answer(asked, &record, (&touched, &told), (&before, &after), now);
         }
     }
 

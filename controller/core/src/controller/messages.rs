@@ -183,6 +183,17 @@ impl Controller {
             self.close(session, RefusalCode::Binding, why);
             return;
         }
+        // Before anything is done about it: to come back must not be cheaper than to ask.
+        let held = self.held.get(&device);
+        let has_it = attach.have.is_some() && held.map(|held| held.generation) == attach.have;
+        if !has_it && !self.limits(device, now.mono).maps.take(1, now.mono) {
+            self.close(
+                session,
+                RefusalCode::RateLimited,
+                "this device asks for everything too often; wait a few seconds",
+            );
+            return;
+        }
         let replaced = self.attached.get(&device).copied();
         let clash = replaced
             .and_then(|other| self.address_of(other))
@@ -313,6 +324,7 @@ impl Controller {
         // Nobody enforces what was not sent.
         if generation <= held.generation && held.acked.is_none_or(|acked| acked < generation) {
             held.acked = Some(generation);
+            held.losses.confirm(generation);
             self.confirmed(device, generation);
         }
     }

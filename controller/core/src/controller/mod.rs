@@ -77,6 +77,10 @@ struct DeviceLimits {
     endpoints: Bucket,
     /// How often its report is written down.
     soft: Bucket,
+    /// How often it gets a whole map.
+    maps: Bucket,
+    /// How often its peers are renewed out of turn for it.
+    late: Bucket,
 }
 
 /// Checks that a device may newly meet in one go; each costs a token, as each can take a record to
@@ -111,6 +115,8 @@ impl DeviceLimits {
             records: Bucket::new(RECORDS, 1, RECORD_EVERY, now),
             endpoints: Bucket::new(10, 1, Duration::from_secs(2), now),
             soft: Bucket::new(10, 1, Duration::from_secs(1), now),
+            maps: Bucket::new(10, 1, Duration::from_secs(2), now),
+            late: Bucket::new(3, 1, Duration::from_secs(5), now),
         }
     }
 }

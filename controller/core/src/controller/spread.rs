@@ -11,6 +11,7 @@ use gatereeve_shared::wire::controller::{ControllerMessage, PeerEndpoints};
 use gatereeve_shared::wire::map::PeerEntry;
 
 use crate::map::delta::{self, Step};
+use crate::map::losses::Losses;
 use crate::map::{Held, build, parts};
 use crate::output::SessionId;
 use crate::pdp::engine;
@@ -50,20 +51,20 @@ impl Controller {
             if step.is_empty() {
                 continue;
             }
-            if connected.is_some() || step.loses_until.is_some_and(|end| now.unix < end) {
+            if connected.is_some() || step.loses_until().is_some_and(|end| now.unix < end) {
                 told.push(Told {
                     device: *device,
                     connected: connected.is_some(),
-                    loses_until: step.loses_until,
+                    loses_until: step.loses_until(),
                 });
             }
             if let Some(session) = connected {
-                steps.push((step.loses_until.is_none(), *device, session, step));
+                steps.push((step.loses.is_empty(), *device, session, step));
             }
         }
         steps.sort_by_key(|(gains_only, device, ..)| (*gains_only, *device));
         for (_, device, session, step) in steps {
-            self.send_step(device, session, step);
+            self.send_step(device, session, step, now.unix);
         }
         told
     }
@@ -108,13 +109,14 @@ impl Controller {
         step
     }
 
-    fn send_step(&mut self, device: DeviceId, session: SessionId, step: Step) {
+    fn send_step(&mut self, device: DeviceId, session: SessionId, step: Step, now: UnixMillis) {
         let to = self.picture.state.generation();
         let Some(held) = self.held.get_mut(&device) else {
             return;
         };
         let from = held.generation;
         held.generation = to;
+        held.losses.add(to, &step.loses, now);
         step.apply(held);
         for part in parts::updates(Some(from), to, step, None) {
             self.send(session, ControllerMessage::Map(part));
@@ -167,7 +169,7 @@ impl Controller {
         let step = step.filter(|step| step.is_empty() || have < Some(generation));
         if let Some(step) = step {
             if !step.is_empty() {
-                self.send_step(device, session, step);
+                self.send_step(device, session, step, now.unix);
             }
             if let Some(have) = have {
                 self.acknowledge(device, have);
@@ -181,6 +183,21 @@ impl Controller {
             upserted: peers.clone(),
             ..Step::default()
         };
+        // Whatever it holds by now, nothing tells that it has let go of what it was sent before.
+        let losses = match self.held.remove(&device) {
+            Some(mut before) => {
+                let mut step = Step::default();
+                for peer in &all {
+                    step.compare(&before, *peer, peers.get(peer).cloned());
+                }
+                before.losses.add(generation, &step.loses, now.unix);
+                before.losses
+            }
+            None => {
+                let longest = self.picture.policy.longest_lease();
+                Losses::unknown(generation, now.unix.saturating_add(longest))
+            }
+        };
         self.held.insert(
             device,
             Held {
@@ -188,6 +205,7 @@ impl Controller {
                 this,
                 peers,
                 acked: None,
+                losses,
             },
         );
         for part in parts::updates(None, generation, step, self.checkpoint.clone()) {
@@ -246,6 +264,14 @@ impl Controller {
 
     /// Renews what a connected device holds and is still granted.
     pub(super) fn renew(&mut self, device: DeviceId, now: Now) {
+        self.renew_of(device, None, now);
+        if self.attached.contains_key(&device) && self.held.contains_key(&device) {
+            self.arm_renew(device, now);
+        }
+    }
+
+    /// Renews what a connected device holds of `only`, or of all its peers.
+    fn renew_of(&mut self, device: DeviceId, only: Option<DeviceId>, now: Now) {
         let Some(session) = self.attached.get(&device).copied() else {
             return;
         };
@@ -253,9 +279,11 @@ impl Controller {
         let Some(held) = self.held.get_mut(&device) else {
             return;
         };
-        let renewals: Vec<_> = held
-            .peers
-            .iter_mut()
+        let peers = match only {
+            Some(only) => held.peers.range_mut(only..=only),
+            None => held.peers.range_mut(..),
+        };
+        let renewals: Vec<_> = peers
             .filter_map(|(peer, entry)| {
                 let new = build::peer(&view, &device, peer, &self.endpoints, now.unix)?;
                 delta::renew(entry, &new)
@@ -265,7 +293,6 @@ impl Controller {
         for renewal in parts::renewals(generation, renewals) {
             self.send(session, ControllerMessage::Renew(renewal));
         }
-        self.arm_renew(device, now);
     }
 
     /// Sets when a connected device's leases, which were renewed now, are next renewed.
@@ -290,43 +317,49 @@ impl Controller {
     /// Renews at once what a connected device holds where the first of it ends before it would be renewed: what it is
     /// granted has been given a later end so late that access would pause.
     pub(super) fn renew_in_time(&mut self, device: DeviceId, now: Now) {
-        let Some(due) = self.timers.at(Timer::Renew(device)) else {
-            return;
-        };
-        let peers = self.held.get(&device).into_iter();
-        let first_end = peers
-            .flat_map(|held| held.peers.values())
-            .flat_map(|peer| peer.ingress.iter().chain(&peer.egress))
-            .map(|rule| rule.lease.end())
-            .min();
-        let renewed = now.unix.saturating_add(due.since(now.mono));
-        if first_end.is_some_and(|end| end < renewed.saturating_add(self.renewal_takes())) {
+        if self.ends_too_soon(device, None, now) {
             self.renew(device, now);
         }
     }
 
-    /// What a renewal is given to arrive: a quarter of the time between two.
-    fn renewal_takes(&self) -> Duration {
-        self.picture.policy.renew_every() / 4
-    }
-
     /// The same for all who hold anything of `device`, whose verdicts were to end at `until` and end later now. Where
-    /// reports come in time, nothing is so late that it has to be looked at.
+    /// reports come in time, nothing is so late that it has to be looked at. How old its facts are is the device's own
+    /// word, so what it can have done out of turn has a limit.
     pub(super) fn renew_around(&mut self, device: DeviceId, until: UnixMillis, now: Now) {
         let every = self.picture.policy.renew_every();
         let latest = now
             .unix
             .saturating_add(every.saturating_add(self.renewal_takes()));
-        if until >= latest {
+        if until >= latest || !self.limits(device, now.mono).late.take(1, now.mono) {
             return;
         }
-        let concerns = |holder: &DeviceId| {
-            let held = self.held.get(holder);
-            *holder == device || held.is_some_and(|held| held.peers.contains_key(&device))
-        };
-        let holders: Vec<_> = self.attached.keys().copied().filter(concerns).collect();
+        self.renew_in_time(device, now);
+        let holders: Vec<_> = self.attached.keys().copied().collect();
         for holder in holders {
-            self.renew_in_time(holder, now);
+            if self.ends_too_soon(holder, Some(device), now) {
+                self.renew_of(holder, Some(device), now);
+            }
         }
+    }
+
+    /// Whether the first of what a connected device holds of `only`, or of all its peers, ends before it is renewed.
+    fn ends_too_soon(&self, device: DeviceId, only: Option<DeviceId>, now: Now) -> bool {
+        let due = self.timers.at(Timer::Renew(device));
+        let Some((held, due)) = self.held.get(&device).zip(due) else {
+            return false;
+        };
+        let peers = match only {
+            Some(only) => held.peers.range(only..=only),
+            None => held.peers.range(..),
+        };
+        let rules = peers.flat_map(|(_, peer)| peer.ingress.iter().chain(&peer.egress));
+        let first_end = rules.map(|rule| rule.lease.end()).min();
+        let renewed = now.unix.saturating_add(due.since(now.mono));
+        first_end.is_some_and(|end| end < renewed.saturating_add(self.renewal_takes()))
+    }
+
+    /// What a renewal is given to arrive: a quarter of the time between two.
+    fn renewal_takes(&self) -> Duration {
+        self.picture.policy.renew_every() / 4
     }
 }

@@ -1,6 +1,6 @@
 //! `--wait`: who enforces a change, and who has not said so yet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use gatereeve_shared::generation::Generation;
@@ -10,6 +10,7 @@ use gatereeve_shared::time::{Now, UnixMillis};
 use crate::audit::record::Record;
 use crate::command::{Committed, Reply, Unconfirmed};
 use crate::output::RequestId;
+use crate::state::Touched;
 
 use super::Controller;
 use super::commit::Asked;
@@ -24,8 +25,8 @@ const LONGEST: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub(super) struct Waiting {
     committed: Committed,
-    /// Connected devices that have not confirmed, and until when they may act as before.
-    open: Vec<(DeviceId, Option<UnixMillis>)>,
+    /// Connected devices that have not confirmed: from which generation on they have, and until when they may act as before.
+    open: BTreeMap<DeviceId, (Generation, Option<UnixMillis>)>,
 }
 
 impl Controller {
@@ -34,23 +35,42 @@ impl Controller {
         &mut self,
         asked: Asked,
         record: &Record,
-        told: &[Told],
+        (touched, told): (&Touched, &[Told]),
         (before, after): (&Granted, &Granted),
         now: Now,
     ) {
         let (gained_pairs, lost_pairs) = changed_pairs(before, after);
-        let is_concerned = |told: &&Told| Some(told.device) != asked.subject;
-        let open: Vec<_> = told
+        let mut open: BTreeMap<_, _> = told
             .iter()
-            .filter(is_concerned)
             .filter(|told| told.connected)
+            .map(|told| (told.device, (record.generation, told.loses_until)))
+            .collect();
+        let mut away: BTreeMap<_, _> = told
+            .iter()
+            .filter(|told| !told.connected)
             .map(|told| (told.device, told.loses_until))
             .collect();
-        let unconfirmed = told
-            .iter()
-            .filter(is_concerned)
-            .filter(|told| !told.connected)
-            .filter_map(|told| self.unconfirmed(told.device, told.loses_until))
+        // Who was sent it by an earlier change is sent nothing now, and may not enforce it yet.
+        for (device, held) in &self.held {
+            let Some(loss) = held.losses.about(device, touched, now.unix) else {
+                continue;
+            };
+            if self.attached.contains_key(device) {
+                let (generation, until) = open.entry(*device).or_insert((loss.generation, None));
+                *generation = loss.generation.max(*generation);
+                *until = Some(loss.until).max(*until);
+            } else {
+                let until = away.entry(*device).or_default();
+                *until = Some(loss.until).max(*until);
+            }
+        }
+        if let Some(subject) = &asked.subject {
+            open.remove(subject);
+            away.remove(subject);
+        }
+        let unconfirmed = away
+            .into_iter()
+            .filter_map(|(device, until)| self.unconfirmed(device, until))
             .chain(self.absent(before, after, asked.subject, now.unix))
             .collect();
         let committed = Committed {
@@ -84,7 +104,7 @@ impl Controller {
         subject: Option<DeviceId>,
         now: UnixMillis,
     ) -> Vec<Unconfirmed> {
-        let mut ends = std::collections::BTreeMap::<DeviceId, UnixMillis>::new();
+        let mut ends = BTreeMap::<DeviceId, UnixMillis>::new();
         for (pair, grants) in before {
             let kept = after.get(pair);
             let lost = grants.iter().filter(|grant| {
@@ -124,12 +144,9 @@ impl Controller {
         };
         let mut done = BTreeSet::new();
         for (request, waiting) in &mut self.waiting {
-            if generation < waiting.committed.generation {
-                continue;
-            }
-            let open = waiting.open.len();
-            waiting.open.retain(|(waited_for, _)| *waited_for != device);
-            if waiting.open.len() < open {
+            let open = waiting.open.get(&device);
+            if open.is_some_and(|(wanted, _)| *wanted <= generation) {
+                waiting.open.remove(&device);
                 waiting.committed.confirmed.push(name.clone());
             }
             if waiting.open.is_empty() {
@@ -156,7 +173,7 @@ impl Controller {
         } = waiting;
         let late: Vec<_> = open
             .into_iter()
-            .filter_map(|(device, end)| self.unconfirmed(device, end))
+            .filter_map(|(device, (_, end))| self.unconfirmed(device, end))
             .collect();
         committed.unconfirmed.extend(late);
         committed.unconfirmed.sort_by(|a, b| a.name.cmp(&b.name));

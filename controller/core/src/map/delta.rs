@@ -15,13 +15,18 @@ pub(crate) struct Step {
     pub(crate) this: Option<SelfEntry>,
     pub(crate) removed: BTreeSet<DeviceId>,
     pub(crate) upserted: BTreeMap<DeviceId, PeerEntry>,
-    /// The latest end of a lease that the device holds and is to lose; `None` where it loses none.
-    pub(crate) loses_until: Option<UnixMillis>,
+    /// The peers of whom the device is to lose a lease that it holds, and the latest end of those.
+    pub(crate) loses: BTreeMap<DeviceId, UnixMillis>,
 }
 
 impl Step {
     pub(crate) fn is_empty(&self) -> bool {
         self.this.is_none() && self.removed.is_empty() && self.upserted.is_empty()
+    }
+
+    /// When the last of what the device is to lose ends by itself; `None` where it loses nothing.
+    pub(crate) fn loses_until(&self) -> Option<UnixMillis> {
+        self.loses.values().copied().max()
     }
 
     /// Compares one peer: `new` is what is granted now.
@@ -30,22 +35,24 @@ impl Step {
             (None, None) => {}
             (None, Some(new)) => drop(self.upserted.insert(peer, new)),
             (Some(old), None) => {
-                self.lose(old.ingress.iter().chain(&old.egress));
+                self.lose(peer, old.ingress.iter().chain(&old.egress));
                 self.removed.insert(peer);
             }
             (Some(old), Some(new)) => {
                 if is_changed(old, &new) {
-                    self.lose(lost(&old.ingress, &new.ingress));
-                    self.lose(lost(&old.egress, &new.egress));
+                    self.lose(peer, lost(&old.ingress, &new.ingress));
+                    self.lose(peer, lost(&old.egress, &new.egress));
                     self.upserted.insert(peer, new);
                 }
             }
         }
     }
 
-    fn lose<'a>(&mut self, rules: impl Iterator<Item = &'a FilterRule>) {
-        let end = rules.map(|rule| rule.lease.end()).max();
-        self.loses_until = self.loses_until.max(end);
+    fn lose<'a>(&mut self, peer: DeviceId, rules: impl Iterator<Item = &'a FilterRule>) {
+        if let Some(end) = rules.map(|rule| rule.lease.end()).max() {
+            let until = self.loses.entry(peer).or_insert(end);
+            *until = end.max(*until);
+        }
     }
 
     /// Brings what the device holds up to this step.

@@ -1,7 +1,7 @@
 //! Network maps by need to know: a device is told only of peers that it may reach or be reached by.
 //!
 //! [`build`] makes the entries, [`delta`] compares them with what a device was last sent, [`parts`]
-//! cuts updates to frames.
+//! cuts updates to frames. [`losses`] keeps who has not confirmed yet to have let go of what.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,11 @@ use gatereeve_shared::generation::Generation;
 use gatereeve_shared::ids::DeviceId;
 use gatereeve_shared::wire::map::{PeerEntry, SelfEntry};
 
+use losses::Losses;
+
 pub(crate) mod build;
 pub(crate) mod delta;
+pub(crate) mod losses;
 pub(crate) mod parts;
 
 /// What a device was last sent.
@@ -24,4 +27,6 @@ pub(crate) struct Held {
     pub(crate) peers: BTreeMap<DeviceId, PeerEntry>,
     /// The generation that its data path is known to enforce.
     pub(crate) acked: Option<Generation>,
+    /// What it may still let through although it was sent otherwise.
+    pub(crate) losses: Losses,
 }

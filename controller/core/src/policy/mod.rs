@@ -169,6 +169,13 @@ impl Policy {
         self.network.lease
     }
 
+    /// The longest that a lease of this policy can be.
+    #[must_use]
+    pub fn longest_lease(&self) -> Duration {
+        let leases = self.rules.iter().map(|rule| rule.lease);
+        leases.fold(self.network.lease, Duration::max)
+    }
+
     /// How long an identity key is good for; `None` is for ever.
     #[must_use]
     pub fn key_expiry(&self) -> Option<Duration> {

@@ -69,6 +69,61 @@ fn whole_maps_are_not_had_for_the_asking() {
     assert_eq!(maps(&world), 5, "in time it gets another");
 }
 
+/// Who asks for all by coming back gets it no more often.
+#[test]
+fn whole_maps_are_not_had_by_coming_back() {
+    let mut world = World::standard(WEB_TO_DB);
+    world.pass(Duration::from_secs(60));
+    let mut maps = 0;
+    let mut come_back = |world: &mut World| {
+        world.client("web").map = None;
+        world.reconnect("web");
+        let inbox = &world.clients["web"].inbox;
+        let is_map = |message: &&ControllerMessage| matches!(message, ControllerMessage::Map(_));
+        maps += inbox.iter().filter(is_map).count();
+        maps
+    };
+    for _ in 0..40 {
+        come_back(&mut world);
+    }
+    assert_eq!(come_back(&mut world), 10);
+    let closed = world.clients["web"].closed.clone().flatten();
+    assert_eq!(closed.unwrap().code, RefusalCode::RateLimited);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(come_back(&mut world), 11, "in time it gets another");
+    // The one that knows what it has is not held up.
+    for _ in 0..20 {
+        world.reconnect("web");
+        assert!(world.clients["web"].closed.is_none());
+    }
+}
+
+/// How old facts are is the device's own word, and what is old is renewed out of turn.
+#[test]
+fn facts_that_are_called_old_do_not_keep_others_busy() {
+    let old = || {
+        let age = 50_000;
+        vec![Fact::new(
+            "disk_encrypted",
+            &FactValue::Bool(true),
+            "test",
+            age,
+        )]
+    };
+    let mut world = World::standard(POSTURE);
+    world.report("laptop", encrypted(true));
+    world.report("laptop", old());
+    world.client("web").inbox.clear();
+    for _ in 0..600 {
+        world.pass(Duration::from_millis(100));
+        world.report("laptop", old());
+    }
+    let inbox = world.clients["web"].inbox.iter();
+    let is_renewal = |message: &&ControllerMessage| matches!(message, ControllerMessage::Renew(_));
+    let renewals = inbox.filter(is_renewal).count();
+    assert!((6..=20).contains(&renewals), "{renewals} in a minute");
+}
+
 const CHECKS: usize = 15;
 
 fn facts(good: usize) -> Vec<Fact> {

@@ -110,6 +110,110 @@ fn devices_that_are_away_are_named_with_the_end_of_their_leases() {
     );
 }
 
+fn quarantine(device: &str) -> Command {
+    Command::DeviceQuarantine {
+        device: device.into(),
+        lift: false,
+        reason: None,
+    }
+}
+
+/// What takes access already is not sent again by what takes it for good.
+#[test]
+fn it_waits_for_what_an_earlier_change_has_taken() {
+    let mut world = World::standard(LAPTOP_TOO);
+    world.client("db").confirms = false;
+    world.ask(quarantine("web")).unwrap();
+    world.confirm();
+    let request = world.start(revoke("web"), Some(30_000));
+    world.confirm();
+    assert_eq!(answer(&world, request), None, "db may let web through");
+    world.client("db").confirms = true;
+    world.confirm();
+    let committed = answer(&world, request).unwrap();
+    assert_eq!(names(&committed), (vec!["db".into()], Vec::new()));
+
+    // What has been confirmed is not waited for.
+    let mut world = World::standard(LAPTOP_TOO);
+    world.ask(quarantine("web")).unwrap();
+    world.confirm();
+    world.client("db").confirms = false;
+    let request = world.start(revoke("web"), Some(30_000));
+    let committed = answer(&world, request).unwrap();
+    assert_eq!(names(&committed), (Vec::new(), Vec::new()));
+
+    // Nor is what is about somebody else.
+    let mut world = World::standard(LAPTOP_TOO);
+    world.client("db").confirms = false;
+    world.ask(quarantine("web")).unwrap();
+    let request = world.start(revoke("other"), Some(30_000));
+    world.confirm();
+    let committed = answer(&world, request).unwrap();
+    assert!(!names(&committed).1.contains(&"db".to_owned()));
+}
+
+#[test]
+fn it_names_who_was_sent_an_earlier_change_and_went_away() {
+    let mut world = World::standard(LAPTOP_TOO);
+    let held = world.clients["db"].map.clone().unwrap().peers[&world.id("web")].clone();
+    world.client("db").confirms = false;
+    world.ask(quarantine("web")).unwrap();
+    world.disconnect("db");
+    let request = world.start(revoke("web"), Some(30_000));
+    world.confirm();
+    let committed = answer(&world, request).unwrap();
+    assert_eq!(names(&committed).1, ["db"]);
+    let db = &committed.unconfirmed[0];
+    assert!(!db.connected);
+    assert_eq!(db.leases_end, Some(held.ingress[0].lease.end()));
+
+    // It comes back and is sent all; until it has confirmed that, it may have what it had.
+    let mut world = World::standard(LAPTOP_TOO);
+    world.client("db").confirms = false;
+    world.ask(quarantine("web")).unwrap();
+    world.confirm();
+    world.disconnect("db");
+    world.client("db").map = None;
+    world.reconnect("db");
+    let request = world.start(revoke("web"), Some(2_000));
+    world.confirm();
+    assert_eq!(answer(&world, request), None);
+    world.pass(Duration::from_secs(3));
+    let committed = answer(&world, request).unwrap();
+    assert_eq!(names(&committed).1, ["db"]);
+    assert!(committed.unconfirmed[0].connected);
+
+    // What it could have is over by itself.
+    let mut world = World::standard(LAPTOP_TOO);
+    world.client("db").confirms = false;
+    world.ask(quarantine("web")).unwrap();
+    world.disconnect("db");
+    world.pass(Duration::from_secs(9 * 3600));
+    let request = world.start(revoke("web"), Some(30_000));
+    world.confirm();
+    assert_eq!(
+        names(&answer(&world, request).unwrap()).1,
+        Vec::<String>::new()
+    );
+}
+
+/// Nobody knows what a device holds that comes to a controller that has just started.
+#[test]
+fn after_a_restart_it_waits_for_who_has_not_confirmed_the_whole() {
+    let mut world = World::standard(LAPTOP_TOO);
+    world.client("db").confirms = false;
+    world.ask(quarantine("web")).unwrap();
+    world.restart();
+    world.reconnect("db");
+    let request = world.start(revoke("web"), Some(30_000));
+    world.confirm();
+    assert_eq!(answer(&world, request), None, "db may let web through");
+    world.client("db").confirms = true;
+    world.confirm();
+    let committed = answer(&world, request).unwrap();
+    assert!(names(&committed).0.contains(&"db".to_owned()));
+}
+
 #[test]
 fn a_change_that_concerns_nobody_does_not_wait() {
     let mut world = World::standard(WEB_TO_DB);
