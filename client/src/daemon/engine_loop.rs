@@ -73,7 +73,7 @@ impl EngineLoop {
             EngineInput::Timeout => joined.engine.handle_timeout(now),
             EngineInput::Asked => self.heart.answer(self.status_line()),
             EngineInput::Enforced(serial) => joined.engine.handle_enforced(serial, now),
-            EngineInput::Control(event) => joined.take_control(*event, &self.state, now),
+            EngineInput::Control(event) => joined.take_control(*event, now),
             EngineInput::Collected(collected) => joined.take_collected(collected, now),
         }
     }

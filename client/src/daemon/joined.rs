@@ -25,6 +25,7 @@ use gatereeve_shared::wire::map::OverlayPrefixes;
 use super::collector::{Collected, Collector, Collectors};
 use super::enforced::EnforcedWatch;
 use super::engine_loop::EngineInput;
+use super::saver::network::NetworkSaver;
 use super::saver::{Job, Saver};
 use super::state_dir::{self, NetworkFile, StateDir};
 use super::{Daemon, HOST_RETRY};
@@ -46,6 +47,7 @@ pub(super) struct Joined {
     pub(super) network: NetworkFile,
     pub(super) datapath: Arc<DataPath>,
     pub(super) saver: Saver,
+    pub(super) network_saver: NetworkSaver,
     /// What the host is to look like.
     host_wanted: Option<HostConfig>,
     /// When the host is to be made so.
@@ -132,6 +134,7 @@ impl Joined {
             watch: EnforcedWatch::start(Arc::clone(&datapath), enforced_sender)?,
             datapath,
             saver: Saver::start(state.stored_path()),
+            network_saver: NetworkSaver::start(state.network_path()),
             host_wanted: None,
             host_due: None,
             host_problem: None,
@@ -270,11 +273,11 @@ impl Joined {
     }
 
     /// Something that the link to the controller brought.
-    pub(super) fn take_control(&mut self, event: ControlEvent, state: &StateDir, now: Now) {
+    pub(super) fn take_control(&mut self, event: ControlEvent, now: Now) {
         match event {
             ControlEvent::Connected { hello, local: _ } => {
                 if self.network.set_tls_key(&hello.binding.tls_key) {
-                    self.save_network(state);
+                    drop(self.network_saver.save(self.network.clone()));
                 }
                 self.engine.handle_connected(hello, now);
             }
@@ -283,18 +286,10 @@ impl Joined {
                 self.link = None;
                 if mismatch && self.network.tls_key.take().is_some() {
                     // The network key decides which TLS key is right; ask it again.
-                    self.save_network(state);
+                    drop(self.network_saver.save(self.network.clone()));
                 }
                 self.engine.handle_disconnected(error, now);
             }
-        }
-    }
-
-    fn save_network(&mut self, state: &StateDir) {
-        if let Err(error) = state.save_network(&self.network) {
-            let problem = in_words(&error);
-            tracing::warn!(error = %problem, "the network file was not written");
-            self.state_problem = Some(problem);
         }
     }
 
@@ -363,6 +358,7 @@ impl Joined {
             events = Some(receiver);
         }
         self.saver.finish().await;
+        self.network_saver.finish().await;
         // The controller is to hear of it before the process ends.
         if let Some(mut events) = events {
             let closed = async { while events.recv().await.is_some() {} };

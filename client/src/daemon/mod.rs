@@ -242,6 +242,10 @@ impl Daemon {
             let now = Clock::now();
             self.engine.state.keep_recent(joined.recent(now), now.unix);
         }
+        if let Some(joined) = joined {
+            // Nobody tells the data path anything any more, and to take it away may take the kernel long.
+            joined.datapath.shut();
+        }
         let removed = if takes_part {
             self.host.stop().await;
             Ok(Vec::new())

@@ -286,15 +286,16 @@ impl Daemon {
         let joined = self.joined()?;
         let was = joined.network.up;
         joined.network.up = up;
-        let network = joined.network.clone();
-        let saved = self.engine.state.save_network(&network);
-        self.joined()?.engine.handle_up(up, Clock::now());
+        // What it is to be is written at the same time: no disk is waited for before access ends.
+        let saved = joined.network_saver.save(joined.network.clone());
+        joined.engine.handle_up(up, Clock::now());
         self.drain().await;
         self.settle().await;
+        let saved = self.engine.meanwhile(saved).await;
         saved.map_err(|failed| {
             error(
                 1,
-                &format!("done until the next start, but not kept: {failed:#}"),
+                &format!("done until the next start, but not kept: {failed}"),
             )
         })?;
         let problem = self.joined()?.host_problem.clone();
@@ -340,6 +341,7 @@ impl Joined {
             self.host_problem.clone(),
             self.state_problem.clone(),
             self.saver.problem(),
+            self.network_saver.problem(),
             self.posture_problem.clone(),
         ];
         status.warnings.extend(problems.into_iter().flatten());

@@ -175,10 +175,13 @@ impl StateDir {
     /// # Errors
     /// When the file cannot be written.
     pub fn save_network(&self, network: &NetworkFile) -> Result<()> {
-        let path = self.path.join("network");
-        let bytes = serde_json::to_vec_pretty(network).context("cannot write the network file")?;
-        atomic_file::write(&path, &bytes, FILE_MODE)
-            .with_context(|| format!("cannot write {}", path.display()))
+        save_network(&self.network_path(), network)
+    }
+
+    /// Where which network the device is in is kept.
+    #[must_use]
+    pub fn network_path(&self) -> PathBuf {
+        self.path.join("network")
     }
 
     /// Where the engine's memory is kept.
@@ -302,6 +305,16 @@ fn network_at(directory: &Path) -> Result<Option<NetworkFile>> {
 /// When it cannot be encoded or written.
 pub fn save_stored(path: &Path, stored: &Stored) -> Result<()> {
     let bytes = stored.to_bytes().context("cannot encode the state")?;
+    atomic_file::write(path, &bytes, FILE_MODE)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Writes which network the device is in.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn save_network(path: &Path, network: &NetworkFile) -> Result<()> {
+    let bytes = serde_json::to_vec_pretty(network).context("cannot encode the network file")?;
     atomic_file::write(path, &bytes, FILE_MODE)
         .with_context(|| format!("cannot write {}", path.display()))
 }
