@@ -23,6 +23,8 @@ use super::{route, rule};
 
 /// Changes come in bursts; one look after the burst is enough.
 const BURST: Duration = Duration::from_millis(100);
+/// Changes that are taken before others of this thread have a turn: on a router they come without end.
+const TURN: u32 = 64;
 /// Time before a look that failed is tried again, and before a watch that ended is begun again.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -134,9 +136,14 @@ impl Watcher {
             tokio::time::sleep(wait.unwrap_or(BURST)).await;
             // Where routes come and go without end, what is left is seen after the look.
             let end = Instant::now() + BURST;
+            let mut count = 0_u32;
             while Instant::now() < end
                 && let Ok(change) = timeout(Duration::ZERO, source.changes.next()).await
             {
+                count = count.wrapping_add(1);
+                if count.is_multiple_of(TURN) {
+                    tokio::task::yield_now().await;
+                }
                 let Some(change) = change else {
                     return Ended::Deaf;
                 };

@@ -1,7 +1,7 @@
 //! The states of the control session.
 
 use gatereeve_shared::identity::identity_key::IdentityPublicKey;
-use gatereeve_shared::time::Mono;
+use gatereeve_shared::time::{Mono, Now};
 use gatereeve_shared::wire::controller::Standing;
 
 /// How the device is connected to a controller.
@@ -34,8 +34,8 @@ pub(crate) struct Session {
     pub(crate) resync: Resync,
     /// Whether both ends agree on what is held: steps from it make sense.
     pub(crate) has_base: bool,
-    /// Number of the ping that is out.
-    pub(crate) ping: Option<u64>,
+    /// Number of the ping that is out, and when it was sent.
+    pub(crate) ping: Option<(u64, Now)>,
     /// The last generation acknowledged.
     pub(crate) acked: Option<gatereeve_shared::generation::Generation>,
 }

@@ -189,7 +189,7 @@ impl Engine {
         if let Some(map) = &mut self.stored.map
             && renew::renew(map, renewal)
         {
-            self.dirty.table = true;
+            self.publish_soon(now);
             self.save_within(LAZY, now);
         }
     }
@@ -212,7 +212,7 @@ impl Engine {
             }
         }
         if changed {
-            self.dirty.table = true;
+            self.publish_soon(now);
             self.save_within(LAZY, now);
         }
     }

@@ -103,6 +103,8 @@ pub struct Engine {
     learned: BTreeMap<DeviceId, SocketAddr>,
 
     serial: u64,
+    /// When one was last published at once for what takes nothing from anybody.
+    soon: Mono,
     in_table: BTreeSet<DeviceId>,
     /// First table of each generation that is not enforced yet.
     published: VecDeque<(u64, Option<Generation>)>,
@@ -175,6 +177,7 @@ impl Engine {
             holders: Holders::new(),
             learned: BTreeMap::new(),
             serial: 0,
+            soon: Mono(0),
             in_table: BTreeSet::new(),
             published: VecDeque::new(),
             enforced: None,
@@ -248,6 +251,7 @@ impl Engine {
         while let Some(timer) = self.timers.take_due(now.mono) {
             match timer {
                 Timer::Expiry => self.dirty.table = true,
+                Timer::Table => self.publish_soon(now),
                 Timer::Heartbeat => self.beat(now),
                 Timer::Hold => self.release_gate(now),
                 Timer::Connect => self.connect(now),

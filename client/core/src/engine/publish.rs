@@ -17,6 +17,8 @@ use crate::path::EndpointRules;
 
 /// Largest packet of the interface: 1500 bytes of an ordinary path, less IPv6, UDP and WireGuard.
 pub(crate) const MTU: u16 = 1420;
+/// Time between tables that take nothing from anybody.
+const CALM: Duration = Duration::from_millis(100);
 /// Generations that wait for their enforcement at most; the newest counts.
 const MOST_UNENFORCED: usize = 64;
 
@@ -51,7 +53,21 @@ impl Engine {
         }
     }
 
+    /// Has a table published for what takes nothing from anybody: at once, or, where that has just been done, a moment after
+    /// it. Peers that move without end, or are renewed out of turn, cost no more tables than that, and what takes something
+    /// never waits behind them.
+    pub(super) fn publish_soon(&mut self, now: Now) {
+        let next = self.soon.saturating_add(CALM);
+        if next <= now.mono {
+            self.soon = now.mono;
+            self.dirty.table = true;
+        } else {
+            self.timers.set_earlier(Timer::Table, next);
+        }
+    }
+
     pub(super) fn publish(&mut self, now: Now) {
+        self.timers.clear(Timer::Table);
         if self.clock.is_from_controller()
             && let (Some(map), Some(time)) = (&mut self.stored.map, self.clock.now(now))
         {

@@ -70,7 +70,7 @@ impl Engine {
     fn open_session(&mut self, hello: &ControllerHello, now: Now) {
         self.timers.clear(Timer::Connecting);
         self.timers.clear(Timer::Connect);
-        self.set_clock(hello.now, now);
+        self.set_clock(hello.now, now, now);
         let loopback = hello.observed.ip().to_canonical().is_loopback();
         if self.stored.loopback != loopback {
             self.stored.loopback = loopback;
@@ -256,7 +256,7 @@ impl Engine {
         let Some(session) = self.link.session_mut() else {
             return;
         };
-        session.ping = Some(nonce);
+        session.ping = Some((nonce, now));
         self.timers.set(Timer::Pong, now.mono.saturating_add(PONG));
         self.say(ClientMessage::Ping(nonce));
         self.arm_ping(now);
@@ -267,13 +267,14 @@ impl Engine {
         let Some(session) = self.link.session_mut() else {
             return;
         };
-        if session.ping != Some(pong.nonce) {
+        let Some((_, asked)) = session.ping.take_if(|(nonce, _)| *nonce == pong.nonce) else {
             return;
-        }
-        session.ping = None;
+        };
         let phase = session.phase;
         self.timers.clear(Timer::Pong);
-        self.set_clock(pong.now, now);
+        // It read its clock after it was asked. So leases end early by what the answer took, and not late: somebody on the
+        // way who holds answers up makes none last longer.
+        self.set_clock(pong.now, asked, now);
         match phase {
             Phase::Synced => self.release_gate(now),
             Phase::Attached if have_map && self.assembler.is_empty() => self
@@ -283,13 +284,14 @@ impl Engine {
         }
     }
 
-    /// Takes the controller's time. What had ended under the old one stays so until it is renewed.
-    fn set_clock(&mut self, controller: UnixMillis, now: Now) {
+    /// Takes the time that the controller had `at` this instant. What had ended under the old one stays so until it is
+    /// renewed.
+    fn set_clock(&mut self, controller: UnixMillis, at: Now, now: Now) {
         let before = self
             .clock
             .now(now)
             .filter(|_| self.clock.is_from_controller());
-        if self.clock.set(controller, now) {
+        if self.clock.set(controller, at) {
             if let (Some(before), Some(map)) = (before, &mut self.stored.map) {
                 lease::bury_ended(map, before);
             }

@@ -9,6 +9,8 @@ use gatereeve_shared::time::Mono;
 pub(super) enum Timer {
     /// A rule of the table ends.
     Expiry,
+    /// What of a table may wait a moment has waited.
+    Table,
     /// The data path wants to hear that the engine lives.
     Heartbeat,
     /// The wait for the controller after a gap is over.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use gatereeve_client_core::api::Connection;
 use gatereeve_client_core::output::Output;
 use gatereeve_shared::time::{Mono, UnixMillis};
+use gatereeve_shared::wire::client::ClientMessage;
 use gatereeve_shared::wire::controller::{ControllerMessage, Pong, Standing};
 use gatereeve_shared::wire::map::{LeaseRenewal, PeerRenewal};
 
@@ -143,6 +144,8 @@ fn renewals_extend_to_the_hard_end_and_never_shorten() {
                 egress: vec![(gatereeve_shared::ids::RuleId::new(rule).unwrap(), end)],
             }],
         }));
+        // What only lengthens may come together with what came before.
+        world.run(Duration::from_millis(100), true);
         world.table.peers[0].egress[0].end.since(start)
     };
     assert_eq!(renew(id(2), "ssh", at(80)), 80 * SECOND);
@@ -199,7 +202,7 @@ fn a_pong_corrects_the_time_and_a_controller_that_falls_silent_is_left() {
     let nonce = nonce.or_else(|| {
         let log = world.run(15 * SECOND, false);
         log.iter().find_map(|(_, output)| match output {
-            Output::Send(gatereeve_shared::wire::client::ClientMessage::Ping(n)) => Some(*n),
+            Output::Send(ClientMessage::Ping(n)) => Some(*n),
             _ => None,
         })
     });
@@ -222,4 +225,32 @@ fn a_pong_corrects_the_time_and_a_controller_that_falls_silent_is_left() {
         world.engine.status(world.now).connection,
         Connection::Connecting
     );
+}
+
+/// Who is on the way can hold an answer up, and must not make anything last longer by that.
+#[test]
+fn an_answer_that_is_held_up_makes_no_lease_longer() {
+    let mut world = World::synced(vec![peer(2, at(60))]);
+    let start = world.now.mono;
+    let mut asked = None;
+    while asked.is_none() {
+        let log = world.run(SECOND, false);
+        asked = log.into_iter().find_map(|(at, output)| match output {
+            Output::Send(ClientMessage::Ping(nonce)) => Some((at, nonce)),
+            _ => None,
+        });
+    }
+    let (asked, nonce) = asked.unwrap();
+    world.run(8 * SECOND, false);
+    let pong = Pong {
+        nonce,
+        now: asked.unix,
+    };
+    world.say(ControllerMessage::Pong(pong));
+    let (end, before) = (start.saturating_add(60 * SECOND), 10 * SECOND);
+    world.run(end.since(world.now.mono) - before, true);
+    assert_eq!(world.peers(), ids(&[2]));
+    world.lost();
+    world.run(before, false);
+    assert!(world.peers().is_empty(), "a minute after it was granted");
 }

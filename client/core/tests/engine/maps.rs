@@ -1,5 +1,7 @@
 //! A device takes steps from exactly what it holds, and never goes back.
 
+use std::time::Duration;
+
 use gatereeve_client_core::output::Output;
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::identity::checkpoint::Checkpoint;
@@ -239,4 +241,41 @@ fn endpoints_change_without_a_generation_for_held_peers_only() {
     // The same again is no reason for a new table.
     world.say(ControllerMessage::Endpoints(vec![change(id(2))]));
     assert!(!world.has(|output| matches!(output, Output::Publish(_))));
+}
+
+fn moved(port: u16) -> ControllerMessage {
+    ControllerMessage::Endpoints(vec![PeerEndpoints {
+        device: id(2),
+        endpoints: vec![([192, 0, 2, 9], port).into()],
+    }])
+}
+
+/// Peers that move without end cost one table at once and one a moment later; what takes something waits for neither.
+#[test]
+fn what_takes_nothing_waits_for_what_comes_with_it() {
+    let mut world = World::synced(vec![peer(2, at(3600)), peer(3, at(3600))]);
+    world.run(Duration::from_secs(1), true);
+    let first = world.table.serial;
+    for port in 1..=50 {
+        world.say(moved(port));
+    }
+    assert_eq!(world.table.serial, first + 1, "the first at once");
+    let port = |world: &World| {
+        let mut peers = world.table.peers.iter();
+        let peer = peers.find(|peer| peer.device == id(2)).unwrap();
+        peer.endpoints[0].port()
+    };
+    assert_eq!(port(&world), 1);
+    world.map(delta(1, 2, &[3], Vec::new()));
+    assert_eq!(world.table.serial, first + 2);
+    assert_eq!(world.peers(), ids(&[2]), "at once");
+    for port in 51..=60 {
+        world.say(moved(port));
+    }
+    assert_eq!(world.table.serial, first + 2);
+    world.run(Duration::from_millis(100), true);
+    assert_eq!(world.table.serial, first + 3, "and all of the rest as one");
+    assert_eq!(port(&world), 60);
+    world.run(Duration::from_millis(500), true);
+    assert_eq!(world.table.serial, first + 3);
 }
