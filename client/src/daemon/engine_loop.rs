@@ -1,7 +1,5 @@
 //! The engine, and what it is told: all that never waits, whatever else the daemon is in the middle of.
 
-use std::pin::pin;
-
 use gatereeve_runtime::alarm::Alarm;
 use gatereeve_runtime::clock::Clock;
 use gatereeve_runtime::notify::Heart;
@@ -87,16 +85,22 @@ impl EngineLoop {
 
     /// Waits for `work`, which takes as long as the kernel takes. What the engine is told meanwhile it is told at once,
     /// and what it wants is carried out, so that a revocation waits for nothing of it.
-    pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
-        loop {
-            let latest = Clock::mono().saturating_add(LONGEST_SLEEP);
-            let input = tokio::select! {
-                done = &mut work => return done,
-                input = self.next(latest) => input,
-            };
-            self.take(input);
-            self.drain().await;
+    pub(super) fn meanwhile<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+    ) -> impl Future<Output = T> {
+        // Boxed, as both are large and this is part of much that is waited for.
+        let mut work = Box::pin(work);
+        async move {
+            loop {
+                let latest = Clock::mono().saturating_add(LONGEST_SLEEP);
+                let input = tokio::select! {
+                    done = &mut work => return done,
+                    input = self.next(latest) => input,
+                };
+                self.take(input);
+                Box::pin(self.drain()).await;
+            }
         }
     }
 

@@ -99,9 +99,9 @@ impl Daemon {
         if let Some(mut joined) = self.engine.joined.take() {
             joined.engine.handle_leave(Clock::now());
             joined.drain().await;
-            joined.finish().await;
+            self.engine.meanwhile(joined.finish()).await;
         }
-        let removed = self.host.take_down().await;
+        let removed = self.engine.meanwhile(self.host.take_down()).await;
         self.engine.state.forget()?;
         removed
             .map(drop)

@@ -238,13 +238,13 @@ impl Daemon {
         // Overlay traffic must not leave in clear until the next start: what fails closed stays, until `down`.
         let joined = &self.engine.joined;
         let takes_part = joined.as_ref().is_some_and(|j| j.network.up);
+        if let Some(joined) = joined {
+            // Nobody tells the data path anything any more, and disk and kernel may take long.
+            joined.datapath.shut();
+        }
         if let Some(joined) = joined.as_ref().filter(|_| takes_part) {
             let now = Clock::now();
             self.engine.state.keep_recent(joined.recent(now), now.unix);
-        }
-        if let Some(joined) = joined {
-            // Nobody tells the data path anything any more, and to take it away may take the kernel long.
-            joined.datapath.shut();
         }
         let removed = if takes_part {
             self.host.stop().await;
@@ -426,7 +426,8 @@ impl Daemon {
 
     /// Takes away what an earlier run left, where this device does not take part.
     async fn clear_host(&mut self) {
-        if let Err(error) = self.host.take_down().await {
+        let removed = self.engine.meanwhile(self.host.take_down()).await;
+        if let Err(error) = removed {
             let warning = format!(
                 "what an earlier run left could not be removed: {}",
                 in_words(&error)

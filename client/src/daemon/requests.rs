@@ -50,8 +50,8 @@ impl Daemon {
             LocalRequest::Ping { peer, count } => return self.ping(&peer, count, answer),
             LocalRequest::Join(join) => self.join(join),
             LocalRequest::Leave => self.leave_on_request().await,
-            LocalRequest::Up => self.set_up(true).await,
-            LocalRequest::Down => self.set_up(false).await,
+            LocalRequest::Up => return self.set_up(true, answer).await,
+            LocalRequest::Down => return self.set_up(false, answer).await,
             LocalRequest::Repair => self.repair().await,
         };
         // Who asked may be gone; what was done stays done.
@@ -259,7 +259,7 @@ impl Daemon {
                 joined.and_then(|joined| joined.host_problem.clone()),
             )
         } else {
-            match self.host.take_down().await {
+            match self.engine.meanwhile(self.host.take_down()).await {
                 Ok(changes) => (changes, None),
                 Err(failed) => (Vec::new(), Some(format!("{failed:#}"))),
             }
@@ -282,32 +282,50 @@ impl Daemon {
         }))
     }
 
-    async fn set_up(&mut self, up: bool) -> Answer {
-        let joined = self.joined()?;
-        let was = joined.network.up;
-        joined.network.up = up;
-        // What it is to be is written at the same time: no disk is waited for before access ends.
-        let saved = joined.network_saver.save(joined.network.clone());
-        joined.engine.handle_up(up, Clock::now());
+    /// Takes part, or does not. What it is to be is written at the same time, and answered when it is: access ends before,
+    /// and the daemon goes on meanwhile.
+    async fn set_up(&mut self, up: bool, answer: oneshot::Sender<Answer>) {
+        let saved = match self.joined() {
+            Ok(joined) => {
+                let was = std::mem::replace(&mut joined.network.up, up);
+                let saved = joined.network_saver.save(joined.network.clone());
+                joined.engine.handle_up(up, Clock::now());
+                Ok((was, saved))
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let (was, saved) = match saved {
+            Ok(saved) => saved,
+            Err(refusal) => return drop(answer.send(Err(refusal))),
+        };
         self.drain().await;
         self.settle().await;
-        let saved = self.engine.meanwhile(saved).await;
-        saved.map_err(|failed| {
-            error(
-                1,
-                &format!("done until the next start, but not kept: {failed}"),
-            )
-        })?;
-        let problem = self.joined()?.host_problem.clone();
-        if let Some(problem) = problem {
-            return Err(error(1, &format!("{problem}; the daemon tries again")));
-        }
-        Ok(done(match (up, was) {
-            (true, false) => "up: taking part",
-            (true, true) => "up already",
-            (false, true) => "down: not taking part until `gatereeve up`",
-            (false, false) => "down already",
-        }))
+        let problem = self
+            .joined()
+            .map(|joined| joined.host_problem.clone())
+            .unwrap_or_else(|left| Some(left.message));
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "ends with the answer, which the task that writes gives when it ends at the latest"
+        )]
+        tokio::spawn(async move {
+            let reply = match (saved.await, problem) {
+                (Err(failed), _) => Err(error(
+                    1,
+                    &format!("done until the next start, but not kept: {failed}"),
+                )),
+                (Ok(()), Some(problem)) => {
+                    Err(error(1, &format!("{problem}; the daemon tries again")))
+                }
+                (Ok(()), None) => Ok(done(match (up, was) {
+                    (true, false) => "up: taking part",
+                    (true, true) => "up already",
+                    (false, true) => "down: not taking part until `gatereeve up`",
+                    (false, false) => "down already",
+                })),
+            };
+            drop(answer.send(reply));
+        });
     }
 }
 

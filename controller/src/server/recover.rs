@@ -110,7 +110,9 @@ pub fn recover(dir: &StateDir, now: UnixMillis) -> anyhow::Result<Recovered> {
     if state.generation() != tables_at {
         store.replace(&state)?;
         // Or a start that does not last would be followed by one that catches all of it up again.
-        store.flush()?;
+        if let Err(error) = store.flush() {
+            warn!(error = %error, "tables were not flushed");
+        }
         info!(
             from = tables_at.n,
             to = state.generation().n,

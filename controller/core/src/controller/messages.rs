@@ -96,7 +96,16 @@ impl Controller {
                 self.why(session, device, &question, now);
             }
             (Phase::Attached, ClientMessage::Resync(_)) => {
-                self.send_map(device, session, None, now);
+                if self.limits(device, now.mono).maps.take(1, now.mono) {
+                    self.send_map(device, session, None, now);
+                } else {
+                    // It would wait for it.
+                    self.close(
+                        session,
+                        RefusalCode::RateLimited,
+                        "this device asks for everything too often; wait a few seconds",
+                    );
+                }
             }
             _ => self.close(
                 session,
@@ -178,20 +187,18 @@ impl Controller {
             );
             return;
         }
-        if let Err(why) = self.change_keys(device, attach.keys, now) {
-            self.note_no_session(device, why, now);
-            self.close(session, RefusalCode::Binding, why);
-            return;
-        }
-        // Before anything is done about it: to come back must not be cheaper than to ask.
-        let held = self.held.get(&device);
-        let has_it = attach.have.is_some() && held.map(|held| held.generation) == attach.have;
-        if !has_it && !self.limits(device, now.mono).maps.take(1, now.mono) {
+        // Before anything is done about it: to come back must not be cheaper than to ask for everything.
+        if !self.limits(device, now.mono).maps.take(1, now.mono) {
             self.close(
                 session,
                 RefusalCode::RateLimited,
-                "this device asks for everything too often; wait a few seconds",
+                "this device attaches too often; wait a few seconds",
             );
+            return;
+        }
+        if let Err(why) = self.change_keys(device, attach.keys, now) {
+            self.note_no_session(device, why, now);
+            self.close(session, RefusalCode::Binding, why);
             return;
         }
         let replaced = self.attached.get(&device).copied();

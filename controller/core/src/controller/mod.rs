@@ -77,7 +77,7 @@ struct DeviceLimits {
     endpoints: Bucket,
     /// How often its report is written down.
     soft: Bucket,
-    /// How often it gets a whole map.
+    /// How often all that it may know is gone through for it: when it attaches, or asks for everything.
     maps: Bucket,
     /// How often its peers are renewed out of turn for it.
     late: Bucket,

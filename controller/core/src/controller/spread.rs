@@ -63,7 +63,11 @@ impl Controller {
             }
         }
         steps.sort_by_key(|(gains_only, device, ..)| (*gains_only, *device));
-        for (_, device, session, step) in steps {
+        for (_, device, session, mut step) in steps {
+            if touched.devices.contains(&device) && !touched.everything {
+                // It is about this one, which may be hostile: whether the others have let go is what counts.
+                step.loses.clear();
+            }
             self.send_step(device, session, step, now.unix);
         }
         told
@@ -193,10 +197,12 @@ impl Controller {
                 before.losses.add(generation, &step.loses, now.unix);
                 before.losses
             }
-            None => {
+            None if self.has_been_seen(&device) => {
                 let longest = self.picture.policy.longest_lease();
                 Losses::unknown(generation, now.unix.saturating_add(longest))
             }
+            // A new one has nothing.
+            None => Losses::default(),
         };
         self.held.insert(
             device,
@@ -212,6 +218,11 @@ impl Controller {
             self.send(session, ControllerMessage::Map(part));
         }
         self.arm_renew(device, now);
+    }
+
+    fn has_been_seen(&self, device: &DeviceId) -> bool {
+        let soft = self.soft.devices.get(device);
+        soft.is_some_and(|soft| soft.last_seen.is_some())
     }
 
     /// Sends where the peers of a device's map can be reached.

@@ -11,6 +11,7 @@ use crate::audit::record::Record;
 use crate::command::{Committed, Reply, Unconfirmed};
 use crate::output::RequestId;
 use crate::state::Touched;
+use crate::state::device::DeviceStatus;
 
 use super::Controller;
 use super::commit::Asked;
@@ -55,6 +56,9 @@ impl Controller {
             let Some(loss) = held.losses.about(device, touched, now.unix) else {
                 continue;
             };
+            if !self.takes_part(device) {
+                continue;
+            }
             if self.attached.contains_key(device) {
                 let (generation, until) = open.entry(*device).or_insert((loss.generation, None));
                 *generation = loss.generation.max(*generation);
@@ -72,6 +76,7 @@ impl Controller {
             .into_iter()
             .filter_map(|(device, until)| self.unconfirmed(device, until))
             .chain(self.absent(before, after, asked.subject, now.unix))
+            .chain(self.unheard(before, asked.subject, now.unix))
             .collect();
         let committed = Committed {
             generation: record.generation,
@@ -126,6 +131,38 @@ impl Controller {
             })
             .filter_map(|(device, end)| self.unconfirmed(device, Some(end)))
             .collect()
+    }
+
+    /// Where `subject` had nothing left to lose: devices that were last heard of before this controller started, and may not
+    /// have heard of the change that took it. The longest is assumed, by the policy in force.
+    fn unheard(
+        &self,
+        before: &Granted,
+        subject: Option<DeviceId>,
+        now: UnixMillis,
+    ) -> Vec<Unconfirmed> {
+        let had_nothing = |subject: &DeviceId| {
+            let mut pairs = before.keys();
+            !pairs.any(|(from, to)| from == subject || to == subject)
+        };
+        let Some(subject) = subject.filter(had_nothing) else {
+            return Vec::new();
+        };
+        let longest = self.picture.policy.longest_lease();
+        let soft = self.soft.devices.iter();
+        soft.filter(|(device, _)| **device != subject && !self.held.contains_key(*device))
+            .filter(|(device, _)| self.takes_part(device))
+            .filter_map(|(device, soft)| {
+                let end = soft.last_seen?.saturating_add(longest);
+                (now < end).then(|| self.unconfirmed(*device, Some(end)))?
+            })
+            .collect()
+    }
+
+    /// Whether a device may have anything at all; who may not may be hostile, and is not waited for.
+    fn takes_part(&self, device: &DeviceId) -> bool {
+        let known = self.picture.state.devices().get(device);
+        known.is_some_and(|known| known.status == DeviceStatus::Approved)
     }
 
     fn unconfirmed(&self, device: DeviceId, leases_end: Option<UnixMillis>) -> Option<Unconfirmed> {

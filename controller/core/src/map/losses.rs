@@ -77,6 +77,9 @@ impl Losses {
         touched: &Touched,
         now: UnixMillis,
     ) -> Option<Loss> {
+        if touched.devices.is_empty() && !touched.everything {
+            return None;
+        }
         let is_all = touched.everything || touched.devices.contains(holder);
         let of = self.of.iter();
         let of = of.filter(|(peer, _)| is_all || touched.devices.contains(*peer));

@@ -214,6 +214,103 @@ fn after_a_restart_it_waits_for_who_has_not_confirmed_the_whole() {
     assert!(names(&committed).0.contains(&"db".to_owned()));
 }
 
+/// The same while they have not come back: who may not have heard of it is named.
+#[test]
+fn after_a_restart_it_names_who_may_not_have_heard() {
+    let mut world = World::standard(LAPTOP_TOO);
+    world.client("db").confirms = false;
+    world.ask(quarantine("web")).unwrap();
+    world.restart();
+    let request = world.start(revoke("web"), Some(30_000));
+    let committed = answer(&world, request).unwrap();
+    assert_eq!(names(&committed).1, ["db", "laptop", "other"]);
+    let ends = committed.unconfirmed.iter().map(|late| late.leases_end);
+    assert!(ends.min().unwrap() > Some(world.now.unix));
+    // What it could have is over by itself.
+    let mut world = World::standard(LAPTOP_TOO);
+    world.ask(quarantine("web")).unwrap();
+    world.restart();
+    world.pass(Duration::from_secs(9 * 3600));
+    let request = world.start(revoke("web"), Some(30_000));
+    let committed = answer(&world, request).unwrap();
+    assert_eq!(names(&committed).1, Vec::<String>::new());
+}
+
+/// What is known of nobody holds up only what can be about it.
+#[test]
+fn it_does_not_wait_for_who_can_have_nothing_of_it() {
+    // A change that is about no device.
+    let mut world = World::standard(LAPTOP_TOO);
+    let invite = world.invite(&["web"], None, 1);
+    world.restart();
+    world.client("db").confirms = false;
+    world.reconnect("db");
+    let withdraw = Command::InviteRevoke { id: invite.id };
+    let request = world.start(withdraw, Some(30_000));
+    assert!(answer(&world, request).is_some());
+
+    // A device that has just come into being.
+    let mut world = World::standard(LAPTOP_TOO);
+    world.add("new");
+    world.client("new").confirms = false;
+    let invite = world.invite(&["other"], None, 1);
+    world.connect("new");
+    world.enroll("new", Some(&invite));
+    world.attach("new");
+    assert!(world.client("new").map.is_some());
+    let request = world.start(revoke("web"), Some(30_000));
+    world.confirm();
+    assert!(answer(&world, request).is_some());
+
+    // One that was taken out meanwhile.
+    let mut world = World::standard(LAPTOP_TOO);
+    world.client("web").confirms = false;
+    let apply = |text: &str| Command::PolicyApply {
+        text: text.into(),
+        if_generation: None,
+    };
+    world
+        .ask(apply(WEB_TO_DB.replace("5432", "5433").as_str()))
+        .unwrap();
+    world.ask(quarantine("web")).unwrap();
+    world.confirm();
+    let request = world.start(apply(WEB_TO_DB), Some(30_000));
+    world.confirm();
+    assert!(answer(&world, request).is_some());
+}
+
+/// Who has lost its access may be hostile: it holds nobody's change up by not confirming.
+#[test]
+fn it_does_not_wait_for_who_has_lost_access() {
+    let mut world = World::standard(LAPTOP_TOO);
+    world.client("web").confirms = false;
+    world.ask(quarantine("web")).unwrap();
+    world.confirm();
+    let apply = |world: &mut World, text: &str| {
+        let command = Command::PolicyApply {
+            text: text.into(),
+            if_generation: None,
+        };
+        let request = world.start(command, Some(30_000));
+        world.confirm();
+        answer(world, request)
+    };
+    let committed = apply(&mut world, WEB_TO_DB).unwrap();
+    assert_eq!(names(&committed).1, Vec::<String>::new());
+
+    // The same for one that fails a check.
+    let mut world = World::standard(POSTURE);
+    world.report("laptop", encrypted(true));
+    world.confirm();
+    world.client("laptop").confirms = false;
+    world.report("laptop", encrypted(false));
+    world.confirm();
+    let request = world.start(revoke("web"), Some(30_000));
+    world.confirm();
+    let committed = answer(&world, request).unwrap();
+    assert_eq!(names(&committed).1, Vec::<String>::new());
+}
+
 #[test]
 fn a_change_that_concerns_nobody_does_not_wait() {
     let mut world = World::standard(WEB_TO_DB);
