@@ -60,19 +60,24 @@ impl EngineLoop {
     /// Tells the engine.
     pub(super) fn take(&mut self, input: EngineInput) {
         let now = Clock::now();
-        let Some(joined) = &mut self.joined else {
-            // What is about a network that was left meanwhile is about nothing.
-            if matches!(input, EngineInput::Asked) {
-                self.heart.answer(self.status_line());
+        match (input, self.joined.as_mut()) {
+            (EngineInput::Asked, _) => self.heart.answer(self.status_line()),
+            (EngineInput::Timeout, Some(joined)) => joined.engine.handle_timeout(now),
+            (EngineInput::Enforced(serial), Some(joined)) => {
+                joined.engine.handle_enforced(serial, now);
             }
-            return;
-        };
-        match input {
-            EngineInput::Timeout => joined.engine.handle_timeout(now),
-            EngineInput::Asked => self.heart.answer(self.status_line()),
-            EngineInput::Enforced(serial) => joined.engine.handle_enforced(serial, now),
-            EngineInput::Control(event) => joined.take_control(*event, now),
-            EngineInput::Collected(collected) => joined.take_collected(collected, now),
+            (EngineInput::Control(event), Some(joined)) => joined.take_control(*event, now),
+            (EngineInput::Collected(collected), Some(joined)) => {
+                joined.take_collected(collected, now);
+            }
+            // About a network that was left meanwhile.
+            (
+                EngineInput::Timeout
+                | EngineInput::Enforced(_)
+                | EngineInput::Control(_)
+                | EngineInput::Collected(_),
+                None,
+            ) => {}
         }
     }
 

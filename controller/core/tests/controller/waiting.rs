@@ -14,6 +14,13 @@ fn revoke(device: &str) -> Command {
     }
 }
 
+fn apply(policy: &str) -> Command {
+    Command::PolicyApply {
+        text: policy.into(),
+        if_generation: None,
+    }
+}
+
 fn answer(world: &World, request: RequestId) -> Option<Committed> {
     match world.replies.get(&request) {
         None => None,
@@ -265,12 +272,8 @@ fn it_does_not_wait_for_who_can_have_nothing_of_it() {
     // One that was taken out meanwhile.
     let mut world = World::standard(LAPTOP_TOO);
     world.client("web").confirms = false;
-    let apply = |text: &str| Command::PolicyApply {
-        text: text.into(),
-        if_generation: None,
-    };
     world
-        .ask(apply(WEB_TO_DB.replace("5432", "5433").as_str()))
+        .ask(apply(&WEB_TO_DB.replace("5432", "5433")))
         .unwrap();
     world.ask(quarantine("web")).unwrap();
     world.confirm();
@@ -286,16 +289,9 @@ fn it_does_not_wait_for_who_has_lost_access() {
     world.client("web").confirms = false;
     world.ask(quarantine("web")).unwrap();
     world.confirm();
-    let apply = |world: &mut World, text: &str| {
-        let command = Command::PolicyApply {
-            text: text.into(),
-            if_generation: None,
-        };
-        let request = world.start(command, Some(30_000));
-        world.confirm();
-        answer(world, request)
-    };
-    let committed = apply(&mut world, WEB_TO_DB).unwrap();
+    let request = world.start(apply(WEB_TO_DB), Some(30_000));
+    world.confirm();
+    let committed = answer(&world, request).unwrap();
     assert_eq!(names(&committed).1, Vec::<String>::new());
 
     // The same for one that fails a check.
