@@ -159,7 +159,7 @@ impl Report {
 const NEXT: &str = "Everything was real: binaries, tunnels, packets.
 
 Where to go from here
-      README.md, \"Quick start\"               a controller and two machines of your own
+      README.md                               a controller and two machines of your own
       gatereeve-controller policy --help      check, plan, apply, explain, reach
       gatereeve --help                        what a device's user can ask
       controller/docs/policy-language.md      the policy, by example
