@@ -285,19 +285,13 @@ impl Daemon {
     /// Takes part, or does not. What it is to be is written at the same time, and answered when it is: access ends before,
     /// and the daemon goes on meanwhile.
     async fn set_up(&mut self, up: bool, answer: oneshot::Sender<Answer>) {
-        let saved = match self.joined() {
-            Ok(joined) => {
-                let was = std::mem::replace(&mut joined.network.up, up);
-                let saved = joined.network_saver.save(joined.network.clone());
-                joined.engine.handle_up(up, Clock::now());
-                Ok((was, saved))
-            }
-            Err(refusal) => Err(refusal),
-        };
-        let (was, saved) = match saved {
-            Ok(saved) => saved,
+        let joined = match self.joined() {
+            Ok(joined) => joined,
             Err(refusal) => return drop(answer.send(Err(refusal))),
         };
+        let was = std::mem::replace(&mut joined.network.up, up);
+        let saved = joined.network_saver.save(joined.network.clone());
+        joined.engine.handle_up(up, Clock::now());
         self.drain().await;
         self.settle().await;
         let problem = self

@@ -192,7 +192,7 @@ impl Controller {
             self.timers.set(Timer::Checkpoint, at);
         }
 
-        let told = self.spread(&touched, now);
+        let told = self.spread(&touched, judged(&record.change), now);
         let after = asks.then(|| self.picture.granted(scope, now.unix));
         let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
         let mut asked = None;
@@ -270,6 +270,7 @@ impl Controller {
             }
             Change::DeviceRemoved { device } => {
                 self.held.remove(device);
+                self.fresh.remove(device);
                 self.endpoints.remove(device);
                 self.told_posture.remove(device);
                 self.limits.remove(device);
@@ -279,6 +280,9 @@ impl Controller {
                 self.timers.clear(Timer::Soft(*device));
             }
             Change::DeviceAdded { .. } | Change::DeviceTagged { .. } => {
+                if let Change::DeviceAdded { device, .. } = change {
+                    self.fresh.insert(device.id);
+                }
                 for device in &touched.devices {
                     self.review(*device, now);
                 }
@@ -373,5 +377,26 @@ fn concerned_by(change: &Change) -> (picture::Devices, bool) {
         | Change::InviteCreated(_)
         | Change::InviteRevoked { .. }
         | Change::Restored => (picture::Devices::new(), false),
+    }
+}
+
+/// The device that a change judges: what that takes, it takes from this one, which may be hostile.
+fn judged(change: &Change) -> Option<DeviceId> {
+    match change {
+        Change::VerdictsChanged { device, .. } | Change::DeviceStatus { device, .. } => {
+            Some(*device)
+        }
+        Change::Noted
+        | Change::InviteCreated(_)
+        | Change::InviteRevoked { .. }
+        | Change::DeviceAdded { .. }
+        | Change::DeviceRenamed { .. }
+        | Change::DeviceTagged { .. }
+        | Change::DeviceRevoked { .. }
+        | Change::DeviceRemoved { .. }
+        | Change::KeysChanged { .. }
+        | Change::PolicyApplied { .. }
+        | Change::TimePassed
+        | Change::Restored => None,
     }
 }

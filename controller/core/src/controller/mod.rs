@@ -4,7 +4,7 @@
 //! ([`commit`]). When the journal has it, it is applied to the picture in force, and whoever is
 //! concerned is told ([`spread`]). So nobody acts on what a crash could take back.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,6 +147,8 @@ pub struct Controller {
     sessions: BTreeMap<SessionId, Session>,
     attached: BTreeMap<DeviceId, SessionId>,
     held: BTreeMap<DeviceId, Held>,
+    /// Devices that have come into being since this controller started, and were never sent a map.
+    fresh: BTreeSet<DeviceId>,
     endpoints: Endpoints,
     told_posture: BTreeMap<DeviceId, Vec<CheckOutcome>>,
     limits: BTreeMap<DeviceId, DeviceLimits>,
@@ -221,6 +223,7 @@ impl Controller {
             sessions: BTreeMap::new(),
             attached: BTreeMap::new(),
             held: BTreeMap::new(),
+            fresh: BTreeSet::new(),
             endpoints: Endpoints::new(),
             told_posture: BTreeMap::new(),
             limits: BTreeMap::new(),

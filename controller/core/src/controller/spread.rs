@@ -32,8 +32,13 @@ pub(super) struct Told {
 
 impl Controller {
     /// Brings the maps of connected devices up to the picture in force. Looks only at pairs that
-    /// `touched` can have changed.
-    pub(super) fn spread(&mut self, touched: &Touched, now: Now) -> Vec<Told> {
+    /// `touched` can have changed. `judged` is the device that the change judges, which is not asked to confirm it later.
+    pub(super) fn spread(
+        &mut self,
+        touched: &Touched,
+        judged: Option<DeviceId>,
+        now: Now,
+    ) -> Vec<Told> {
         if touched.devices.is_empty() && !touched.everything {
             return Vec::new();
         }
@@ -64,8 +69,8 @@ impl Controller {
         }
         steps.sort_by_key(|(gains_only, device, ..)| (*gains_only, *device));
         for (_, device, session, mut step) in steps {
-            if touched.devices.contains(&device) && !touched.everything {
-                // It is about this one, which may be hostile: whether the others have let go is what counts.
+            if judged == Some(device) {
+                // Whether the others have let go is what counts.
                 step.loses.clear();
             }
             self.send_step(device, session, step, now.unix);
@@ -197,13 +202,13 @@ impl Controller {
                 before.losses.add(generation, &step.loses, now.unix);
                 before.losses
             }
-            None if self.has_been_seen(&device) => {
+            None if self.fresh.contains(&device) => Losses::default(),
+            None => {
                 let longest = self.picture.policy.longest_lease();
                 Losses::unknown(generation, now.unix.saturating_add(longest))
             }
-            // A new one has nothing.
-            None => Losses::default(),
         };
+        self.fresh.remove(&device);
         self.held.insert(
             device,
             Held {
@@ -218,11 +223,6 @@ impl Controller {
             self.send(session, ControllerMessage::Map(part));
         }
         self.arm_renew(device, now);
-    }
-
-    fn has_been_seen(&self, device: &DeviceId) -> bool {
-        let soft = self.soft.devices.get(device);
-        soft.is_some_and(|soft| soft.last_seen.is_some())
     }
 
     /// Sends where the peers of a device's map can be reached.

@@ -22,6 +22,9 @@ use super::timers::Timer;
 /// Longest wait.
 const LONGEST: Duration = Duration::from_secs(600);
 
+/// How long a connected device may say nothing that is written down: the longest time between two posture reports.
+const SILENT: Duration = Duration::from_secs(3600);
+
 /// A caller who waits for devices.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -149,12 +152,19 @@ impl Controller {
             return Vec::new();
         };
         let longest = self.picture.policy.longest_lease();
-        let soft = self.soft.devices.iter();
-        soft.filter(|(device, _)| **device != subject && !self.held.contains_key(*device))
-            .filter(|(device, _)| self.takes_part(device))
-            .filter_map(|(device, soft)| {
-                let end = soft.last_seen?.saturating_add(longest);
-                (now < end).then(|| self.unconfirmed(*device, Some(end)))?
+        let devices = self.picture.state.devices().keys().copied();
+        devices
+            .filter(|device| *device != subject && !self.held.contains_key(device))
+            .filter(|device| !self.fresh.contains(device) && self.takes_part(device))
+            .filter_map(|device| {
+                // Where that is lost, as soft state may be, it was connected until the start.
+                let soft = self.soft.devices.get(&device);
+                let seen = soft
+                    .and_then(|soft| soft.last_seen)
+                    .map(|seen| seen.saturating_add(SILENT));
+                let seen = seen.unwrap_or(UnixMillis::MAX).min(self.started.unix);
+                let end = seen.saturating_add(longest);
+                (now < end).then(|| self.unconfirmed(device, Some(end)))?
             })
             .collect()
     }

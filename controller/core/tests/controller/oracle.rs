@@ -273,6 +273,8 @@ fn access_does_not_pause_when_a_policy_asks_for_less_than_is_reported() {
         take(&mut world, Step::Pass(1));
         compare_ends(&mut world);
     }
+    let map = world.client("web").map.clone().unwrap();
+    assert!(map.peers.values().any(|peer| !peer.ingress.is_empty()));
 }
 
 /// A report that comes in the last moment gives access a later end; whoever holds the earlier one is told at once.

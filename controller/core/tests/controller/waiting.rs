@@ -5,7 +5,7 @@ use std::time::Duration;
 use gatereeve_controller_core::command::{Command, Committed, Reply};
 use gatereeve_controller_core::output::RequestId;
 
-use crate::harness::{LAPTOP_TOO, POSTURE, WEB_TO_DB, World, encrypted};
+use crate::harness::{LAPTOP_TOO, POSTURE, WEB_TO_DB, World, encrypted, tag};
 
 fn revoke(device: &str) -> Command {
     Command::DeviceRevoke {
@@ -241,6 +241,53 @@ fn after_a_restart_it_names_who_may_not_have_heard() {
     let request = world.start(revoke("web"), Some(30_000));
     let committed = answer(&world, request).unwrap();
     assert_eq!(names(&committed).1, Vec::<String>::new());
+}
+
+/// When devices were last seen is soft state. Without it they are no new ones.
+#[test]
+fn after_a_loss_of_soft_state_it_waits_for_and_names_the_same() {
+    let start = || {
+        let mut world = World::standard(LAPTOP_TOO);
+        world.client("db").confirms = false;
+        world.ask(quarantine("web")).unwrap();
+        world.soft.clear();
+        world.restart();
+        world
+    };
+    let mut world = start();
+    world.reconnect("db");
+    let request = world.start(revoke("web"), Some(30_000));
+    world.confirm();
+    assert_eq!(answer(&world, request), None, "db may let web through");
+
+    let mut world = start();
+    let request = world.start(revoke("web"), Some(30_000));
+    let committed = answer(&world, request).unwrap();
+    assert_eq!(names(&committed).1, ["db", "laptop", "other"]);
+}
+
+/// Who has lost a role is not suspect for that, and may still let through whom it served.
+#[test]
+fn it_waits_for_who_has_lost_a_role() {
+    let mut world = World::standard(LAPTOP_TOO);
+    world.client("db").confirms = false;
+    let untag = Command::DeviceTag {
+        device: "db".into(),
+        add: Vec::new(),
+        remove: vec![tag("db")],
+    };
+    world.ask(untag).unwrap();
+    world.confirm();
+    let request = world.start(revoke("web"), Some(30_000));
+    world.confirm();
+    assert_eq!(answer(&world, request), None, "db may let web through");
+    world.client("db").confirms = true;
+    world.confirm();
+    assert!(
+        names(&answer(&world, request).unwrap())
+            .0
+            .contains(&"db".to_owned())
+    );
 }
 
 /// What is known of nobody holds up only what can be about it.
