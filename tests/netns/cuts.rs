@@ -119,6 +119,18 @@ pub(crate) fn a_policy_change_cuts_open_flows() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A flow of small datagrams from each, numbered from one on, which are answered.
+fn answered_flows(from: [&DeviceHost; 2], to: &DeviceHost) -> anyhow::Result<[UdpSender; 2]> {
+    let pace = Duration::from_millis(1);
+    let flow =
+        |number, host: &DeviceHost| UdpSender::start(&host.namespace, to.v4(53)?, number, pace);
+    let flows = [flow(1, from[0])?, flow(2, from[1])?];
+    wait_for("both flows", CUT, || {
+        Ok(flows.iter().all(|flow| flow.answers() > 200).then_some(()))
+    })?;
+    Ok(flows)
+}
+
 /// After `revoke --wait` has returned not one packet arrives, in either direction.
 pub(crate) fn nothing_arrives_after_revoke_returned() -> anyhow::Result<()> {
     let mut world = world()?;
@@ -128,12 +140,7 @@ pub(crate) fn nothing_arrives_after_revoke_returned() -> anyhow::Result<()> {
     let receiver = UdpReceiver::start(&server.namespace, 53, true)?;
     apply(&world, &open_pair())?;
     wait_open(&client, &server, 80)?;
-    let pace = Duration::from_millis(1);
-    let sender = UdpSender::start(&client.namespace, server.v4(53)?, 1, pace)?;
-    let control = UdpSender::start(&witness.namespace, server.v4(53)?, 2, pace)?;
-    wait_for("both flows", CUT, || {
-        Ok((sender.answers() > 200 && control.answers() > 200).then_some(()))
-    })?;
+    let [sender, _control] = answered_flows([&client, &witness], &server)?;
     let committed = world
         .controller
         .cli
@@ -178,12 +185,7 @@ pub(crate) fn a_change_of_the_host_that_takes_long_delays_no_cut() -> anyhow::Re
     let witness = world.device("witness", &["--tag", "tag:client"])?;
     let receiver = UdpReceiver::start(&server.namespace, 53, true)?;
     apply(&world, &open_pair())?;
-    let pace = Duration::from_millis(1);
-    let sender = UdpSender::start(&client.namespace, server.v4(53)?, 1, pace)?;
-    let control = UdpSender::start(&witness.namespace, server.v4(53)?, 2, pace)?;
-    wait_for("both flows", CUT, || {
-        Ok((sender.answers() > 200 && control.answers() > 200).then_some(()))
-    })?;
+    let _flows = answered_flows([&client, &witness], &server)?;
     let daemon = server.process().context("the server's daemon")?;
     let held = HeldThread::hold(daemon.id(), "gatereeve-net")?;
     std::thread::scope(|scope| {
