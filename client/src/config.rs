@@ -24,9 +24,22 @@ struct RawConfig {
     operator: Option<String>,
     operator_group: Option<String>,
     offload: Option<bool>,
+    cipher: Option<Cipher>,
     names: Option<bool>,
     search: Option<bool>,
     sandbox: Option<bool>,
+}
+
+/// What seals and opens packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum Cipher {
+    /// AVX-512 where the processor has it, AWS-LC elsewhere.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    /// AWS-LC.
+    #[serde(rename = "aws-lc")]
+    AwsLc,
 }
 
 /// What the host's resolver is told of the names of devices.
@@ -67,6 +80,8 @@ pub struct Config {
     pub operator_group: Option<u32>,
     /// Whether the kernel is to cut and join packets, where it can.
     pub offload: bool,
+    /// What seals and opens packets.
+    pub cipher: Cipher,
     /// What the host's resolver is told of the names of devices.
     pub names: Names,
     /// Where a posture collector listens, if one does.
@@ -116,6 +131,7 @@ impl Config {
             operator,
             operator_group,
             offload: raw.offload.unwrap_or(true),
+            cipher: raw.cipher.unwrap_or_default(),
             names: match (raw.names.unwrap_or(true), raw.search.unwrap_or(false)) {
                 (false, _) => Names::Off,
                 (true, false) => Names::Whole,
@@ -235,6 +251,7 @@ mod tests {
         assert_eq!(said.listen, any(DEFAULT_PORT));
         assert_eq!(said.tun, DEFAULT_TUN);
         assert!(said.offload);
+        assert_eq!(said.cipher, Cipher::Auto);
         assert!(said.sandbox);
         assert_eq!(said.names, Names::Whole);
     }
@@ -251,6 +268,14 @@ mod tests {
     #[test]
     fn offloads_can_be_switched_off() {
         assert!(!load(Some("offload = false"), None, None).unwrap().offload);
+    }
+
+    #[test]
+    fn the_cipher_can_be_the_librarys() {
+        let cipher = |text: &str| load(Some(text), None, None).unwrap().cipher;
+        assert_eq!(load(None, None, None).unwrap().cipher, Cipher::Auto);
+        assert_eq!(cipher("cipher = \"auto\""), Cipher::Auto);
+        assert_eq!(cipher("cipher = \"aws-lc\""), Cipher::AwsLc);
     }
 
     #[test]
@@ -293,6 +318,10 @@ mod tests {
         assert!(said("liste = 1").contains("unknown field `liste`"));
         assert!(said("listen = \"everywhere\"").contains("neither a port nor"));
         assert!(said("offload = \"maybe\"").contains("client.toml is not valid"));
+        assert!(
+            said("cipher = \"none\"")
+                .contains("unknown variant `none`, expected `auto` or `aws-lc`")
+        );
         assert!(said("listen = 70000").contains("client.toml is not valid"));
         assert!(said("operator = \"nobody-of-that-name\"").contains("no user"));
         assert!(said("operator_group = \"no-group-of-that-name\"").contains("no group"));

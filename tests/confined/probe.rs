@@ -73,6 +73,7 @@ fn sandbox(role: &str, directory: &Path) -> Option<Sandbox> {
                 listen: Vec::new(),
                 operator: None,
                 operator_group: None,
+                cipher: client::Cipher::Auto,
                 offload: true,
                 names: client::Names::Whole,
                 posture_socket: PathBuf::new(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
+use gatereeve_cipher::{Implementation, implementation};
 use gatereeve_client_core::api::{Connection, StatusView};
 use gatereeve_tests::traffic::bulk::{bursts, exchange};
 use gatereeve_tests::world::DeviceHost;
@@ -26,7 +27,7 @@ const FAULTS: [&str; 5] = [
     "udp_path_mtu",
 ];
 
-/// TCP and UDP, both families, with offloads at both ends, at one, and at none.
+/// TCP and UDP, both families, with offloads and the processor's own cipher at both ends, at one, and at none.
 pub(crate) fn contents_survive_offloads() -> anyhow::Result<()> {
     let mut world = world()?;
     let (mut client, mut server) = pair(&mut world)?;
@@ -43,7 +44,7 @@ pub(crate) fn contents_survive_offloads() -> anyhow::Result<()> {
             (server.v6(80)?, server.v6(53)?),
         ] {
             let (near, far) = (&client.namespace, &server.namespace);
-            let what = || format!("offloads at the client {at_client}, at the server {at_server}");
+            let what = || format!("fast at the client {at_client}, at the server {at_server}");
             exchange(near, far, to, BYTES, LIMIT).with_context(what)?;
             bursts(near, far, udp, &SIZES, LIMIT).with_context(what)?;
         }
@@ -57,10 +58,15 @@ pub(crate) fn contents_survive_offloads() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts the daemon again with or without offloads, and checks that it says so.
-fn configure(device: &mut DeviceHost, offload: bool) -> anyhow::Result<()> {
+/// Starts the daemon again with or without what makes it fast, and checks that it says so.
+fn configure(device: &mut DeviceHost, fast: bool) -> anyhow::Result<()> {
     device.stop()?;
-    device.configure(&format!("offload = {offload}\n"))?;
+    let (cipher, sealed_by) = if fast {
+        ("auto", implementation())
+    } else {
+        ("aws-lc", Implementation::AwsLc)
+    };
+    device.configure(&format!("offload = {fast}\ncipher = \"{cipher}\"\n"))?;
     device.start()?;
     let status = device.wait_until("it is back", |status| {
         status.connection == Connection::Synced && status.offloads.is_some()
@@ -79,7 +85,8 @@ fn configure(device: &mut DeviceHost, offload: bool) -> anyhow::Result<()> {
         view.udp.gso,
         view.udp.gro,
     ];
-    ensure!(all == [offload; 4], "{view:?}");
+    ensure!(all == [fast; 4], "{view:?}");
+    ensure!(status.cipher == Some(sealed_by.to_string()), "{status:?}");
     ensure!(view.workers >= 1 && view.tun.queues >= 1, "{view:?}");
     Ok(())
 }

@@ -175,6 +175,9 @@ pub struct StatusView {
     pub interface: String,
     /// What the kernel takes off the data path; `None` while the device does not take part.
     pub offloads: Option<OffloadView>,
+    /// What seals and opens packets; `None` from a daemon that does not say.
+    #[serde(default)]
+    pub cipher: Option<String>,
     /// What our routing table keeps unreachable whenever there is no tunnel; `None` where there is none of it.
     pub blackhole: Option<BlackholeView>,
     /// The map held.

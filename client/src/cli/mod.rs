@@ -69,7 +69,7 @@ pub struct Cli {
 pub enum Command {
     /// Run the service in the foreground.
     #[command(after_help = "Example: gatereeve daemon --listen 51840\n\n\
-        Settings stand in CONFIG_DIR/client.toml: listen, tun, operator, operator_group, offload, names, search, sandbox. \
+        Settings stand in CONFIG_DIR/client.toml: listen, tun, operator, operator_group, offload, cipher, names, search, sandbox. \
         For listen and tun the environment (GATEREEVE_LISTEN, GATEREEVE_TUN) goes over the file, and the flag over both.")]
     Daemon(DaemonArgs),
     /// Become a device of a network.

@@ -212,6 +212,7 @@ fn status_table(status: &StatusView) -> String {
     optional("interface", Some(status.interface.clone()));
     optional("UDP port", Some(status.listen_port.to_string()));
     optional("offloads", status.offloads.as_ref().map(offloads_text));
+    optional("cipher", status.cipher.clone());
     optional("unreachable", status.blackhole.as_ref().map(blackhole_text));
     optional("names", status.names.as_ref().map(names_text));
     optional("sandbox", status.sandbox.clone());

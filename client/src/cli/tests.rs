@@ -96,6 +96,7 @@ fn status() -> StatusView {
             workers: 1,
             missing: vec!["tun uso: too old".into()],
         }),
+        cipher: Some("AVX-512".into()),
         blackhole: Some(BlackholeView {
             table: 5247,
             prefixes: vec!["100.64.0.0/10".into()],
@@ -138,6 +139,7 @@ fn status() -> StatusView {
 fn status_shows_what_needs_attention_and_keeps_its_lines() {
     let text = table(&LocalReply::Status(Box::new(status())));
     assert!(text.contains("0.7; enforced: 0.6"), "{text}");
+    assert!(text.contains("AVX-512"), "{text}");
     assert!(
         text.contains("tun tso, 2 queues; udp none; 1 worker"),
         "{text}"

@@ -42,7 +42,7 @@ use gatereeve_shared::time::Mono;
 use gatereeve_shared::wire::map::OverlayPrefixes;
 
 use crate::cli::{DaemonArgs, Failure};
-use crate::config::Config;
+use crate::config::{Cipher, Config};
 use crate::dns::keeper::Keeper;
 use crate::helper::PreparedHelper;
 use crate::routes::interfaces::{self, NetworkView};
@@ -84,6 +84,10 @@ pub fn run(arguments: &DaemonArgs, socket: PathBuf) -> Result<(), Failure> {
         status: 2,
         message: in_words(&error),
     })?;
+    if config.cipher == Cipher::AwsLc {
+        gatereeve_cipher::use_aws_lc();
+    }
+    tracing::info!(cipher = %gatereeve_cipher::implementation(), "packets are sealed and opened");
     let confined = confine::confine(&config).map_err(|error| Failure::failed(&error))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

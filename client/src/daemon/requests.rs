@@ -83,6 +83,7 @@ impl Daemon {
             listen_port: self.udp.port(),
             interface: self.config.tun.clone(),
             offloads: self.host.offloads(),
+            cipher: Some(gatereeve_cipher::implementation().to_string()),
             blackhole: self.host.blackhole(),
             generation: None,
             enforced: None,

@@ -306,6 +306,7 @@ fn status(full: bool) -> StatusView {
         listen_port: 51_840,
         interface: "gatereeve0".into(),
         offloads: full.then(offloads),
+        cipher: full.then(|| "AVX-512".into()),
         blackhole: full.then(|| BlackholeView {
             table: 5247,
             prefixes: vec!["100.64.0.0/10".into()],
