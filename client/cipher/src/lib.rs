@@ -8,9 +8,9 @@
 //!
 //! What it holds to, and where that is tested:
 //!
-//! * It seals into what AWS-LC seals into, for every length (`tests/against_aws_lc.rs`), and at the edges of its arithmetic,
-//!   which no random message comes near (`avx512/tests.rs`).
-//! * Nothing is decrypted before its tag is found right. What is not right stays as it came.
+//! * It seals into what AWS-LC seals into, for every length, and at the edges of its arithmetic, which no random message comes
+//!   near (`avx512/tests`).
+//! * With AVX-512 nothing is decrypted before its tag is found right, and what is not right stays as it came.
 //! * What it takes depends on the length of a message and on nothing else in it: no branch and no address comes from a key or
 //!   from data, and tags are compared in constant time.
 //! * Keys are wiped when they are dropped. What is left on the stack by a message, its key stream and one-time key, is not.
@@ -54,10 +54,10 @@ pub struct TooLong;
 pub struct Key(Inner);
 
 enum Inner {
-    // The library's is half a kilobyte.
+    // In boxes: where a key is moved, nothing of it stays behind.
     AwsLc(Box<aws_lc::Key>),
     #[cfg(target_arch = "x86_64")]
-    Avx512(avx512::Avx512, Zeroizing<[u8; 32]>),
+    Avx512(avx512::Avx512, Box<Zeroizing<[u8; 32]>>),
 }
 
 impl Key {
@@ -66,7 +66,7 @@ impl Key {
     pub fn new(key: &[u8; 32]) -> Self {
         #[cfg(target_arch = "x86_64")]
         if let Some(avx512) = select::avx512() {
-            return Self(Inner::Avx512(avx512, Zeroizing::new(*key)));
+            return Self(Inner::Avx512(avx512, Box::new(Zeroizing::new(*key))));
         }
         Self(Inner::AwsLc(Box::new(aws_lc::Key::new(key))))
     }

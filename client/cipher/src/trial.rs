@@ -81,6 +81,8 @@ mod tests {
     struct Flawed {
         /// Messages of this length are sealed into something else.
         seals: Option<usize>,
+        /// Messages of this length are given another tag.
+        tags: Option<usize>,
         /// Messages of this length open into something else.
         opens: Option<usize>,
         /// Tags of messages of this length are not looked at.
@@ -91,7 +93,10 @@ mod tests {
 
     impl Candidate for Flawed {
         fn seal(&self, key: &[u8; 32], nonce: &[u8; 12], data: &mut [u8]) -> [u8; TAG] {
-            let tag = aws_lc::Key::new(key).seal(nonce, &[], data).unwrap();
+            let mut tag = aws_lc::Key::new(key).seal(nonce, &[], data).unwrap();
+            if self.tags == Some(data.len()) {
+                tag[15] ^= 1;
+            }
             if self.seals == Some(data.len())
                 && let Some(last) = data.last_mut()
             {
@@ -145,6 +150,7 @@ mod tests {
                 }),
                 "{length}"
             );
+            assert!(!passes(&Flawed { tags: at, ..right }), "{length}");
             if length > 0 {
                 assert!(!passes(&Flawed { seals: at, ..right }), "{length}");
                 assert!(!passes(&Flawed { opens: at, ..right }), "{length}");

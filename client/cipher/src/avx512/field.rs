@@ -45,7 +45,7 @@ impl Number {
         Self([a + d, b + e, c + f])
     }
 
-    /// The product. Limbs of either are below 2^45, and so are those of a sum of two numbers.
+    /// The product. Limbs of either may be up to 2^45 + 2^8, as those of a sum of two numbers are.
     #[inline]
     pub(super) fn times(self, other: Self) -> Self {
         let ([a, b, c], [r, s, t]) = (self.0, other.0);
@@ -65,7 +65,8 @@ impl Number {
 
     /// The one number below 2^130 - 5 that it stands for, its lowest 128 bits. Takes as long for any.
     pub(super) fn reduced(self) -> u128 {
-        let [low, next, last] = Self::carried(Self::carried(self.0).0).0;
+        let [low, next, last] = self.0;
+        // Below 2^130 + 2^53: 2^130 - 5 is in it once at most.
         let last = last + (next >> 44);
         let next = next & LOW_44;
         // With 5 added, 2^130 is reached exactly where 2^130 - 5 was.

@@ -14,8 +14,8 @@
 //! | a sum | 44 | 44 + 2^6 | 42 |
 //! | a sum with a block | 45 | 45 + 2^6 | 42.6 |
 //! | three lower halves of products | 53.6 | 53.6 | 53.6 |
-//! | three upper halves | 40.2 | 38.7 | 37.5 |
-//! | … moved to where the next limb begins | 48.2 | 46.7 | 47.5 |
+//! | three upper halves | 40.3 | 38.7 | 37.5 |
+//! | … moved to where the next limb begins | 48.3 | 46.7 | 47.5 |
 //! | what is carried out of the third limb, five times | 49.9 | | |
 //!
 //! So every factor is below 2^52, of which the multiplication looks at no more, and every sum below 2^64. `tests` multiplies at
