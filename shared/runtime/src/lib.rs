@@ -22,6 +22,7 @@ pub mod exit;
 pub mod framed;
 pub mod keyfile;
 pub mod local_socket;
+mod log_output;
 pub mod notify;
 pub mod process;
 pub mod quic;

@@ -13,6 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, reload};
 
 use crate::clock::Clock;
+use crate::log_output::LogOutput;
 
 /// The environment variable that holds the filter, in the syntax of `tracing_subscriber::filter::Targets`: levels,
 /// and levels of modules. What filters by spans and fields as well has a regular-expression engine in it, which a
@@ -75,7 +76,8 @@ pub fn init(json: bool) {
     let (configured, filter, wrong) =
         from_environment(std::env::var(FILTER_VARIABLE).ok().as_deref());
     let (filter, handle) = reload::Layer::new(filter);
-    let output = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let writer = LogOutput::new(std::io::stderr(), json);
+    let output = tracing_subscriber::fmt::layer().with_writer(writer);
     let output: Box<dyn Layer<_> + Send + Sync> = if json {
         Box::new(output.json())
     } else {
