@@ -16,6 +16,7 @@ impl Choice {
     /// Nobody has asked yet.
     const UNKNOWN: u8 = 0;
     const AWS_LC: u8 = 1;
+    #[cfg(any(test, target_arch = "x86_64"))]
     const AVX512: u8 = 2;
 
     const fn new() -> Self {
@@ -28,6 +29,7 @@ impl Choice {
     }
 
     /// Whether it is AVX-512. Who asks first has `passes` tried.
+    #[cfg(any(test, target_arch = "x86_64"))]
     fn is_avx512(&self, passes: impl FnOnce() -> bool) -> bool {
         if self.0.load(Ordering::Relaxed) == Self::UNKNOWN {
             let choice = if passes() { Self::AVX512 } else { Self::AWS_LC };

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use gatereeve_cipher::Key;
 
 use crate::link::Link;
 
@@ -45,15 +45,15 @@ impl Side {
 
 /// Fixed keys.
 pub(crate) struct Keys {
-    seal: LessSafeKey,
-    open: LessSafeKey,
+    seal: Key,
+    open: Key,
     next: AtomicU64,
 }
 
 /// The way of sealing and opening.
 pub(crate) enum Cipher {
     None,
-    Ring(Box<Keys>),
+    Fixed(Box<Keys>),
     Tunn(Box<Mutex<Tunn>>),
 }
 
@@ -61,9 +61,9 @@ impl Cipher {
     pub(crate) fn new(mode: &str, side: Side) -> anyhow::Result<Self> {
         match mode {
             "none" => Ok(Self::None),
-            "ring" => Ok(Self::Ring(Box::new(Keys {
-                seal: key(side)?,
-                open: key(side.other())?,
+            "cipher" => Ok(Self::Fixed(Box::new(Keys {
+                seal: Key::new(&[side.number(); 32]),
+                open: Key::new(&[side.other().number(); 32]),
                 next: AtomicU64::new(0),
             }))),
             "tunn" => {
@@ -86,7 +86,7 @@ impl Cipher {
     pub(crate) fn lock(&self) -> Locked<'_> {
         match self {
             Self::None => Locked::None,
-            Self::Ring(keys) => Locked::Ring(keys),
+            Self::Fixed(keys) => Locked::Fixed(keys),
             Self::Tunn(tunn) => Locked::Tunn(tunn.lock().unwrap_or_else(PoisonError::into_inner)),
         }
     }
@@ -102,15 +102,10 @@ impl Cipher {
     }
 }
 
-fn key(side: Side) -> anyhow::Result<LessSafeKey> {
-    let key = UnboundKey::new(&CHACHA20_POLY1305, &[side.number(); 32]);
-    Ok(LessSafeKey::new(key.map_err(|_| anyhow!("a broken key"))?))
-}
-
 /// A cipher in use.
 pub(crate) enum Locked<'a> {
     None,
-    Ring(&'a Keys),
+    Fixed(&'a Keys),
     Tunn(MutexGuard<'a, Tunn>),
 }
 
@@ -166,15 +161,13 @@ impl Locked<'_> {
         };
         write(packet);
         let mut counter = 0;
-        if let Self::Ring(keys) = self {
+        if let Self::Fixed(keys) = self {
             counter = keys.next.fetch_add(1, Ordering::Relaxed);
-            let sealed = keys
-                .seal
-                .seal_in_place_separate_tag(nonce(counter), Aad::empty(), packet);
+            let sealed = keys.seal.seal(&nonce(counter), &[], packet);
             let (Ok(made), Some(tag)) = (sealed, tag.get_mut(..TAG)) else {
                 return Sealed::Nothing;
             };
-            tag.copy_from_slice(made.as_ref());
+            tag.copy_from_slice(&made);
         }
         let counter = counter.to_le_bytes();
         let fields = DATA.iter().chain(&[0; 4]).chain(&counter);
@@ -205,7 +198,7 @@ impl Locked<'_> {
                 }
                 TunnResult::Done | TunnResult::Err(_) => Opened::Nothing,
             },
-            Self::None | Self::Ring(_) => Opened::Nothing,
+            Self::None | Self::Fixed(_) => Opened::Nothing,
         }
     }
 
@@ -216,15 +209,13 @@ impl Locked<'_> {
         match self {
             Self::Tunn(_) => None,
             Self::None => Some(length.map_or(Opened::Nothing, Opened::Packet)),
-            Self::Ring(keys) => {
+            Self::Fixed(keys) => {
                 let Some((header, sealed)) = datagram.split_first_chunk_mut::<HEADER>() else {
                     return Some(Opened::Nothing);
                 };
                 let [.., a, b, c, d, e, f, g, h] = *header;
                 let counter = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-                let opened = keys
-                    .open
-                    .open_in_place(nonce(counter), Aad::empty(), sealed);
+                let opened = keys.open.open(&nonce(counter), &[], sealed);
                 Some(opened.map_or(Opened::Nothing, |packet| Opened::Packet(packet.len())))
             }
         }
@@ -236,10 +227,10 @@ pub(crate) fn wire(length: usize) -> usize {
     HEADER + length + TAG
 }
 
-fn nonce(counter: u64) -> Nonce {
+fn nonce(counter: u64) -> [u8; 12] {
     let mut nonce = [0; 12];
     for (to, from) in nonce.iter_mut().skip(4).zip(counter.to_le_bytes()) {
         *to = from;
     }
-    Nonce::assume_unique_for_key(nonce)
+    nonce
 }

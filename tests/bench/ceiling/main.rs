@@ -2,11 +2,12 @@
 //! a TUN and a UDP socket with every offload there is, for two ends that know each other.
 //!
 //! ```text
-//! ceiling none|ring|tunn left|right ADDRESS/LEN MTU LISTEN:PORT PEER:PORT
+//! ceiling none|cipher|tunn aws-lc|avx512 left|right ADDRESS/LEN MTU LISTEN:PORT PEER:PORT
 //! ```
 //!
-//! `none` seals nothing, `ring` uses the cipher on fixed keys and checks no replays, `tunn` is
-//! boringtun's tunnel with handshake, replay window and timers. None of them filters, routes, asks a
+//! `none` seals nothing, `cipher` uses the cipher on fixed keys and checks no replays, `tunn` is
+//! boringtun's tunnel with handshake, replay window and timers. The cipher is the library's or, with
+//! `avx512` and where the processor has it, the data path's own. None of them filters, routes, asks a
 //! controller or falls back where an offload is missing: it is what the data path is measured
 //! against, and no program to use.
 
@@ -46,14 +47,21 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [mode, side, address, mtu, listen, peer] = &arguments[..] else {
-        bail!("ceiling none|ring|tunn left|right ADDRESS/LEN MTU LISTEN:PORT PEER:PORT");
+    let [mode, cipher, side, address, mtu, listen, peer] = &arguments[..] else {
+        bail!(
+            "ceiling none|cipher|tunn aws-lc|avx512 left|right ADDRESS/LEN MTU LISTEN:PORT PEER:PORT"
+        );
     };
     let side = match side.as_str() {
         "left" => Side::Left,
         "right" => Side::Right,
         other => bail!("{other} is neither left nor right"),
     };
+    match cipher.as_str() {
+        "aws-lc" => gatereeve_cipher::use_aws_lc(),
+        "avx512" => {}
+        other => bail!("{other} is neither aws-lc nor avx512"),
+    }
     let (address, prefix) = address.split_once('/').context("ADDRESS/LEN")?;
     let device = DeviceBuilder::new()
         .name(INTERFACE)

@@ -26,7 +26,7 @@ pub(crate) fn run(device: &SyncDevice, cipher: &Cipher, link: &Link) -> anyhow::
     // Ciphers that cannot work in place put packets here; a datagram is never longer than its packet.
     let mut opened = match cipher {
         Cipher::Tunn(_) => vec![0; BATCH_SIZE * ROOM + ROOM],
-        Cipher::None | Cipher::Ring(_) => Vec::new(),
+        Cipher::None | Cipher::Fixed(_) => Vec::new(),
     };
     let mut meta = [RecvMeta::default(); BATCH_SIZE];
     let mut packets: Vec<Lies> = Vec::new();

@@ -15,7 +15,7 @@ const PORT: u16 = 7777;
 
 pub(super) fn start(
     program: &Path,
-    mode: &str,
+    [mode, cipher]: [&str; 2],
     pair: &Pair,
     tools: &Tools,
 ) -> anyhow::Result<Running> {
@@ -25,6 +25,7 @@ pub(super) fn start(
         let other = pair.hosts()[1 - number].underlay.v4;
         let arguments = [
             mode.to_owned(),
+            cipher.to_owned(),
             ["left", "right"][number].to_owned(),
             format!("{}/24", v4[number]),
             TUNNEL_MTU.to_string(),

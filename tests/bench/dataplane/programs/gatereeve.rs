@@ -41,6 +41,7 @@ impl Guard for Network {
 
 pub(super) fn start(
     binaries: &Binaries,
+    settings: &str,
     pair: &Pair,
     arguments: &Arguments,
 ) -> anyhow::Result<Running> {
@@ -60,7 +61,7 @@ pub(super) fn start(
         _directory: directory,
     };
     for (name, host) in ["left", "right"].into_iter().zip(pair.hosts()) {
-        network.add(binaries, name, host)?;
+        network.add(binaries, settings, name, host)?;
     }
     let cli = &network.controller.cli;
     let strangers = arguments.peers.saturating_sub(1);
@@ -75,7 +76,13 @@ pub(super) fn start(
 }
 
 impl Network {
-    fn add(&mut self, binaries: &Binaries, name: &str, host: &Host) -> anyhow::Result<()> {
+    fn add(
+        &mut self,
+        binaries: &Binaries,
+        settings: &str,
+        name: &str,
+        host: &Host,
+    ) -> anyhow::Result<()> {
         let mut device = DeviceHost::new(
             name,
             binaries.client.clone(),
@@ -83,6 +90,7 @@ impl Network {
             host.namespace.clone(),
             host.underlay,
         )?;
+        device.configure(settings)?;
         device.start().with_context(|| format!("start {name}"))?;
         let tag = format!("tag:{name}");
         let invite = self.controller.cli.invite(&["--tag", &tag])?;

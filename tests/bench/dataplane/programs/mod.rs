@@ -30,6 +30,8 @@ const TUNNEL_MTU: u16 = 1420;
 pub(crate) enum Kind {
     /// This product: controller, two daemons, a policy
     Gatereeve,
+    /// The same, with the library's cipher on whatever processor
+    GatereeveAwsLc,
     /// wireguard-go of 2023 or later, with offloads, installed as `wireguard-go-new`
     WireguardGoNew,
     /// wireguard-go as the system's package has it
@@ -42,10 +44,12 @@ pub(crate) enum Kind {
     Nebula,
     /// The ceiling without a cipher
     CeilingNone,
-    /// The ceiling with the cipher alone, on fixed keys
-    CeilingRing,
-    /// The ceiling with boringtun's tunnel
+    /// The ceiling with the library's cipher alone, on fixed keys
+    CeilingCipher,
+    /// The ceiling with boringtun's tunnel and the library's cipher
     CeilingTunn,
+    /// The ceiling with boringtun's tunnel and the data path's own cipher
+    CeilingTunnAvx512,
     /// The bare cable
     Veth,
 }
@@ -67,14 +71,16 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Gatereeve => "gatereeve",
+            Self::GatereeveAwsLc => "gatereeve-aws-lc",
             Self::WireguardGoNew => "wireguard-go-new",
             Self::WireguardGo => "wireguard-go",
             Self::Boringtun => "boringtun",
             Self::Gotatun => "gotatun",
             Self::Nebula => "nebula",
             Self::CeilingNone => "ceiling-none",
-            Self::CeilingRing => "ceiling-ring",
+            Self::CeilingCipher => "ceiling-cipher",
             Self::CeilingTunn => "ceiling-tunn",
+            Self::CeilingTunnAvx512 => "ceiling-tunn-avx512",
             Self::Veth => "veth",
         }
     }
@@ -88,9 +94,11 @@ impl Kind {
             | Self::Gotatun
             | Self::Nebula => true,
             Self::Gatereeve
+            | Self::GatereeveAwsLc
             | Self::CeilingNone
-            | Self::CeilingRing
+            | Self::CeilingCipher
             | Self::CeilingTunn
+            | Self::CeilingTunnAvx512
             | Self::Veth => false,
         }
     }
@@ -108,9 +116,11 @@ impl Kind {
             Self::Gotatun => Some((&["gotatun"], "cargo install gotatun-cli")),
             Self::Nebula => Some((&["nebula"], "apt-get install nebula")),
             Self::Gatereeve
+            | Self::GatereeveAwsLc
             | Self::CeilingNone
-            | Self::CeilingRing
+            | Self::CeilingCipher
             | Self::CeilingTunn
+            | Self::CeilingTunnAvx512
             | Self::Veth => None,
         }
     }
@@ -144,7 +154,8 @@ enum Parts {
     },
     Ceiling {
         path: PathBuf,
-        mode: &'static str,
+        /// Which ceiling, and which cipher.
+        modes: [&'static str; 2],
     },
     Nothing,
 }
@@ -161,7 +172,7 @@ impl Program {
             tools.look(names).with_context(|| hint.to_owned())
         };
         let (parts, version) = match kind {
-            Kind::Gatereeve => {
+            Kind::Gatereeve | Kind::GatereeveAwsLc => {
                 let binaries = match dir {
                     Some(dir) => Binaries::at(dir),
                     None => Binaries::build(Profile::Release)?,
@@ -189,9 +200,10 @@ impl Program {
                 let version = version(tools, &nebula, "-version")?;
                 (Parts::Nebula { nebula, cert }, version)
             }
-            Kind::CeilingNone => (ceiling("none", dir)?, String::new()),
-            Kind::CeilingRing => (ceiling("ring", dir)?, String::new()),
-            Kind::CeilingTunn => (ceiling("tunn", dir)?, String::new()),
+            Kind::CeilingNone => (ceiling(["none", "aws-lc"], dir)?, String::new()),
+            Kind::CeilingCipher => (ceiling(["cipher", "aws-lc"], dir)?, String::new()),
+            Kind::CeilingTunn => (ceiling(["tunn", "aws-lc"], dir)?, String::new()),
+            Kind::CeilingTunnAvx512 => (ceiling(["tunn", "avx512"], dir)?, String::new()),
             Kind::Veth => (Parts::Nothing, String::new()),
         };
         Ok(Self {
@@ -217,12 +229,19 @@ impl Program {
         tools: &Tools,
     ) -> anyhow::Result<Running> {
         match &self.parts {
-            Parts::Gatereeve(binaries) => gatereeve::start(binaries, pair, arguments),
+            Parts::Gatereeve(binaries) => {
+                let settings = if self.kind == Kind::GatereeveAwsLc {
+                    "cipher = \"aws-lc\"\n"
+                } else {
+                    ""
+                };
+                gatereeve::start(binaries, settings, pair, arguments)
+            }
             Parts::WireGuard { path, flags } => {
                 wireguard::start(self.kind.name(), path, flags, pair, arguments)
             }
             Parts::Nebula { nebula, cert } => nebula::start(nebula, cert, pair, tools),
-            Parts::Ceiling { path, mode } => ceiling::start(path, mode, pair, tools),
+            Parts::Ceiling { path, modes } => ceiling::start(path, *modes, pair, tools),
             Parts::Nothing => Ok(Running {
                 v4: pair.hosts().map(|host| host.underlay.v4),
                 v6: Some(pair.hosts().map(|host| host.underlay.v6)),
@@ -282,8 +301,8 @@ impl Running {
     }
 }
 
-/// The ceiling in this mode, built where it is not at hand.
-fn ceiling(mode: &'static str, dir: Option<&Path>) -> anyhow::Result<Parts> {
+/// The ceiling in these modes, built where it is not at hand.
+fn ceiling(modes: [&'static str; 2], dir: Option<&Path>) -> anyhow::Result<Parts> {
     let built = dir
         .iter()
         .flat_map(|dir| [dir.join("ceiling"), dir.join("examples/ceiling")])
@@ -292,7 +311,7 @@ fn ceiling(mode: &'static str, dir: Option<&Path>) -> anyhow::Result<Parts> {
         Some(path) => path,
         None => binaries::example("ceiling", Profile::Release)?,
     };
-    Ok(Parts::Ceiling { path, mode })
+    Ok(Parts::Ceiling { path, modes })
 }
 
 /// The first line of what a program says of its version.

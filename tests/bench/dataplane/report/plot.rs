@@ -259,8 +259,10 @@ fn plain(tick: f64) -> String {
 
 fn colour(kind: Kind) -> &'static str {
     match kind {
-        Kind::Gatereeve => "#d9541e",
-        Kind::CeilingNone | Kind::CeilingRing | Kind::CeilingTunn => "#b9c4a0",
+        Kind::Gatereeve | Kind::GatereeveAwsLc => "#d9541e",
+        Kind::CeilingNone | Kind::CeilingCipher | Kind::CeilingTunn | Kind::CeilingTunnAvx512 => {
+            "#b9c4a0"
+        }
         Kind::Veth => "#d5d5d5",
         Kind::WireguardGoNew
         | Kind::WireguardGo

@@ -71,8 +71,7 @@ impl TunnelFactory for NoiseTunnels {
     }
 
     /// One handshake between two tunnels of nobody. What it pays for: the libraries ask the processor what it can do,
-    /// which in a virtual machine traps to the host each time (6.5 µs on one, 26 µs for all that ring asks), and the stack
-    /// of the thread gets its pages.
+    /// which in a virtual machine traps to the host each time (6.5 µs on one), and the stack of the thread gets its pages.
     fn warm_up(&self) {
         // In the caller's frame, so that a handshake in earnest goes no deeper.
         let mut buffers = [[0; WARM_UP_ROOM]; 2];
