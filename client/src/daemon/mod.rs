@@ -76,7 +76,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// # Errors
 /// [`Failure`] when it cannot start: settings, state directory, socket or port.
 pub fn run(arguments: &DaemonArgs, socket: PathBuf) -> Result<(), Failure> {
-    telemetry::init(arguments.log_json);
+    let _logging = telemetry::init(arguments.log_json);
     if let Err(errno) = process::keep_memory_private() {
         tracing::warn!(%errno, "core dumps could not be switched off: keys could get into one");
     }

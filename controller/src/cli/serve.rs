@@ -39,7 +39,7 @@ pub(super) fn run(
     config: Config,
     printer: &mut Printer<'_>,
 ) -> Result<ExitStatus, Failure> {
-    telemetry::init(config.log_json);
+    let _logging = telemetry::init(config.log_json);
     if let Err(errno) = process::keep_memory_private() {
         tracing::warn!(%errno, "core dumps could not be switched off: keys could get into one");
     }

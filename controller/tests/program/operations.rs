@@ -178,7 +178,7 @@ fn the_service_manager_hears_of_the_start_of_life_and_of_the_end() {
 
 #[test]
 fn the_log_level_is_switched_while_it_runs() {
-    gatereeve_runtime::telemetry::init(false);
+    let _logging = gatereeve_runtime::telemetry::init(false);
     let place = Place::initialised();
     assert_eq!(place.run(&["log-level"]).status, 6);
     let _daemon = place.start().unwrap();

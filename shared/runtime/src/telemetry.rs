@@ -70,13 +70,25 @@ pub enum FilterError {
     },
 }
 
+/// Logging, until the program ends: what is under way then is waited for, a tenth of a second at most.
+#[derive(Debug)]
+#[must_use = "dropped when logging is over"]
+pub struct Logging(LogOutput);
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
 /// Starts logging to standard error, as JSON lines or as text. Where a subscriber exists already
-/// (tests, a second program in the process) it stays.
-pub fn init(json: bool) {
+/// (tests, a second program in the process) it stays. Nobody who logs waits for who reads it.
+pub fn init(json: bool) -> Logging {
     let (configured, filter, wrong) =
         from_environment(std::env::var(FILTER_VARIABLE).ok().as_deref());
     let (filter, handle) = reload::Layer::new(filter);
-    let writer = LogOutput::new(std::io::stderr(), json);
+    let writer = LogOutput::standard_error(json);
+    let logging = Logging(writer.clone());
     let output = tracing_subscriber::fmt::layer().with_writer(writer);
     let output: Box<dyn Layer<_> + Send + Sync> = if json {
         Box::new(output.json())
@@ -99,6 +111,7 @@ pub fn init(json: bool) {
     if let Some(wrong) = wrong {
         tracing::warn!("{FILTER_VARIABLE}: {wrong}; the filter is {DEFAULT_LEVEL}");
     }
+    logging
 }
 
 /// The filter to start with: the setting, or where it is none, the default and what is wrong.
@@ -299,7 +312,7 @@ mod tests {
     #[test]
     fn a_filter_is_switched_and_a_wrong_one_changes_nothing() {
         assert!(matches!(filter(), Err(FilterError::NotStarted)));
-        init(false);
+        let _logging = init(false);
         let configured = filter().unwrap();
         assert_eq!(configured.filter, configured.configured);
         assert!(!tracing::enabled!(target: "gatereeve_runtime", Level::DEBUG));
