@@ -47,7 +47,9 @@ sbom() { # program
   metadata "$(folder_of "$1")" | jq --arg name "$(crate_of "$1")" --arg program "$1" --arg version "$version" \
     --arg serial "urn:uuid:$serial" --argjson sums "$sums" --argjson time "$SOURCE_DATE_EPOCH" "$crates_of"'
     | . as $crates
-    | ($crates | map({key: .id, value: "pkg:cargo/\(.name)@\(.version)"}) | from_entries) as $purl
+    # What is of this tree is not what a registry has under that name, as `ring`.
+    | ($crates | map({key: .id, value: (if .source then "pkg:cargo/\(.name)@\(.version)"
+          else "pkg:generic/gatereeve/\(.name)@\(.version)" end)}) | from_entries) as $purl
     | def component: {
           type: "library",
           "bom-ref": $purl[.id],

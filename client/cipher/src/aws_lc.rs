@@ -10,7 +10,7 @@ pub(crate) struct Key(Option<LessSafeKey>);
 
 impl Key {
     pub(crate) fn new(key: &[u8; 32]) -> Self {
-        // It refuses keys of another length only. `None` seals and opens nothing.
+        // It refuses keys of another length, and where there is no memory. `None` seals and opens nothing.
         Self(
             UnboundKey::new(&CHACHA20_POLY1305, key)
                 .ok()

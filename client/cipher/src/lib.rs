@@ -1,7 +1,7 @@
 //! ChaCha20-Poly1305 (RFC 8439), the cipher of WireGuard.
 //!
 //! Messages without associated data, as every packet of a session is, are sealed and opened with AVX-512 where the processor has
-//! it, at twice the speed of the libraries. Everything else, and any other processor, is AWS-LC's, which also secures the
+//! it, at up to twice the speed of the libraries. Everything else, and any other processor, is AWS-LC's, which also secures the
 //! connection to the controller. Before its first use the code for AVX-512 has to say what AWS-LC says (`trial`).
 //!
 //! boringtun gets it as [`ring`](../ring/index.html), which it asks for.

@@ -7,7 +7,7 @@
 //!
 //! `none` seals nothing, `cipher` uses the cipher on fixed keys and checks no replays, `tunn` is
 //! boringtun's tunnel with handshake, replay window and timers. The cipher is the library's or, with
-//! `avx512` and where the processor has it, the data path's own. None of them filters, routes, asks a
+//! `avx512`, which needs a processor that has it, the data path's own. None of them filters, routes, asks a
 //! controller or falls back where an offload is missing: it is what the data path is measured
 //! against, and no program to use.
 
@@ -29,6 +29,7 @@ use anyhow::{Context as _, bail};
 use tun_rs::DeviceBuilder;
 
 use cipher::{Cipher, Side};
+use gatereeve_cipher::{Implementation, implementation, use_aws_lc};
 use link::Link;
 
 const INTERFACE: &str = "ceiling0";
@@ -58,8 +59,9 @@ fn run() -> anyhow::Result<()> {
         other => bail!("{other} is neither left nor right"),
     };
     match cipher.as_str() {
-        "aws-lc" => gatereeve_cipher::use_aws_lc(),
-        "avx512" => {}
+        "aws-lc" => use_aws_lc(),
+        "avx512" if implementation() == Implementation::Avx512 => {}
+        "avx512" => bail!("this processor has no AVX-512"),
         other => bail!("{other} is neither aws-lc nor avx512"),
     }
     let (address, prefix) = address.split_once('/').context("ADDRESS/LEN")?;

@@ -121,6 +121,7 @@ case_contents_sums_and_sboms_are_right() {
       and (.serialNumber | test("^urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-8[0-9a-f]{3}-[0-9a-f]{12}$"))
       and (.components | length > 100)
       and all(.components[]; .purl and .version and .licenses)
+      and all(.components[] | select(.hashes | not); .purl | startswith("pkg:generic/gatereeve/"))
       and ([.components[]["bom-ref"]] | length == (unique | length))
       and ([.dependencies[].ref] - [.components[]["bom-ref"], .metadata.component["bom-ref"]] == [])' "$file"
     # Every crate that comes from a registry is there with the sum that Cargo.lock has.

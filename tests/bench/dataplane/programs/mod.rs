@@ -56,7 +56,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// What takes part unless told otherwise.
-    pub(crate) const USUAL: [Self; 8] = [
+    pub(crate) const USUAL: [Self; 9] = [
         Self::Gatereeve,
         Self::WireguardGoNew,
         Self::WireguardGo,
@@ -64,6 +64,7 @@ impl Kind {
         Self::Gotatun,
         Self::Nebula,
         Self::CeilingTunn,
+        Self::CeilingTunnAvx512,
         Self::Veth,
     ];
 
