@@ -28,6 +28,8 @@ use std::fmt;
 
 pub use select::{implementation, use_aws_lc};
 #[cfg(target_arch = "x86_64")]
+use trial::Candidate as _;
+#[cfg(target_arch = "x86_64")]
 use zeroize::Zeroizing;
 
 /// Bytes of a tag.

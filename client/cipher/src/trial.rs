@@ -1,7 +1,6 @@
 //! What a cipher has to show before its first use: that it says what AWS-LC says. A processor, a hypervisor or a compiler that
 //! computes wrongly costs speed then, and no packet.
 
-use crate::avx512::Avx512;
 use crate::{Forged, TAG, aws_lc};
 
 /// One length for each shape of the code: few blocks and many, whole ones and broken ones, each number of groups in registers,
@@ -13,7 +12,9 @@ const LENGTHS: [usize; 20] = [
 
 /// What is on trial.
 pub(crate) trait Candidate {
+    /// Seals `data` in place; the tag.
     fn seal(&self, key: &[u8; 32], nonce: &[u8; 12], data: &mut [u8]) -> [u8; TAG];
+    /// Opens `data` in place where `tag` is its tag, and leaves it as it is otherwise.
     fn open(
         &self,
         key: &[u8; 32],
@@ -21,22 +22,6 @@ pub(crate) trait Candidate {
         data: &mut [u8],
         tag: &[u8; TAG],
     ) -> Result<(), Forged>;
-}
-
-impl Candidate for Avx512 {
-    fn seal(&self, key: &[u8; 32], nonce: &[u8; 12], data: &mut [u8]) -> [u8; TAG] {
-        Self::seal(*self, key, nonce, data)
-    }
-
-    fn open(
-        &self,
-        key: &[u8; 32],
-        nonce: &[u8; 12],
-        data: &mut [u8],
-        tag: &[u8; TAG],
-    ) -> Result<(), Forged> {
-        Self::open(*self, key, nonce, data, tag)
-    }
 }
 
 /// Whether `candidate` seals and opens as it should.

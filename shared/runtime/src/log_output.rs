@@ -4,7 +4,9 @@
 //! say. So a line is written only as far as it goes in at once; what does not is lost and counted, and told of before the next line
 //! that goes in. A pipe holds some hundred lines, and the socket that systemd makes for the journal some thousand.
 //!
-//! A file is written as ever: the kernel knows of no way not to wait for a disk there.
+//! Two waits are left. A file is written as ever: the kernel knows of no way not to wait for a disk there. And a pipe that cannot be
+//! opened again, as one of another user's cannot, is asked before each write whether it takes any; whoever else writes into it may be
+//! faster.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -25,7 +27,7 @@ const PIECE: usize = 4096;
 /// How long the end of the log may be waited for, when the program ends.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// Takes whole lines. Never waits, and never fails. Copies write to the same.
+/// Takes whole lines. Never waits for a reader, and never fails. Copies write to the same.
 #[derive(Clone, Debug)]
 pub(crate) struct LogOutput(Arc<Shared>);
 

@@ -1,8 +1,8 @@
 //! The ChaCha20 block function (RFC 8439, section 2.3) on four blocks to a register.
 //!
 //! A register holds one row of the state for four blocks in a row. A *group* is the four rows of four blocks, 256 bytes of key
-//! stream; up to six groups are in registers at once, so that the units of the processor always have one that is ready: six
-//! take three times as long as one. Six are also what a packet of 1,420 bytes and its one-time key need.
+//! stream; up to six groups are in registers at once, so that the units of the processor have others to go on with
+//! where one waits for its own results. Six are also what a packet of 1,420 bytes and its one-time key need.
 
 use std::arch::x86_64::{
     __m512i, _mm_set_epi32, _mm512_add_epi32, _mm512_broadcast_i32x4, _mm512_rol_epi32,

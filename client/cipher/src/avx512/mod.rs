@@ -12,6 +12,7 @@ use std::arch::x86_64::{__m512i, _mm512_loadu_si512, _mm512_storeu_si512};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use chacha20::{BLOCK, BLOCKS, COUNTED, KeyStream, Start};
 
+use crate::trial::Candidate;
 use crate::{Forged, TAG};
 
 /// The longest message. No datagram is longer, and the counter of blocks stays far from its end.
@@ -32,9 +33,11 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512vbmi2");
         has.then_some(Self(()))
     }
+}
 
-    /// Seals `data`, of [`LONGEST`] bytes at most, in place; the tag.
-    pub(crate) fn seal(self, key: &[u8; 32], nonce: &[u8; 12], data: &mut [u8]) -> [u8; TAG] {
+/// For `data` of [`LONGEST`] bytes at most.
+impl Candidate for Avx512 {
+    fn seal(&self, key: &[u8; 32], nonce: &[u8; 12], data: &mut [u8]) -> [u8; TAG] {
         #[expect(unsafe_code, reason = "instructions that not every processor has")]
         // SAFETY: an `Avx512` is made only where `detect` has found all that `seal` is compiled for.
         unsafe {
@@ -42,9 +45,8 @@ impl Avx512 {
         }
     }
 
-    /// Opens `data`, of [`LONGEST`] bytes at most, in place where `tag` is its tag, and leaves it as it is otherwise.
-    pub(crate) fn open(
-        self,
+    fn open(
+        &self,
         key: &[u8; 32],
         nonce: &[u8; 12],
         data: &mut [u8],

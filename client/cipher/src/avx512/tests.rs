@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::chacha20::{BLOCK, BLOCKS, KeyStream, Start};
 use super::field::{LOW_42, LOW_44, Number, OneTimeKey};
 use super::{Avx512, LONGEST, chacha20, poly1305 as lanes};
+use crate::trial::Candidate as _;
 use crate::{Forged, Implementation, TAG, aws_lc, implementation};
 
 /// 2^130 - 5, the lowest 128 bits and what is above.
