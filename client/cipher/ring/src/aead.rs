@@ -33,9 +33,10 @@ impl UnboundKey {
 pub struct LessSafeKey(Key);
 
 impl LessSafeKey {
-    /// Takes `key` into use.
+    /// Takes `key` into use. Who has asked for keys that are made gets a handle ([`gatereeve_cipher::last_two_keys`]).
     #[must_use]
     pub fn new(key: UnboundKey) -> Self {
+        gatereeve_cipher::note(&key.0);
         Self(key.0)
     }
 
