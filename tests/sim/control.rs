@@ -275,7 +275,7 @@ impl World {
             .collect();
         let delivered: Vec<Vec<u8>> = device.outbox.deliveries().map(<[u8]>::to_vec).collect();
         let events: Vec<_> = device.outbox.take_events().collect();
-        device.outbox.clear();
+        device.outbox.give_back(&mut device.batch);
         let from = device.endpoint;
         for event in events {
             self.devices[at].engine.handle_event(event, self.now);

@@ -10,15 +10,14 @@ use std::time::Duration;
 
 use gatereeve_client_core::filter::Permit;
 use gatereeve_client_core::wg::{
-    HANDSHAKE_ROOM, HandshakeGate, OVERHEAD, OVERLAY_MTU, Opened, Proof, SessionView, Tunnel,
-    TunnelError, TunnelFactory,
+    CONTENTS_AT, HANDSHAKE_ROOM, HandshakeGate, OVERHEAD, OVERLAY_MTU, Opened, Proof, SessionView,
+    Tunnel, TunnelError, TunnelFactory,
 };
 use gatereeve_shared::identity::wg_key::{WgPublicKey, WgSecret};
 use gatereeve_shared::time::{Mono, Now};
 
 const INITIATION: usize = 148;
 const RESPONSE: usize = 92;
-const DATA_HEADER: usize = 16;
 /// WireGuard's REJECT_AFTER_TIME.
 const LIFETIME: Duration = Duration::from_secs(180);
 /// How far behind the newest a message may be.
@@ -141,7 +140,7 @@ impl FakeTunnel {
         message[0] = 4;
         message[4..8].copy_from_slice(&session.remote.to_le_bytes());
         message[8..16].copy_from_slice(&session.sent.to_le_bytes());
-        message[DATA_HEADER..DATA_HEADER + packet.len()].copy_from_slice(packet);
+        message[CONTENTS_AT..CONTENTS_AT + packet.len()].copy_from_slice(packet);
         session.sent += 1;
         sign(message, session.key);
         Ok(total)
@@ -219,7 +218,7 @@ impl FakeTunnel {
             .map(|len| Opened::Established { len })
     }
 
-    fn data(&mut self, datagram: &[u8], now: Now, out: &mut [u8]) -> Result<Opened, TunnelError> {
+    fn data(&mut self, datagram: &[u8], now: Now) -> Result<Opened, TunnelError> {
         let local = index_at(datagram, 4);
         let session = self
             .sessions
@@ -235,7 +234,7 @@ impl FakeTunnel {
         if len == 0 {
             return Ok(Opened::Keepalive { first });
         }
-        out[..len].copy_from_slice(&datagram[DATA_HEADER..DATA_HEADER + len]);
+        // It was never closed.
         Ok(Opened::Packet { len, first })
     }
 }
@@ -276,7 +275,7 @@ impl Tunnel for FakeTunnel {
     fn decapsulate(
         &mut self,
         _from: SocketAddr,
-        datagram: &[u8],
+        datagram: &mut [u8],
         now: Now,
         out: &mut [u8],
     ) -> Result<Opened, TunnelError> {
@@ -286,7 +285,7 @@ impl Tunnel for FakeTunnel {
         match (datagram.first_chunk::<4>(), datagram.len()) {
             (Some([1, 0, 0, 0]), INITIATION) => self.initiation(datagram, now, out),
             (Some([2, 0, 0, 0]), RESPONSE) => self.response(datagram, now, out),
-            (Some([4, 0, 0, 0]), OVERHEAD..) => self.data(datagram, now, out),
+            (Some([4, 0, 0, 0]), OVERHEAD..) => self.data(datagram, now),
             _ => Err(TunnelError::Junk),
         }
     }

@@ -88,16 +88,16 @@ fn adapters() -> (Box<dyn Tunnel>, Box<dyn Tunnel>) {
     let mut other = NoiseTunnels.create(&b, &a.public(), 2, NOW).unwrap();
     let (mut there, mut back) = ([0; 256], [0; 256]);
     let len = one.initiate(NOW, &mut there).unwrap();
-    let opened = other.decapsulate(from(), &there[..len], NOW, &mut back);
+    let opened = other.decapsulate(from(), &mut there[..len], NOW, &mut back);
     let Ok(Opened::Response { len }) = opened else {
         unreachable!("an initiation");
     };
-    let opened = one.decapsulate(from(), &back[..len], NOW, &mut there);
+    let opened = one.decapsulate(from(), &mut back[..len], NOW, &mut there);
     let Ok(Opened::Established { len }) = opened else {
         unreachable!("a response");
     };
     other
-        .decapsulate(from(), &there[..len], NOW, &mut back)
+        .decapsulate(from(), &mut there[..len], NOW, &mut back)
         .unwrap();
     (one, other)
 }

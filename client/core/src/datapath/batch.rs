@@ -1,6 +1,7 @@
 //! Buffers between the shell and the data path.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use crate::packet::offload::{Ecn, Offload};
 
@@ -27,19 +28,19 @@ struct Filled {
 }
 
 /// What is in one slot: a packet, or datagrams of one sender.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Received<'a> {
-    bytes: &'a [u8],
+#[derive(Clone, Debug)]
+pub(crate) struct Received {
+    range: Range<usize>,
     stride: usize,
     pub(crate) from: Option<SocketAddr>,
     pub(crate) ecn: Ecn,
 }
 
-impl<'a> Received<'a> {
-    /// One by one. What is empty is a datagram, too.
-    pub(crate) fn datagrams(&self) -> Datagrams<'a> {
+impl Received {
+    /// Where each datagram is among the batch's bytes. What is empty is a datagram, too.
+    pub(crate) fn datagrams(&self) -> Datagrams {
         Datagrams {
-            rest: Some(self.bytes),
+            rest: Some(self.range.clone()),
             stride: self.stride.max(1),
         }
     }
@@ -47,23 +48,19 @@ impl<'a> Received<'a> {
 
 /// Datagrams of one slot.
 #[derive(Debug)]
-pub(crate) struct Datagrams<'a> {
-    rest: Option<&'a [u8]>,
+pub(crate) struct Datagrams {
+    rest: Option<Range<usize>>,
     stride: usize,
 }
 
-impl<'a> Iterator for Datagrams<'a> {
-    type Item = &'a [u8];
+impl Iterator for Datagrams {
+    type Item = Range<usize>;
 
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let rest = self.rest.take()?;
-        match rest.split_at_checked(self.stride) {
-            Some((datagram, rest)) => {
-                self.rest = (!rest.is_empty()).then_some(rest);
-                Some(datagram)
-            }
-            None => Some(rest),
-        }
+    fn next(&mut self) -> Option<Range<usize>> {
+        let Range { start, end } = self.rest.take()?;
+        let next = start.saturating_add(self.stride);
+        self.rest = (next < end).then_some(next..end);
+        Some(start..next.min(end))
     }
 }
 
@@ -153,10 +150,10 @@ impl Batch {
         true
     }
 
-    /// Whether every slot is taken.
+    /// Whether every slot is taken, or lent.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.filled.len() >= self.capacity
+        self.filled.len() >= self.capacity || self.bytes.is_empty()
     }
 
     /// Whether there is nothing in it.
@@ -184,24 +181,29 @@ impl Batch {
 
     /// The packets or datagrams one by one, in the order they came.
     pub fn packets(&self) -> impl Iterator<Item = (&[u8], Option<SocketAddr>)> {
-        self.received().flat_map(|received| {
+        received(&self.filled, self.slot_bytes).flat_map(|received| {
+            let bytes = |datagram| self.bytes.get(datagram).unwrap_or_default();
+            let from = received.from;
             received
                 .datagrams()
-                .map(move |bytes| (bytes, received.from))
+                .map(move |datagram| (bytes(datagram), from))
         })
     }
 
-    /// The same, slot by slot.
-    pub(crate) fn received(&self) -> impl Iterator<Item = Received<'_>> {
-        self.bytes
-            .chunks(self.slot_bytes.max(1))
-            .zip(&self.filled)
-            .map(|(slot, filled)| Received {
-                bytes: slot.get(..filled.len).unwrap_or_default(),
-                stride: filled.stride,
-                from: filled.from,
-                ecn: filled.ecn,
-            })
+    /// The bytes of all slots, and what is where among them.
+    pub(crate) fn received(&mut self) -> (&mut [u8], impl Iterator<Item = Received>) {
+        let received = received(&self.filled, self.slot_bytes);
+        (&mut self.bytes, received)
+    }
+
+    /// Lends the buffers; until they are [given back](Self::give_back) it takes no packets.
+    pub(crate) fn lend(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Takes the buffers back that it has [lent](Self::lend).
+    pub(crate) fn give_back(&mut self, buffers: Vec<u8>) {
+        self.bytes = buffers;
     }
 
     /// The packets of the host, to be worked on in place.
@@ -211,6 +213,19 @@ impl Batch {
             .zip(&self.filled)
             .filter_map(|(slot, filled)| Some((slot.get_mut(..filled.len)?, filled.offload)))
     }
+}
+
+/// What is in the slots that are filled, each of `slot_bytes`.
+fn received(filled: &[Filled], slot_bytes: usize) -> impl Iterator<Item = Received> {
+    filled.iter().enumerate().map(move |(slot, filled)| {
+        let start = slot.saturating_mul(slot_bytes);
+        Received {
+            range: start..start.saturating_add(filled.len),
+            stride: filled.stride,
+            from: filled.from,
+            ecn: filled.ecn,
+        }
+    })
 }
 
 #[cfg(test)]
@@ -247,7 +262,8 @@ mod tests {
         assert_eq!(batch.bytes(), 12);
         let packets: Vec<_> = batch.packets().map(|(bytes, _)| bytes.to_vec()).collect();
         assert_eq!(packets, [&b"first"[..], b"aa", b"bb", b"c", b"dd"]);
-        let marked = batch.received().filter(|received| received.ecn == Ecn::CE);
+        let (_, received) = batch.received();
+        let marked = received.filter(|received| received.ecn == Ecn::CE);
         assert_eq!(
             marked
                 .map(|received| received.datagrams().count())

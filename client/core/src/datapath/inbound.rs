@@ -1,6 +1,7 @@
 //! From the underlay to the TUN device: which tunnel, is it authentic, whose address, which rule.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use gatereeve_shared::time::Now;
 
@@ -15,7 +16,7 @@ use crate::packet::offload::{Ecn, Offload};
 use crate::packet::{IpPacket, ip, mss};
 use crate::peers::{Context, PathMessage};
 use crate::wg::demux::{Datagram, classify};
-use crate::wg::{HANDSHAKE_ROOM, OVERLAY_MTU, Proof};
+use crate::wg::{CONTENTS_AT, HANDSHAKE_ROOM, OVERLAY_MTU, Proof};
 
 /// One batch of datagrams, and what it is worked with.
 pub(super) struct Inbound<'a> {
@@ -30,17 +31,21 @@ pub(super) struct Inbound<'a> {
 
 impl<'a> Inbound<'a> {
     /// Runs it.
-    pub(super) fn run(mut self, batch: &Batch) {
-        self.out.end_stretch();
-        for received in batch.received() {
+    pub(super) fn run(mut self, batch: &mut Batch) {
+        self.out.begin_opening();
+        let (bytes, slots) = batch.received();
+        for received in slots {
             let from = self.sender(received.from);
             for datagram in received.datagrams() {
-                let result = from.and_then(|from| self.datagram(datagram, from, received.ecn));
+                let result =
+                    from.and_then(|from| self.datagram(bytes, datagram, from, received.ecn));
                 if let Err(reason) = result {
                     self.shared.drops.count(reason);
                 }
             }
         }
+        self.out.end_stretch();
+        self.out.borrow_from(batch);
     }
 
     /// Where what was received comes from, if it may.
@@ -55,9 +60,17 @@ impl<'a> Inbound<'a> {
         }
     }
 
-    fn datagram(&mut self, datagram: &[u8], from: SocketAddr, ecn: Ecn) -> Result<(), DropReason> {
+    /// One datagram: `range` of `bytes`, which are the batch's.
+    fn datagram(
+        &mut self,
+        bytes: &mut [u8],
+        range: Range<usize>,
+        from: SocketAddr,
+        ecn: Ecn,
+    ) -> Result<(), DropReason> {
+        let datagram = bytes.get_mut(range.clone()).ok_or(DropReason::Junk)?;
         match classify(datagram) {
-            Datagram::Data { index } => self.data(index, datagram, from, ecn),
+            Datagram::Data { index } => self.data(index, bytes, range, from, ecn),
             Datagram::Initiation => self.initiation(datagram, from),
             Datagram::Response { index } | Datagram::Cookie { index } => {
                 self.answer(index, datagram, from)
@@ -108,7 +121,8 @@ impl<'a> Inbound<'a> {
     fn data(
         &mut self,
         index: u32,
-        datagram: &[u8],
+        bytes: &mut [u8],
+        range: Range<usize>,
         from: SocketAddr,
         ecn: Ecn,
     ) -> Result<(), DropReason> {
@@ -120,11 +134,14 @@ impl<'a> Inbound<'a> {
             now: self.now,
             out: self.out,
         };
+        let start = range.start.saturating_add(CONTENTS_AT);
+        let datagram = bytes.get_mut(range).ok_or(DropReason::Junk)?;
         let (len, first) = held.state.open(link, from, datagram, &mut cx)?;
         if let Some(len) = len {
-            match PathMessage::read(cx.out.delivery_room(len)) {
+            let packet = start..start.saturating_add(len);
+            match bytes.get(packet.clone()).and_then(PathMessage::read) {
                 Some(message) => held.state.path_message(link, message, &mut cx),
-                None => Self::deliver(self.table, held, len, ecn, &mut cx),
+                None => Self::deliver(self.table, held, bytes, packet, ecn, &mut cx),
             }
         }
         if first {
@@ -133,15 +150,16 @@ impl<'a> Inbound<'a> {
         Ok(())
     }
 
-    /// Checks the packet that was opened into the outbox's room, and delivers it.
+    /// Checks the packet that was opened at `range` of the batch's `all` bytes, and delivers it.
     fn deliver(
         table: &ForwardingTable,
         held: &mut Held<'_>,
-        len: usize,
+        all: &mut [u8],
+        range: Range<usize>,
         ecn: Ecn,
         cx: &mut Context<'_>,
     ) {
-        let bytes = cx.out.delivery_room(len);
+        let bytes = all.get_mut(range.clone()).unwrap_or_default();
         if ecn == Ecn::CE && !ip::mark_congestion(bytes) {
             // RFC 6040: it was to be dropped where the congestion was, and could only be marked.
             cx.shared.drops.count(DropReason::Congestion);
@@ -149,12 +167,13 @@ impl<'a> Inbound<'a> {
         }
         // What goes on where the packet before ends is covered by its permit: same peer, same table, same
         // time, same addresses and ports.
-        if let Some(len) = cx.out.join_delivery(len) {
+        if let Some(len) = cx.out.join_opened(all, range.clone()) {
             let len = u64::try_from(len).unwrap_or(0);
             held.state.rx = held.state.rx.saturating_add(len);
             return;
         }
-        let bytes = cx.out.delivery_room(len);
+        let start = range.start;
+        let bytes = all.get_mut(range).unwrap_or_default();
         let packet = match IpPacket::parse(bytes) {
             Ok(packet) => packet,
             Err(reason) => {
@@ -177,16 +196,11 @@ impl<'a> Inbound<'a> {
         };
         let most = held.state.mtu();
         if most < OVERLAY_MTU && verdict.is_ok() {
-            mss::clamp(
-                cx.out.delivery_room(len),
-                &packet,
-                &Offload::default(),
-                most,
-            );
+            mss::clamp(bytes, &packet, &Offload::default(), most);
         }
         match verdict {
             Ok(permit) => {
-                cx.out.commit_delivery(&permit, &packet);
+                cx.out.deliver_opened(&permit, &packet, all, start);
                 let len = u64::try_from(packet.len).unwrap_or(0);
                 held.state.rx = held.state.rx.saturating_add(len);
             }
@@ -206,7 +220,7 @@ impl<'a> Inbound<'a> {
     /// To find out whom it is from takes a Diffie-Hellman, and the tunnel that it is for does the same one again. So it is
     /// given first to the peer that is known to be where it came from: with another's it fails, and changes nothing.
     #[cold]
-    fn initiation(&mut self, datagram: &[u8], from: SocketAddr) -> Result<(), DropReason> {
+    fn initiation(&mut self, datagram: &mut [u8], from: SocketAddr) -> Result<(), DropReason> {
         let gate = self.admitted(datagram, from)?;
         let (now, table) = (self.now, self.table);
         if let Some(position) = table.by_candidate.get(&from)
@@ -240,7 +254,7 @@ impl<'a> Inbound<'a> {
     fn admitted_handshake(
         &mut self,
         link: usize,
-        datagram: &[u8],
+        datagram: &mut [u8],
         from: SocketAddr,
     ) -> Result<(), DropReason> {
         self.handshake(link, datagram, from)?;
@@ -261,7 +275,12 @@ impl<'a> Inbound<'a> {
 
     /// A response or a cookie for a tunnel of ours.
     #[cold]
-    fn answer(&mut self, index: u32, datagram: &[u8], from: SocketAddr) -> Result<(), DropReason> {
+    fn answer(
+        &mut self,
+        index: u32,
+        datagram: &mut [u8],
+        from: SocketAddr,
+    ) -> Result<(), DropReason> {
         let link = self.by_index(index)?;
         // A cookie takes no Diffie-Hellman, and without the initiation that it is for nobody can make one.
         if let Datagram::Response { .. } = classify(datagram) {
@@ -324,7 +343,7 @@ impl<'a> Inbound<'a> {
     fn handshake(
         &mut self,
         link: usize,
-        datagram: &[u8],
+        datagram: &mut [u8],
         from: SocketAddr,
     ) -> Result<(), DropReason> {
         let held = self.held.as_mut().ok_or(DropReason::PeerGone)?;

@@ -209,7 +209,8 @@ impl DataPath {
         from_tun.clear();
     }
 
-    /// Datagrams read from the UDP socket. Empties the batch.
+    /// Datagrams read from the UDP socket. Empties the batch, and may leave its buffers with `out`, for the packets lie in them:
+    /// [`Outbox::give_back`] returns them. What `out` still has of another batch is not delivered any more.
     pub fn inbound(&self, from_udp: &mut Batch, now: Now, out: &mut Outbox) {
         if self.is_open(now) {
             let table = self.table.load();
@@ -222,13 +223,12 @@ impl DataPath {
                 last_link: 0,
             };
             inbound.run(from_udp);
-            out.end_stretch();
         } else {
             for _ in from_udp.packets() {
                 self.shared.drops.count(DropReason::Shut);
             }
+            from_udp.clear();
         }
-        from_udp.clear();
     }
 
     /// Timers, of peers that have something under way only; at [`Self::next_tick`] or soon after.

@@ -167,7 +167,7 @@ impl Outbound<'_> {
         let is_answered = dns::answer(bytes, packet, &directory, room).is_some();
         if is_answered && let Ok(answer) = IpPacket::parse(room) {
             let permit = Permit::for_own_answer();
-            self.out.commit_delivery(&permit, &answer);
+            self.out.deliver_made(&permit, &answer);
         }
         is_answered
     }

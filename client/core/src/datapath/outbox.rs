@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use super::batch::Batch;
 use super::event::DataPathEvent;
 use crate::filter::Permit;
 use crate::packet::IpPacket;
@@ -19,6 +20,9 @@ const MAX_RUN: usize = 65_507;
 
 /// Filled by the calls of the data path, emptied by the shell with [`Outbox::clear`]. The buffers are
 /// kept, so that in steady state nothing is allocated.
+///
+/// Packets that came as datagrams lie where these were received: the outbox borrows the batch's buffers, which
+/// [`Outbox::give_back`] returns.
 #[derive(Debug, Default)]
 pub struct Outbox {
     /// What is sent first, and later fragments behind it: mixed, they would end each other's runs.
@@ -30,7 +34,11 @@ pub struct Outbox {
     elsewhere: Vec<RunOf>,
     /// Whether first fragments are among what is sent first.
     has_first_fragments: bool,
-    delivered: Arena,
+    /// Packets made here.
+    made: Arena,
+    /// Datagrams, opened in place.
+    opened: Vec<u8>,
+    /// Of each packet to be delivered its place in one of the two, which its stretch tells.
     packets: Vec<Range<usize>>,
     stretches: Vec<StretchOf>,
     /// Headers of what is joined.
@@ -92,9 +100,19 @@ impl RunOf {
 #[derive(Debug)]
 struct StretchOf {
     first: usize,
+    origin: Origin,
     stretch: Option<Stretch>,
+    /// Headers of the first packet; of the whole, once it has ended.
     header: Range<usize>,
+    has_ended: bool,
     offload: Offload,
+}
+
+/// Where the packets of a stretch lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Made,
+    Opened,
 }
 
 /// What one `UDP_SEGMENT` send carries: at most 64 datagrams and 65,507 bytes.
@@ -184,28 +202,46 @@ impl Outbox {
 
     /// Packets for the TUN device, in order.
     pub fn deliveries(&self) -> impl Iterator<Item = &[u8]> {
-        self.packets.iter().map(|range| self.delivered.get(range))
+        self.stretches().flat_map(|(stretch, packets)| {
+            let bytes = self.bytes_of(stretch.origin);
+            let packet = |range: &Range<usize>| bytes.get(range.clone()).unwrap_or_default();
+            packets.iter().map(packet)
+        })
+    }
+
+    fn stretches(&self) -> impl Iterator<Item = (&StretchOf, &[Range<usize>])> {
+        let ends = self.stretches.iter().skip(1).map(|next| next.first);
+        let ends = ends.chain([self.packets.len()]);
+        self.stretches.iter().zip(ends).map(|(stretch, end)| {
+            let packets = self.packets.get(stretch.first..end);
+            (stretch, packets.unwrap_or_default())
+        })
+    }
+
+    fn bytes_of(&self, origin: Origin) -> &[u8] {
+        match origin {
+            Origin::Made => &self.made.bytes,
+            Origin::Opened => &self.opened,
+        }
     }
 
     /// The same packets, joined where they are one stretch of a flow.
     pub fn joined(&self) -> impl Iterator<Item = Joined<'_>> {
-        let ends = self.stretches.iter().skip(1).map(|next| next.first);
-        let ends = ends.chain([self.packets.len()]);
-        self.stretches.iter().zip(ends).map(|(stretch, end)| {
-            let packets = self.packets.get(stretch.first..end).unwrap_or_default();
-            let (head, packets, header_len) = match (&stretch.stretch, packets.first()) {
+        self.stretches().map(|(stretch, packets)| {
+            let bytes = self.bytes_of(stretch.origin);
+            let (head, packets, header_len) = match (&stretch.stretch, packets) {
                 (Some(joined), _) => (
-                    self.headers.get(stretch.header.clone()).unwrap_or_default(),
+                    self.headers.get(stretch.header.clone()),
                     packets,
                     joined.header_len(),
                 ),
-                (None, Some(whole)) => (self.delivered.get(whole), &[][..], 0),
-                (None, None) => (&[][..], &[][..], 0),
+                (None, [whole, ..]) => (bytes.get(whole.clone()), &[][..], 0),
+                (None, []) => (None, &[][..], 0),
             };
             Joined {
                 offload: stretch.offload,
-                head,
-                bytes: &self.delivered.bytes,
+                head: head.unwrap_or_default(),
+                bytes,
                 packets,
                 header_len,
             }
@@ -241,6 +277,31 @@ impl Outbox {
         !self.packets.is_empty()
     }
 
+    /// As [`Self::clear`], and returns the buffers that were borrowed from `batch`, which is emptied.
+    pub fn give_back(&mut self, batch: &mut Batch) {
+        self.clear();
+        batch.clear();
+        if !self.opened.is_empty() {
+            batch.give_back(std::mem::take(&mut self.opened));
+        }
+    }
+
+    /// Packets are opened in place from now on, in buffers that are [borrowed](Self::borrow_from) in the end. What lies in others
+    /// that were not given back is not delivered any more.
+    pub(crate) fn begin_opening(&mut self) {
+        self.end_stretch();
+        if !self.opened.is_empty() {
+            self.opened = Vec::new();
+            self.forget_deliveries();
+        }
+    }
+
+    /// Borrows the buffers of `batch`, where packets were opened, and empties it.
+    pub(crate) fn borrow_from(&mut self, batch: &mut Batch) {
+        self.opened = batch.lend();
+        batch.clear();
+    }
+
     /// Forgets everything, keeps the buffers.
     pub fn clear(&mut self) {
         for sent in [&mut self.sent, &mut self.sent_later, &mut self.sent_alone] {
@@ -249,11 +310,15 @@ impl Outbox {
         }
         self.elsewhere.clear();
         self.has_first_fragments = false;
-        self.delivered.used = 0;
+        self.forget_deliveries();
+        self.events.clear();
+    }
+
+    fn forget_deliveries(&mut self) {
+        self.made.used = 0;
         self.packets.clear();
         self.stretches.clear();
         self.headers.clear();
-        self.events.clear();
     }
 
     fn lane(&mut self, lane: Lane) -> &mut Sent {
@@ -334,64 +399,92 @@ impl Outbox {
         });
     }
 
-    /// Room for a packet of up to `len` bytes.
+    /// Room for a packet of up to `len` bytes that is made here.
     pub(crate) fn delivery_room(&mut self, len: usize) -> &mut [u8] {
-        self.delivered.room(len)
+        self.made.room(len)
     }
 
     /// Delivers the packet that begins the room. Takes the proof that it passed the filter.
-    pub(crate) fn commit_delivery(&mut self, _permit: &Permit, packet: &IpPacket) {
+    pub(crate) fn deliver_made(&mut self, _permit: &Permit, packet: &IpPacket) {
         self.end_stretch();
-        let bytes = self.delivered.room(packet.len);
-        let stretch = Stretch::new(packet, bytes);
-        let range = self.delivered.commit(packet.len);
+        let range = self.made.commit(packet.len);
+        let bytes = self.made.bytes.get(range.clone()).unwrap_or_default();
+        let begun = begin(packet, bytes, &mut self.headers);
+        self.deliver(Origin::Made, range, begun);
+    }
+
+    /// Delivers the packet at `start` among `opened`, the bytes of the batch that is [borrowed from](Self::borrow_from) in the
+    /// end. Takes the proof that it passed the filter.
+    pub(crate) fn deliver_opened(
+        &mut self,
+        _permit: &Permit,
+        packet: &IpPacket,
+        opened: &[u8],
+        start: usize,
+    ) {
+        self.end_stretch();
+        let range = start..start.saturating_add(packet.len);
+        let bytes = opened.get(range.clone()).unwrap_or_default();
+        let begun = begin(packet, bytes, &mut self.headers);
+        self.deliver(Origin::Opened, range, begun);
+    }
+
+    fn deliver(
+        &mut self,
+        origin: Origin,
+        range: Range<usize>,
+        begun: Option<(Stretch, Range<usize>)>,
+    ) {
+        let (stretch, header) = begun.unzip();
         self.stretches.push(StretchOf {
             first: self.packets.len(),
+            origin,
+            has_ended: stretch.is_none(),
             stretch,
-            header: 0..0,
+            header: header.unwrap_or_default(),
             offload: Offload::default(),
         });
         self.packets.push(range);
     }
 
-    /// Delivers the first `len` bytes of the room, padding included, if they go on where the packet
-    /// committed last ends, and differ from it in nothing that the filter looks at: the permit for it
-    /// covers them. Returns the packet's length.
-    pub(crate) fn join_delivery(&mut self, len: usize) -> Option<usize> {
+    /// Delivers the packet at `range` among `opened`, padding included, if it goes on where the packet
+    /// delivered last ends, and differs from it in nothing that the filter looks at: the permit for it
+    /// covers this one. Returns the packet's length.
+    pub(crate) fn join_opened(&mut self, opened: &[u8], range: Range<usize>) -> Option<usize> {
         let last = self.stretches.last_mut()?;
-        let stretch = last.stretch.as_mut()?;
-        let first = self.packets.get(last.first)?;
-        let next = self.delivered.used..self.delivered.used.checked_add(len)?;
-        let first = self.delivered.bytes.get(first.clone())?;
-        let len = stretch.join(first, self.delivered.bytes.get(next)?)?;
-        let range = self.delivered.commit(len);
-        self.packets.push(range);
+        if last.origin != Origin::Opened {
+            return None;
+        }
+        let first = self.headers.get(last.header.clone())?;
+        let start = range.start;
+        let len = last.stretch.as_mut()?.join(first, opened.get(range)?)?;
+        self.packets.push(start..start.saturating_add(len));
         Some(len)
     }
 
     /// Nothing joins what was delivered so far. To be called when a batch begins or ends, and where the
     /// packets' sender changes.
     pub(crate) fn end_stretch(&mut self) {
-        let Some(last) = self.stretches.last_mut() else {
+        let Some(last) = self.stretches.last_mut().filter(|last| !last.has_ended) else {
             return;
         };
-        let Some(stretch) = last.stretch.as_mut().filter(|_| last.header.is_empty()) else {
+        last.has_ended = true;
+        let Some(stretch) = &mut last.stretch else {
             return;
         };
         stretch.close();
-        let first = self.packets.get(last.first).cloned().unwrap_or_default();
-        let start = self.headers.len();
-        match stretch.header(self.delivered.get(&first), &mut self.headers) {
-            Some(offload) => {
-                last.header = start..self.headers.len();
-                last.offload = offload;
-            }
+        let header = self.headers.get_mut(last.header.clone());
+        match header.and_then(|header| stretch.finish(header)) {
+            Some(offload) => last.offload = offload,
             // They are written as they came.
             None => {
                 last.stretch = None;
-                for first in last.first.saturating_add(1)..self.packets.len() {
+                let (origin, next) = (last.origin, last.first.saturating_add(1));
+                for first in next..self.packets.len() {
                     self.stretches.push(StretchOf {
                         first,
+                        origin,
+                        has_ended: true,
                         stretch: None,
                         header: 0..0,
                         offload: Offload::default(),
@@ -407,6 +500,19 @@ impl Outbox {
             self.events.push(event);
         }
     }
+}
+
+/// Begins a stretch with `packet`, which was parsed from `bytes`, and keeps its headers; `None` for what is never joined.
+fn begin(
+    packet: &IpPacket,
+    bytes: &[u8],
+    headers: &mut Vec<u8>,
+) -> Option<(Stretch, Range<usize>)> {
+    let stretch = Stretch::new(packet, bytes)?;
+    let header = bytes.get(..stretch.header_len())?;
+    let start = headers.len();
+    headers.extend_from_slice(header);
+    Some((stretch, start..headers.len()))
 }
 
 /// Byte strings of any length, one behind the other.
@@ -433,5 +539,99 @@ impl Arena {
 
     fn get(&self, range: &Range<usize>) -> &[u8] {
         self.bytes.get(range.clone()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::samples;
+
+    fn packet(number: u8) -> Vec<u8> {
+        let addresses = ["100.64.0.1", "100.64.0.2"].map(|text| text.parse().unwrap());
+        let mut packet = samples::udp((addresses[0], 1), (addresses[1], 2), &[number; 30]);
+        // One that may be joined: not to be fragmented, and with a checksum.
+        (packet[6], packet[27]) = (0x40, 1);
+        packet
+    }
+
+    /// As the data path does with packets that come.
+    fn deliver(batch: &mut Batch, out: &mut Outbox) {
+        out.begin_opening();
+        let (bytes, received) = batch.received();
+        for range in received.flat_map(|received| received.datagrams()) {
+            let packet = IpPacket::parse(&bytes[range.clone()]).unwrap();
+            out.deliver_opened(&Permit::for_own_answer(), &packet, bytes, range.start);
+        }
+        out.end_stretch();
+        out.borrow_from(batch);
+    }
+
+    fn delivered(out: &Outbox) -> Vec<Vec<u8>> {
+        out.deliveries().map(<[u8]>::to_vec).collect()
+    }
+
+    #[test]
+    fn packets_stay_where_they_came_until_the_buffers_are_given_back() {
+        let (mut batch, mut out) = (Batch::new(2, 100), Outbox::new());
+        assert!(batch.push(&packet(1), None) && batch.push(&packet(2), None));
+        deliver(&mut batch, &mut out);
+        assert_eq!(delivered(&out), [packet(1), packet(2)]);
+        assert!(batch.is_empty() && batch.is_full() && batch.slot().is_none());
+        assert!(!batch.push(&packet(3), None));
+        out.give_back(&mut batch);
+        assert!(!out.has_deliveries() && batch.is_empty());
+        assert!(batch.push(&packet(3), None));
+        // What has nothing to return leaves the batch's buffers alone.
+        out.give_back(&mut batch);
+        assert!(batch.push(&packet(4), None));
+        deliver(&mut batch, &mut out);
+        assert_eq!(delivered(&out), [packet(4)]);
+    }
+
+    #[test]
+    fn what_lies_in_another_batch_is_not_delivered_with_the_bytes_of_this_one() {
+        let mut out = Outbox::new();
+        for number in 1..=2 {
+            let mut batch = Batch::new(1, 100);
+            assert!(batch.push(&packet(number), None));
+            deliver(&mut batch, &mut out);
+            assert_eq!(delivered(&out), [packet(number)]);
+        }
+    }
+
+    #[test]
+    fn what_is_made_and_what_is_opened_come_in_order() {
+        let (mut batch, mut out) = (Batch::new(1, 100), Outbox::new());
+        assert!(batch.push(&packet(1), None));
+        deliver(&mut batch, &mut out);
+        let made = packet(2);
+        out.delivery_room(made.len()).copy_from_slice(&made);
+        let parsed = IpPacket::parse(&made).unwrap();
+        out.deliver_made(&Permit::for_own_answer(), &parsed);
+        out.end_stretch();
+        assert_eq!(delivered(&out), [packet(1), packet(2)]);
+        let whole: Vec<_> = out.joined().map(|joined| joined.tails().count()).collect();
+        assert_eq!(whole, [1, 1], "never joined");
+    }
+
+    #[test]
+    fn what_is_opened_does_not_join_what_was_made() {
+        let (mut batch, mut out) = (Batch::new(2, 100), Outbox::new());
+        let packets = [packet(1), packet(2)];
+        assert!(batch.push(&packets[1], None));
+        let parsed = IpPacket::parse(&packets[0]).unwrap();
+        for is_made in [true, false] {
+            out.clear();
+            let (bytes, _) = batch.received();
+            if is_made {
+                out.delivery_room(parsed.len).copy_from_slice(&packets[0]);
+                out.deliver_made(&Permit::for_own_answer(), &parsed);
+            } else {
+                out.deliver_opened(&Permit::for_own_answer(), &parsed, bytes, 0);
+            }
+            let joined = out.join_opened(bytes, 0..parsed.len);
+            assert_eq!(joined.is_none(), is_made);
+        }
     }
 }

@@ -156,7 +156,7 @@ impl Shared {
             // What gets no answer costs none.
             && answers.lock().take(now)
         {
-            out.commit_delivery(&Permit::for_own_answer(), &packet);
+            out.deliver_made(&Permit::for_own_answer(), &packet);
         }
     }
 

@@ -93,8 +93,8 @@ impl Stretch {
         self.is_closed = true;
     }
 
-    /// Joins `next`, which may have padding behind it, if it goes on where `first` and what was joined to
-    /// it end. Returns its length without the padding.
+    /// Joins `next`, which may have padding behind it, if it goes on where the packet with the headers `first` and what was
+    /// joined to it end. Returns its length without the padding.
     pub(crate) fn join(&mut self, first: &[u8], next: &[u8]) -> Option<usize> {
         if self.is_closed || self.tails >= MAX_TAILS {
             return None;
@@ -164,12 +164,9 @@ impl Stretch {
         Some(flags & TcpFlags::PSH != 0)
     }
 
-    /// Writes the headers of the whole to `out` and says what is left to the host: the checksum, and
-    /// cutting it again where there is more than one packet in it.
-    pub(crate) fn header(&self, first: &[u8], out: &mut Vec<u8>) -> Option<Offload> {
-        let start = out.len();
-        out.extend_from_slice(first.get(..self.header_len)?);
-        let header = out.get_mut(start..)?;
+    /// Makes the headers of the whole from `header`, those of the first packet, and says what is left to the host: the
+    /// checksum, and cutting it again where there is more than one packet in it.
+    pub(crate) fn finish(&self, header: &mut [u8]) -> Option<Offload> {
         let len = self.header_len.checked_add(self.payload)?;
         if self.is_v4 {
             put(header, 2, &u16::try_from(len).ok()?.to_be_bytes())?;

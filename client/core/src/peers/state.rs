@@ -338,7 +338,7 @@ impl PeerState {
         &mut self,
         position: usize,
         from: SocketAddr,
-        datagram: &[u8],
+        datagram: &mut [u8],
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         let link = self.links.get_mut(position).ok_or(DropReason::PeerGone)?;
@@ -373,8 +373,8 @@ impl PeerState {
         }
     }
 
-    /// Opens a data message into `room`, which has at least its length. Returns the length of the packet
-    /// in it, if there is one, and whether the message was the first on its session.
+    /// Opens a data message in place. Returns the length of the packet in it, if there is one, and whether the message was the
+    /// first on its session.
     ///
     /// # Errors
     /// Why it is dropped.
@@ -382,7 +382,7 @@ impl PeerState {
         &mut self,
         position: usize,
         from: SocketAddr,
-        datagram: &[u8],
+        datagram: &mut [u8],
         cx: &mut Context<'_>,
     ) -> Result<(Option<usize>, bool), DropReason> {
         let link = self.links.get_mut(position).ok_or(DropReason::PeerGone)?;

@@ -17,7 +17,10 @@ use gatereeve_shared::ids::RuleId;
 use gatereeve_shared::policy::port::PortSpec;
 use gatereeve_shared::time::{Mono, Now, UnixMillis};
 
-use super::{HANDSHAKE_ROOM, OVERHEAD, OVERLAY_MTU, Opened, Tunnel, TunnelError, TunnelFactory};
+use super::replay::WINDOW;
+use super::{
+    CONTENTS_AT, HANDSHAKE_ROOM, OVERHEAD, OVERLAY_MTU, Opened, Tunnel, TunnelError, TunnelFactory,
+};
 use crate::datapath::{Direction, RuleSpec};
 use crate::filter::{FilterState, FlowBudget, PeerFilter, Permit};
 use crate::keyed::HashKey;
@@ -34,6 +37,8 @@ pub fn run(factory: &dyn TunnelFactory) {
     every_message_that_is_sealed_counts(factory);
     the_responder_waits_for_the_initiator(factory);
     replays_and_forgeries_are_refused(factory);
+    late_messages_are_opened_once(factory);
+    what_is_refused_is_not_decrypted(factory);
     what_nobody_confirms_takes_no_place(factory);
     age_is_looked_at_on_every_message(factory);
     erased_sessions_are_gone(factory);
@@ -150,24 +155,29 @@ fn seal(tunnel: &mut Box<dyn Tunnel>, packet: &[u8], now: Now) -> Result<Vec<u8>
     Ok(out)
 }
 
+/// Opens a datagram, and returns what there was in it, or what there is to be sent.
 fn open(
     tunnel: &mut Box<dyn Tunnel>,
     datagram: &[u8],
     now: Now,
 ) -> Result<(Opened, Vec<u8>), TunnelError> {
+    let mut datagram = datagram.to_vec();
     let mut out = vec![0; datagram.len() + HANDSHAKE_ROOM];
-    let opened = tunnel.decapsulate(underlay(), datagram, now, &mut out)?;
+    let opened = tunnel.decapsulate(underlay(), &mut datagram, now, &mut out)?;
+    if let Opened::Packet { len, .. } = opened {
+        out = datagram[CONTENTS_AT..CONTENTS_AT + len].to_vec();
+    }
     Ok((opened, out))
 }
 
 /// Opens data and returns the packet.
 fn packet(tunnel: &mut Box<dyn Tunnel>, datagram: &[u8], now: Now) -> Result<Vec<u8>, TunnelError> {
-    let (opened, out) = open(tunnel, datagram, now)?;
-    let Opened::Packet { len, .. } = opened else {
+    let (opened, contents) = open(tunnel, datagram, now)?;
+    let Opened::Packet { .. } = opened else {
         panic!("{opened:?} for data");
     };
-    let len = IpPacket::parse(&out[..len]).unwrap().len;
-    Ok(out[..len].to_vec())
+    let len = IpPacket::parse(&contents).unwrap().len;
+    Ok(contents[..len].to_vec())
 }
 
 fn keys_are_refused(factory: &dyn TunnelFactory) {
@@ -288,6 +298,58 @@ fn replays_and_forgeries_are_refused(factory: &dyn TunnelFactory) {
     let mut last_counter = data;
     last_counter[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
     assert!(open(&mut pair.b, &last_counter, now).is_err());
+}
+
+/// As far behind the newest one as the window goes, on the session in use and on the one before.
+fn late_messages_are_opened_once(factory: &dyn TunnelFactory) {
+    let mut pair = Pair::connected(factory);
+    let now = pair.now;
+    let sealed: Vec<_> = (0..WINDOW + 80)
+        .map(|_| seal(&mut pair.a, &inner(28), now).unwrap())
+        .collect();
+    let newest = sealed.len() - 1;
+    let oldest = newest - usize::try_from(WINDOW).unwrap();
+    assert!(packet(&mut pair.b, &sealed[0], now).is_ok());
+    assert!(packet(&mut pair.b, &sealed[newest], now).is_ok());
+    for number in [newest, oldest - 1, 0] {
+        let opened = packet(&mut pair.b, &sealed[number], now);
+        assert_eq!(opened, Err(TunnelError::Crypto), "{number}");
+    }
+    for number in [oldest, oldest + 1, newest - 1, newest - 1_100] {
+        let opened = packet(&mut pair.b, &sealed[number], now);
+        assert_eq!(opened, Ok(inner(28)), "{number}");
+        let again = packet(&mut pair.b, &sealed[number], now);
+        assert_eq!(again, Err(TunnelError::Crypto), "{number}");
+    }
+    // So it is with the session before the one in use.
+    pair.shake_hands();
+    for number in [0, oldest, newest, newest - 1] {
+        let again = packet(&mut pair.b, &sealed[number], now);
+        assert_eq!(again, Err(TunnelError::Crypto), "{number}");
+    }
+    let late = &sealed[newest - 7];
+    assert_eq!(packet(&mut pair.b, late, now), Ok(inner(28)), "control");
+    assert_eq!(packet(&mut pair.b, late, now), Err(TunnelError::Crypto));
+}
+
+fn what_is_refused_is_not_decrypted(factory: &dyn TunnelFactory) {
+    let mut pair = Pair::connected(factory);
+    let now = pair.now;
+    // The first on a session, and a later one.
+    for _ in 0..2 {
+        let mut forged = seal(&mut pair.a, &inner(400), now).unwrap();
+        let data = forged.clone();
+        let last = forged.len() - 1;
+        forged[last] ^= 1;
+        let opened = pair
+            .b
+            .decapsulate(underlay(), &mut forged, now, &mut [0; 600]);
+        assert_eq!(opened, Err(TunnelError::Crypto));
+        // A fake that encrypts nothing has it there from the beginning.
+        let is_encrypted = |bytes: &[u8]| bytes[CONTENTS_AT..CONTENTS_AT + 400] != inner(400);
+        assert_eq!(is_encrypted(&forged), is_encrypted(&data));
+        assert_eq!(packet(&mut pair.b, &data, now), Ok(inner(400)), "control");
+    }
 }
 
 /// A tunnel that was made anew does not know which initiations were seen: it answers old ones. As many as there are, the
@@ -496,7 +558,10 @@ fn short_buffers_are_refused(factory: &dyn TunnelFactory) {
         .a
         .encapsulate(&permit(&bytes), &bytes, now, &mut [0; 600]);
     assert_eq!(sealed, Err(TunnelError::Room));
-    let opened = pair.b.decapsulate(underlay(), &data, now, &mut [0; 600]);
+    let mut copy = data.clone();
+    let opened = pair
+        .b
+        .decapsulate(underlay(), &mut copy, now, &mut [0; 600]);
     assert_eq!(opened, Err(TunnelError::Room));
     assert_eq!(packet(&mut pair.b, &data, now), Ok(bytes));
 }

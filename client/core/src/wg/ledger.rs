@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
+use gatereeve_cipher::Key;
 use gatereeve_shared::time::Mono;
 
 use super::SessionView;
+use super::replay::ReplayWindow;
 
 /// A session older than this carries nothing.
 pub(super) const REJECT_AFTER_TIME: Duration = Duration::from_secs(180);
@@ -22,7 +24,7 @@ pub(super) struct Ledger {
     made: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Session {
     local: u32,
     remote: u32,
@@ -33,6 +35,26 @@ struct Session {
     /// The other side has shown that it has the keys.
     confirmed: bool,
     sent: u64,
+    receiver: Box<Receiver>,
+}
+
+/// What messages of a session are opened with.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    /// Which have come.
+    pub(super) seen: ReplayWindow,
+    pub(super) key: ReceiverKey,
+}
+
+/// What is known of the key that opens a session's messages.
+#[derive(Debug)]
+pub(super) enum ReceiverKey {
+    /// The tunnel alone has it.
+    Unknown,
+    /// It was made when it had to be made, and has opened nothing so far.
+    Supposed(Key),
+    /// It opens what the tunnel opens.
+    Known(Key),
 }
 
 impl Session {
@@ -46,8 +68,14 @@ impl Session {
 }
 
 impl Ledger {
-    /// A handshake was completed.
-    pub(super) fn add(&mut self, local: u32, remote: u32, is_initiator: bool, now: Mono) {
+    /// A handshake was completed. `key` is what messages to index `local` are supposed to be opened with.
+    pub(super) fn add(
+        &mut self,
+        [local, remote]: [u32; 2],
+        is_initiator: bool,
+        key: Option<Key>,
+        now: Mono,
+    ) {
         self.made = self.made.saturating_add(1);
         let slot = slot_of(local);
         if let Some(place) = self.slots.get_mut(slot) {
@@ -60,6 +88,10 @@ impl Ledger {
                 confirmed: is_initiator,
                 // The empty message that comes with the response counts, whether or not it goes out.
                 sent: u64::from(is_initiator),
+                receiver: Box::new(Receiver {
+                    seen: ReplayWindow::default(),
+                    key: key.map_or(ReceiverKey::Unknown, ReceiverKey::Supposed),
+                }),
             });
         }
         if is_initiator {
@@ -67,30 +99,38 @@ impl Ledger {
         }
     }
 
-    /// Whether a message for index `local` may be opened.
-    pub(super) fn may_open(&self, local: u32, counter: u64, now: Mono) -> bool {
-        counter < REJECT_AFTER_MESSAGES
-            && self
-                .by_local(local)
-                .is_some_and(|session| session.is_live(now))
+    /// What the `counter`th message for index `local` is opened with, if it may be.
+    pub(super) fn receiver(
+        &mut self,
+        local: u32,
+        counter: u64,
+        now: Mono,
+    ) -> Option<&mut Receiver> {
+        let session = self.slots.get_mut(slot_of(local))?.as_mut()?;
+        let may_open =
+            session.local == local && session.is_live(now) && counter < REJECT_AFTER_MESSAGES;
+        may_open.then_some(&mut *session.receiver)
+    }
+
+    /// Whether an authentic message for index `local` makes its session the one to send with, in place of another.
+    pub(super) fn takes_over(&self, local: u32, now: Mono) -> bool {
+        let session = |slot: usize| self.slots.get(slot).and_then(Option::as_ref);
+        let slot = slot_of(local);
+        slot != self.current
+            && session(slot).is_some_and(|own| {
+                session(self.current)
+                    .is_none_or(|current| !current.is_live(now) || own.order >= current.order)
+            })
     }
 
     /// A message for index `local` was authentic. Returns whether it is the first.
     pub(super) fn opened(&mut self, local: u32, now: Mono) -> bool {
-        let slot = slot_of(local);
-        let Some(session) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
-            return false;
-        };
-        let first = !std::mem::replace(&mut session.confirmed, true);
-        let order = session.order;
-        let is_newer = match self.slots.get(self.current).copied().flatten() {
-            Some(current) => !current.is_live(now) || order >= current.order,
-            None => true,
-        };
-        if is_newer {
-            self.current = slot;
+        if self.takes_over(local, now) {
+            self.current = slot_of(local);
         }
-        first
+        let session = self.slots.get_mut(slot_of(local));
+        let session = session.and_then(Option::as_mut);
+        session.is_some_and(|session| !std::mem::replace(&mut session.confirmed, true))
     }
 
     /// Whether a message that was just sealed for the peer's index `remote`, the `counter`th of its
@@ -112,9 +152,8 @@ impl Ledger {
     pub(super) fn sending(&self, now: Mono) -> Option<SessionView> {
         let session = self
             .slots
-            .get(self.current)
-            .copied()
-            .flatten()
+            .get(self.current)?
+            .as_ref()
             .filter(|session| session.may_send(now))?;
         Some(SessionView {
             established: session.established,
@@ -143,7 +182,7 @@ impl Ledger {
     pub(super) fn expire(&mut self, now: Mono) -> bool {
         let before = self.slots.iter().flatten().count();
         for slot in &mut self.slots {
-            *slot = slot.filter(|session| session.is_live(now));
+            *slot = slot.take().filter(|session| session.is_live(now));
         }
         before > 0 && self.slots.iter().all(Option::is_none)
     }
@@ -165,13 +204,6 @@ impl Ledger {
 
     pub(super) fn clear(&mut self) {
         self.slots = Default::default();
-    }
-
-    fn by_local(&self, local: u32) -> Option<&Session> {
-        self.slots
-            .get(slot_of(local))?
-            .as_ref()
-            .filter(|session| session.local == local)
     }
 
     #[cfg(test)]
@@ -197,11 +229,14 @@ mod tests {
     #[test]
     fn age_and_count_are_looked_at_on_every_message() {
         let mut ledger = Ledger::default();
-        ledger.add(9, 70, true, at(0));
-        assert!(ledger.may_open(9, 0, at(179)));
-        assert!(!ledger.may_open(9, 0, at(180)));
-        assert!(!ledger.may_open(9, REJECT_AFTER_MESSAGES, at(1)));
-        assert!(!ledger.may_open(17, 0, at(1)), "same slot, other index");
+        ledger.add([9, 70], true, None, at(0));
+        assert!(ledger.receiver(9, 0, at(179)).is_some());
+        assert!(ledger.receiver(9, 0, at(180)).is_none());
+        let last = REJECT_AFTER_MESSAGES;
+        assert!(ledger.receiver(9, last - 1, at(1)).is_some());
+        assert!(ledger.receiver(9, last, at(1)).is_none());
+        let other = ledger.receiver(17, 0, at(1));
+        assert!(other.is_none(), "same slot, other index");
         assert!(ledger.sealed(70, 5, at(179)));
         assert!(!ledger.sealed(70, 6, at(180)));
         assert!(!ledger.sealed(70, REJECT_AFTER_MESSAGES, at(1)));
@@ -214,10 +249,12 @@ mod tests {
     #[test]
     fn a_responder_waits_for_the_initiators_first_message() {
         let mut ledger = Ledger::default();
-        ledger.add(9, 70, false, at(0));
+        ledger.add([9, 70], false, None, at(0));
         assert!(ledger.sending(at(1)).is_none());
         assert!(!ledger.sealed(70, 0, at(1)));
+        assert!(ledger.takes_over(9, at(1)));
         assert!(ledger.opened(9, at(1)));
+        assert!(!ledger.takes_over(9, at(1)));
         assert!(!ledger.opened(9, at(1)));
         assert!(ledger.sending(at(1)).is_some());
     }
@@ -225,8 +262,9 @@ mod tests {
     #[test]
     fn a_late_message_on_the_old_session_does_not_bring_it_back() {
         let mut ledger = Ledger::default();
-        ledger.add(1, 70, true, at(0));
-        ledger.add(2, 71, true, at(120));
+        ledger.add([1, 70], true, None, at(0));
+        ledger.add([2, 71], true, None, at(120));
+        assert!(!ledger.takes_over(1, at(121)));
         ledger.opened(1, at(121));
         assert_eq!(ledger.sending(at(121)).unwrap().established, at(120));
         assert_eq!(ledger.expires(), Some(at(180)));

@@ -19,6 +19,7 @@ pub(crate) mod demux;
 pub(crate) mod handshake_limit;
 mod ledger;
 pub(crate) mod repeats;
+mod replay;
 pub(crate) mod timers;
 mod tunnel;
 
@@ -35,6 +36,8 @@ use crate::filter::Permit;
 
 /// Bytes that a tunnel adds to a packet, padding aside.
 pub const OVERHEAD: usize = 32;
+/// Where in a data message its contents begin, behind kind, index and number (WireGuard, section 5.4.6).
+pub const CONTENTS_AT: usize = 16;
 /// The least room that a call needs that may write a handshake message.
 pub const HANDSHAKE_ROOM: usize = 148;
 /// The largest inner packet on a 1500-byte underlay with IPv6; also the limit of padding.
@@ -88,14 +91,16 @@ pub trait Tunnel: Send + fmt::Debug {
     /// As [`Self::encapsulate`].
     fn keepalive(&mut self, now: Now, out: &mut [u8]) -> Result<usize, TunnelError>;
 
-    /// Opens a datagram. `out` has at least the datagram's length and [`HANDSHAKE_ROOM`] bytes.
+    /// Opens a datagram. What a data message has in it is opened where it lies, at [`CONTENTS_AT`]; other messages stay as they
+    /// are, and what is to be sent for them is written to `out`, which has at least the datagram's length and [`HANDSHAKE_ROOM`]
+    /// bytes, whatever it is.
     ///
     /// # Errors
-    /// [`TunnelError`]; the tunnel is as before.
+    /// [`TunnelError`]; the tunnel is as before, and nothing that was decrypted is in `datagram`.
     fn decapsulate(
         &mut self,
         from: SocketAddr,
-        datagram: &[u8],
+        datagram: &mut [u8],
         now: Now,
         out: &mut [u8],
     ) -> Result<Opened, TunnelError>;
@@ -131,12 +136,12 @@ pub struct SessionView {
 /// What was in a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
-    /// An initiation; the first `len` bytes are the response, to be sent to where it came from.
+    /// An initiation; the first `len` bytes written are the response, to be sent to where it came from.
     Response {
         /// Bytes of the response.
         len: usize,
     },
-    /// The response to our initiation: the session is usable. The first `len` bytes are a keepalive that
+    /// The response to our initiation: the session is usable. The first `len` bytes written are a keepalive that
     /// confirms it, to be sent unless something else goes over the session at once: any message of the initiator's does.
     Established {
         /// Bytes of the keepalive.
@@ -147,7 +152,7 @@ pub enum Opened {
         /// Whether it is the first on its session, which is usable now.
         first: bool,
     },
-    /// An authenticated packet, unchecked: the first `len` bytes, padding included.
+    /// An authenticated packet, unchecked: `len` bytes of the datagram from [`CONTENTS_AT`] on, padding included.
     Packet {
         /// Bytes of the packet.
         len: usize,

@@ -37,9 +37,9 @@ fn a_flood_of_handshakes_is_bounded_and_others_get_through() {
         "to prove it"
     );
     // With the proof it has as many once more, and then no answer.
-    let (_, _, cookie) = told.last().unwrap();
+    let (_, _, mut cookie) = told.last().unwrap().clone();
     stranger
-        .decapsulate(endpoint(1), cookie, world.now, &mut [0; 256])
+        .decapsulate(endpoint(1), &mut cookie, world.now, &mut [0; 256])
         .unwrap();
     for _ in 0..400 {
         let mut out = [0; 148];
@@ -91,9 +91,9 @@ fn neighbours_who_have_proved_to_be_there_do_not_keep_a_peer_out() {
                 stranger.initiate(world.now, &mut out).unwrap();
                 let before = world.seen.len();
                 world.arrive(1, *from, &out);
-                if let Some((_, _, cookie)) = world.seen.get(before) {
+                if let Some((_, _, mut cookie)) = world.seen.get(before).cloned() {
                     let opened =
-                        stranger.decapsulate(endpoint(1), cookie, world.now, &mut [0; 256]);
+                        stranger.decapsulate(endpoint(1), &mut cookie, world.now, &mut [0; 256]);
                     assert!(opened.is_ok());
                 }
             }

@@ -270,7 +270,7 @@ impl Tunnel for Counting {
     fn decapsulate(
         &mut self,
         _: SocketAddr,
-        _: &[u8],
+        _: &mut [u8],
         _: Now,
         _: &mut [u8],
     ) -> Result<Opened, TunnelError> {

@@ -192,6 +192,7 @@ impl Worker {
         let datapath = &self.shared.datapath;
         datapath.inbound(batch, Clock::now(), &mut self.outbox);
         self.flush();
+        self.outbox.give_back(batch);
     }
 
     fn note(&self, reader: &Reader<'_>, error: &io::Error) {

@@ -9,6 +9,7 @@
 //! soon. Its queue is not used: nothing is sealed but where the ledger has a session, and a packet that it keeps
 //! where the ledger is wrong is never asked for.
 
+mod data;
 mod gate;
 
 use std::fmt;
@@ -22,6 +23,7 @@ use boringtun::noise::{Tunn, TunnResult};
 use gatereeve_shared::identity::wg_key::{WgPublicKey, WgSecret};
 use gatereeve_shared::time::{Mono, Now};
 
+use data::with_receiver_key;
 use gate::NoiseGate;
 
 use super::demux::{Datagram, classify};
@@ -92,17 +94,24 @@ fn rehearse(tunnels: NoiseTunnels, [out, answer]: &mut [[u8; WARM_UP_ROOM]; 2]) 
     if !gate.is_ours(out.get(..len)?) {
         return None;
     }
-    let Opened::Response { len } = there.decapsulate(from, out.get(..len)?, now, answer).ok()?
+    let Opened::Response { len } = there
+        .decapsulate(from, out.get_mut(..len)?, now, answer)
+        .ok()?
     else {
         return None;
     };
-    let Opened::Established { len } = here.decapsulate(from, answer.get(..len)?, now, out).ok()?
+    let Opened::Established { len } = here
+        .decapsulate(from, answer.get_mut(..len)?, now, out)
+        .ok()?
     else {
         return None;
     };
-    let opened = there.decapsulate(from, out.get(..len)?, now, answer).ok()?;
+    let opened = there
+        .decapsulate(from, out.get_mut(..len)?, now, answer)
+        .ok()?;
     let len = there.keepalive(now, out).ok()?;
-    here.decapsulate(from, out.get(..len)?, now, answer).ok()?;
+    here.decapsulate(from, out.get_mut(..len)?, now, answer)
+        .ok()?;
     (opened == Opened::Keepalive { first: true }).then_some(())
 }
 
@@ -355,7 +364,7 @@ impl Live {
         &mut self,
         from: SocketAddr,
         kind: Datagram,
-        datagram: &[u8],
+        datagram: &mut [u8],
         now: Now,
         out: &mut [u8],
     ) -> Result<Opened, TunnelError> {
@@ -368,14 +377,14 @@ impl Live {
             Datagram::Initiation => {
                 self.set_time(now.mono);
                 self.spare_session_in_use(now.mono);
-                let TunnResult::WriteToNetwork(response) =
-                    self.tunn.decapsulate(source, datagram, out)
-                else {
+                let (made, key) =
+                    with_receiver_key(|| self.tunn.decapsulate(source, datagram, out));
+                let TunnResult::WriteToNetwork(response) = made else {
                     return Err(TunnelError::Crypto);
                 };
                 let (local, remote) = (index_at(response, 4), index_at(datagram, 4));
                 self.index = local;
-                self.ledger.add(local, remote, false, now.mono);
+                self.ledger.add([local, remote], false, key, now.mono);
                 (self.attempt, self.ready) = (None, None);
                 Ok(Opened::Response {
                     len: response.len(),
@@ -383,13 +392,13 @@ impl Live {
             }
             Datagram::Response { .. } => {
                 self.set_time(now.mono);
-                let TunnResult::WriteToNetwork(keepalive) =
-                    self.tunn.decapsulate(source, datagram, out)
-                else {
+                let (made, key) =
+                    with_receiver_key(|| self.tunn.decapsulate(source, datagram, out));
+                let TunnResult::WriteToNetwork(keepalive) = made else {
                     return Err(TunnelError::Crypto);
                 };
                 let (local, remote) = (index_at(datagram, 8), index_at(datagram, 4));
-                self.ledger.add(local, remote, true, now.mono);
+                self.ledger.add([local, remote], true, key, now.mono);
                 // An answer to the one before leaves the last one in flight.
                 self.attempt = self.attempt.filter(|attempt| attempt.index != local);
                 Ok(Opened::Established {
@@ -402,26 +411,7 @@ impl Live {
                 };
                 Ok(Opened::Cookie)
             }
-            Datagram::Data { .. } => {
-                let local = index_at(datagram, 4);
-                let counter = counter_of(datagram);
-                if !self.ledger.may_open(local, counter, now.mono) {
-                    return Err(TunnelError::NoSession);
-                }
-                let len = match self.tunn.decapsulate(source, datagram, out) {
-                    TunnResult::Done => None,
-                    TunnResult::WriteToTunnelV4(packet, _) => Some(packet.len()),
-                    TunnResult::WriteToTunnelV6(packet, _) => Some(packet.len()),
-                    TunnResult::WriteToNetwork(_) | TunnResult::Err(_) => {
-                        return Err(TunnelError::Crypto);
-                    }
-                };
-                let first = self.ledger.opened(local, now.mono);
-                Ok(match len {
-                    Some(len) => Opened::Packet { len, first },
-                    None => Opened::Keepalive { first },
-                })
-            }
+            Datagram::Data { .. } => self.open(from.ip(), datagram, now, out),
         }
     }
 }
@@ -434,7 +424,7 @@ impl NoiseTunnel {
     fn answer_first(
         &mut self,
         from: SocketAddr,
-        initiation: &[u8],
+        initiation: &mut [u8],
         now: Now,
         out: &mut [u8],
     ) -> Result<Opened, TunnelError> {
@@ -483,7 +473,7 @@ impl Tunnel for NoiseTunnel {
     fn decapsulate(
         &mut self,
         from: SocketAddr,
-        datagram: &[u8],
+        datagram: &mut [u8],
         now: Now,
         out: &mut [u8],
     ) -> Result<Opened, TunnelError> {

@@ -1,4 +1,12 @@
+use std::net::IpAddr;
+
+use gatereeve_cipher::Key;
+
 use super::*;
+use crate::packet::samples;
+use crate::wg::CONTENTS_AT;
+use crate::wg::contract::permit;
+use crate::wg::ledger::ReceiverKey;
 
 /// Two tunnels, of which the first belongs to who answers.
 fn pair() -> [NoiseTunnel; 2] {
@@ -17,15 +25,15 @@ fn shake([answers, begins]: &mut [NoiseTunnel; 2], now: Now) {
     let from = SocketAddr::from(([192, 0, 2, 1], 1));
     let (mut sent, mut answer) = ([0; 256], [0; 256]);
     let len = begins.initiate(now, &mut sent).unwrap();
-    let opened = answers.decapsulate(from, &sent[..len], now, &mut answer);
+    let opened = answers.decapsulate(from, &mut sent[..len], now, &mut answer);
     let Ok(Opened::Response { len }) = opened else {
         panic!("{opened:?}");
     };
-    let opened = begins.decapsulate(from, &answer[..len], now, &mut sent);
+    let opened = begins.decapsulate(from, &mut answer[..len], now, &mut sent);
     let Ok(Opened::Established { len }) = opened else {
         panic!("{opened:?}");
     };
-    let opened = answers.decapsulate(from, &sent[..len], now, &mut answer);
+    let opened = answers.decapsulate(from, &mut sent[..len], now, &mut answer);
     assert_eq!(opened, Ok(Opened::Keepalive { first: true }));
 }
 
@@ -67,10 +75,10 @@ fn lasts([first, second]: [u64; 2], before: impl FnOnce(&mut [NoiseTunnel; 2], N
     for (pair, late) in [&mut tried, &mut control].into_iter().zip(late) {
         shake(pair, now);
         let from = SocketAddr::from(([192, 0, 2, 1], 1));
-        let [to_first, to_second] = late;
+        let [mut to_first, mut to_second] = late;
         opened.push([
-            pair[0].decapsulate(from, &to_first, now, &mut [0; 256]),
-            pair[1].decapsulate(from, &to_second, now, &mut [0; 256]),
+            pair[0].decapsulate(from, &mut to_first, now, &mut [0; 256]),
+            pair[1].decapsulate(from, &mut to_second, now, &mut [0; 256]),
         ]);
     }
     let all = [(); 2].map(|()| Ok(Opened::Keepalive { first: false }));
@@ -121,7 +129,7 @@ fn what_was_made_ahead_is_sent_once_and_while_it_is_young() {
         let mut theirs = [0; HANDSHAKE_ROOM];
         pair[0].initiate(at(2), &mut theirs).unwrap();
         theirs[100] ^= u8::from(number == 7);
-        let opened = pair[1].decapsulate(from, &theirs, at(2), &mut [0; 256]);
+        let opened = pair[1].decapsulate(from, &mut theirs, at(2), &mut [0; 256]);
         assert_eq!(opened.is_ok(), number < 7, "{opened:?}");
     }
     assert!(pair[1].live.as_ref().unwrap().attempt.is_some());
@@ -160,7 +168,7 @@ fn an_attempt_beside_a_session_keeps_its_beginning() {
     let mut out = [0; 256];
     begins.initiate(at(0), &mut out).unwrap();
     let begins = begins.live().unwrap();
-    begins.ledger.add(0x200, 70, true, at(0).mono);
+    begins.ledger.add([0x200, 70], true, None, at(0).mono);
     for secs in [80, 86, 95, 120] {
         begins.initiate(at(secs), &mut out).unwrap();
         let attempt = begins.attempt.unwrap();
@@ -188,11 +196,11 @@ fn setting_the_time_begins_nothing() {
         };
         live.set_time(now.mono);
     }
-    let opened = answers.decapsulate(from, &sent[..len], now, &mut answer);
+    let opened = answers.decapsulate(from, &mut sent[..len], now, &mut answer);
     let Ok(Opened::Response { len }) = opened else {
         panic!("{opened:?}");
     };
-    let opened = begins.decapsulate(from, &answer[..len], now, &mut sent);
+    let opened = begins.decapsulate(from, &mut answer[..len], now, &mut sent);
     assert!(
         matches!(opened, Ok(Opened::Established { .. })),
         "{opened:?}"
@@ -208,33 +216,34 @@ fn an_answer_to_the_one_before_leaves_the_last_one_in_flight() {
     for _ in 0..2 {
         let (mut sent, mut answer) = ([0; 256], vec![0; 256]);
         let len = begins.initiate(now, &mut sent).unwrap();
-        let opened = answers.decapsulate(from, &sent[..len], now, &mut answer);
+        let opened = answers.decapsulate(from, &mut sent[..len], now, &mut answer);
         let Ok(Opened::Response { len }) = opened else {
             panic!("{opened:?}");
         };
         answer.truncate(len);
         responses.push(answer);
     }
-    for (number, response) in responses.iter().enumerate() {
-        assert!(begins.awaits(&responses[1]), "{number}");
+    let last = responses[1].clone();
+    for (number, response) in responses.iter_mut().enumerate() {
+        assert!(begins.awaits(&last), "{number}");
         let opened = begins.decapsulate(from, response, now, &mut [0; 256]);
         assert!(
             matches!(opened, Ok(Opened::Established { .. })),
             "{opened:?}"
         );
     }
-    assert!(!begins.awaits(&responses[1]));
+    assert!(!begins.awaits(&last));
 }
 
 #[test]
 fn one_session_less_leaves_the_others() {
     let mut ledger = Ledger::default();
     let now = Mono(1);
-    ledger.add(1, 70, true, now);
-    ledger.add(2, 71, false, now);
+    ledger.add([1, 70], true, None, now);
+    ledger.add([2, 71], false, None, now);
     ledger.forget_current();
     assert!(ledger.sending(now).is_none());
-    assert!(ledger.may_open(2, 0, now));
+    assert!(ledger.receiver(2, 0, now).is_some());
     assert!(ledger.has_live(now));
     assert!(ledger.opened(2, now));
     assert!(ledger.sending(now).is_some());
@@ -244,4 +253,143 @@ fn one_session_less_leaves_the_others() {
 fn the_handshake_ahead_of_the_first_one_works() {
     let mut buffers = [[0; WARM_UP_ROOM]; 2];
     assert_eq!(rehearse(NoiseTunnels, &mut buffers), Some(()));
+}
+
+/// Seals a packet of 40 bytes, and opens it on the other side.
+fn pass(from: &mut NoiseTunnel, to: &mut NoiseTunnel, now: Now) -> Result<Opened, TunnelError> {
+    let mut sealed = seal(from, now);
+    open(to, &mut sealed, now)
+}
+
+fn inner() -> Vec<u8> {
+    let addresses = [[100, 64, 0, 1], [100, 64, 0, 2]].map(IpAddr::from);
+    samples::udp((addresses[0], 1), (addresses[1], 2), &[7; 12])
+}
+
+fn seal(from: &mut NoiseTunnel, now: Now) -> Vec<u8> {
+    let mut sealed = vec![0; 256];
+    let len = from.encapsulate(&permit(&inner()), &inner(), now, &mut sealed);
+    sealed.truncate(len.unwrap());
+    sealed
+}
+
+/// Opens a message, and if that works looks at what was in it.
+fn open(to: &mut NoiseTunnel, sealed: &mut [u8], now: Now) -> Result<Opened, TunnelError> {
+    let from = SocketAddr::from(([192, 0, 2, 1], 1));
+    let opened = to.decapsulate(from, sealed, now, &mut [0; 256])?;
+    let Opened::Packet { .. } = opened else {
+        panic!("{opened:?}");
+    };
+    assert_eq!(sealed[CONTENTS_AT..][..inner().len()], inner());
+    Ok(opened)
+}
+
+/// Bytes of packets that the library has opened.
+fn opened_by_library(tunnel: &NoiseTunnel) -> usize {
+    let live = tunnel.live.as_ref().unwrap();
+    live.tunn.stats().2
+}
+
+fn ledger(tunnel: &mut NoiseTunnel) -> &mut Ledger {
+    &mut tunnel.live.as_mut().unwrap().ledger
+}
+
+/// Has another key, or none, in the place of what the session of `sealed` has.
+fn set_key(tunnel: &mut NoiseTunnel, sealed: &[u8], key: ReceiverKey, now: Now) {
+    let receiver = ledger(tunnel).receiver(index_at(sealed, 4), 0, now.mono);
+    receiver.unwrap().key = key;
+}
+
+#[test]
+fn the_library_opens_one_message_of_a_session() {
+    let now = Now::default();
+    let mut both = pair();
+    let size = inner().len();
+    for sessions in 1..=2 {
+        shake(&mut both, now);
+        let [answers, begins] = &mut both;
+        for _ in 0..5 {
+            assert!(pass(begins, answers, now).is_ok());
+            assert!(pass(answers, begins, now).is_ok());
+        }
+        // To who answers, an empty message has come first, which confirms the session.
+        let expected = [if sessions == 1 { 0 } else { size }, size];
+        assert_eq!([0, 1].map(|at| opened_by_library(&both[at])), expected);
+        both.reverse();
+    }
+}
+
+#[test]
+fn without_a_key_the_library_opens_all() {
+    let now = Now::default();
+    let mut both = pair();
+    shake(&mut both, now);
+    let [answers, begins] = &mut both;
+    for number in 1..=5 {
+        let mut sealed = seal(begins, now);
+        set_key(answers, &sealed, ReceiverKey::Unknown, now);
+        let again = &mut sealed.clone();
+        assert!(open(answers, &mut sealed, now).is_ok());
+        assert_eq!(open(answers, again, now), Err(TunnelError::Crypto));
+        assert_eq!(opened_by_library(answers), number * inner().len());
+    }
+}
+
+#[test]
+fn a_key_that_is_not_the_sessions_is_found_out() {
+    let now = Now::default();
+    let mut both = pair();
+    shake(&mut both, now);
+    let [answers, begins] = &mut both;
+    let mut sealed = seal(begins, now);
+    let wrong = || Key::new(&[9; 32]);
+    set_key(answers, &sealed, ReceiverKey::Supposed(wrong()), now);
+    assert!(open(answers, &mut sealed, now).is_ok());
+    assert!(pass(begins, answers, now).is_ok());
+    assert_eq!(opened_by_library(answers), 2 * inner().len());
+    // Positive control: without the trial it would open nothing.
+    set_key(answers, &sealed, ReceiverKey::Known(wrong()), now);
+    let refused = pass(begins, answers, now);
+    assert_eq!(refused, Err(TunnelError::Crypto));
+}
+
+/// It keeps which one it sends with, and so do we.
+#[test]
+fn the_library_sees_what_changes_the_session_in_use() {
+    let now = Now::default();
+    let mut both = pair();
+    shake(&mut both, now);
+    let late = [(); 3].map(|()| seal(&mut both[1], now));
+    shake(&mut both, now);
+    let answers = &mut both[0];
+    let [mut first, mut second, mut third] = late;
+    assert!(open(answers, &mut first, now).is_ok());
+    assert_eq!(opened_by_library(answers), 0, "control");
+    ledger(answers).forget_current();
+    assert!(open(answers, &mut second, now).is_ok());
+    assert_eq!(opened_by_library(answers), inner().len());
+    assert!(open(answers, &mut third, now).is_ok());
+    assert_eq!(opened_by_library(answers), inner().len());
+}
+
+#[test]
+fn what_one_of_the_two_has_opened_the_other_does_not_open_again() {
+    let now = Now::default();
+    let mut both = pair();
+    shake(&mut both, now);
+    let all = [(); 2].map(|()| seal(&mut both[1], now));
+    let [answers, _] = &mut both;
+    for sealed in &all {
+        assert!(open(answers, &mut sealed.clone(), now).is_ok());
+    }
+    // All that come now go to the library, which has seen none of these.
+    set_key(answers, &all[0], ReceiverKey::Unknown, now);
+    for sealed in &all {
+        let again = open(answers, &mut sealed.clone(), now);
+        assert_eq!(again, Err(TunnelError::Crypto));
+    }
+    assert_eq!(opened_by_library(answers), 0);
+    let [answers, begins] = &mut both;
+    assert!(pass(begins, answers, now).is_ok(), "control");
+    assert_eq!(opened_by_library(answers), inner().len());
 }
