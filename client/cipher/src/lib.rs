@@ -13,23 +13,22 @@
 //! * With AVX-512 nothing is decrypted before its tag is found right, and what is not right stays as it came.
 //! * What it takes depends on the length of a message and on nothing else in it: no branch and no address comes from a key or
 //!   from data, and tags are compared in constant time.
-//! * Keys are wiped when their last handle is dropped. What is left on the stack by a message, its key stream and one-time key, is not.
+//! * Keys are wiped when they are dropped. What is left on the stack by a message, its key stream and one-time key, is not.
 
 #![warn(missing_docs)]
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod aws_lc;
+mod custody;
 mod select;
 #[cfg(target_arch = "x86_64")]
 mod trial;
-mod witness;
 
 use std::fmt;
-use std::sync::Arc;
 
+pub use custody::{HeldKey, take_last_two_keys};
 pub use select::{implementation, use_aws_lc};
-pub use witness::{last_two_keys, note};
 
 #[cfg(target_arch = "x86_64")]
 use trial::Candidate as _;
@@ -56,16 +55,14 @@ pub struct Forged;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong;
 
-/// A key of 256 bits. A clone is another handle of the same one, which is wiped with its last handle.
-#[derive(Clone)]
+/// A key of 256 bits, wiped when dropped.
 pub struct Key(Inner);
 
-#[derive(Clone)]
 enum Inner {
-    // On the heap: where a handle is moved, nothing of the key stays behind.
-    AwsLc(Arc<aws_lc::Key>),
+    // In boxes: where a key is moved, nothing of it stays behind.
+    AwsLc(Box<aws_lc::Key>),
     #[cfg(target_arch = "x86_64")]
-    Avx512(avx512::Avx512, Arc<Zeroizing<[u8; 32]>>),
+    Avx512(avx512::Avx512, Box<Zeroizing<[u8; 32]>>),
 }
 
 impl Key {
@@ -74,9 +71,9 @@ impl Key {
     pub fn new(key: &[u8; 32]) -> Self {
         #[cfg(target_arch = "x86_64")]
         if let Some(avx512) = select::avx512() {
-            return Self(Inner::Avx512(avx512, Arc::new(Zeroizing::new(*key))));
+            return Self(Inner::Avx512(avx512, Box::new(Zeroizing::new(*key))));
         }
-        Self(Inner::AwsLc(Arc::new(aws_lc::Key::new(key))))
+        Self(Inner::AwsLc(Box::new(aws_lc::Key::new(key))))
     }
 
     /// Seals `data` in place, together with `additional`, which stays outside; the tag. A nonce is to be used once with a key:

@@ -11,7 +11,7 @@ use gatereeve_client_core::datapath::{
     Batch, DataPath, LocalKey, Outbox, PeerSpec, RuleSpec, TableSpec,
 };
 use gatereeve_client_core::packet::samples;
-use gatereeve_client_core::wg::NoiseTunnels;
+use gatereeve_client_core::wg::{NoiseTunnels, Opened, TunnelFactory as _};
 use gatereeve_shared::identity::wg_key::WgSecret;
 use gatereeve_shared::ids::{DeviceId, DeviceName, RuleId};
 use gatereeve_shared::time::{Mono, Now, UnixMillis};
@@ -20,6 +20,8 @@ use gatereeve_shared::wire::map::OverlayAddresses;
 const PEERS: u16 = 4_000;
 /// What a peer may take that nobody talks to.
 const SILENT: usize = 2 * 1024;
+/// What a session may take, most of it to know which messages have come.
+const SESSION: usize = 1024 + 512;
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -85,6 +87,32 @@ fn a_silent_peer_takes_little() {
     assert!(silent <= SILENT, "{silent}");
     // Positive control: this does see what is taken.
     assert!(busy > 2 * 1024, "{busy}");
+
+    let session = session(now);
+    println!("a session takes {session} more, of which a peer has one or two in use");
+    assert!((1024..=SESSION).contains(&session), "{session}");
+}
+
+/// What either end of a session takes for it.
+fn session(now: Now) -> usize {
+    let (ours, theirs, from) = (secret(1), secret(2), SocketAddr::from(([192, 0, 2, 1], 1)));
+    let create = |ours: &WgSecret, theirs: &WgSecret, index| {
+        let tunnel = NoiseTunnels.create(ours, &theirs.public(), index, now);
+        let mut tunnel = tunnel.unwrap();
+        tunnel.prepare(now);
+        tunnel
+    };
+    let (mut one, mut other) = (create(&ours, &theirs, 1), create(&theirs, &ours, 2));
+    let (mut there, mut back) = ([0; 148], [0; 148]);
+    let before = taken();
+    let len = one.initiate(now, &mut there).unwrap();
+    let opened = other.decapsulate(from, &mut there[..len], now, &mut back);
+    let Ok(Opened::Response { len }) = opened else {
+        panic!("{opened:?}");
+    };
+    let opened = one.decapsulate(from, &mut back[..len], now, &mut there);
+    assert!(matches!(opened, Ok(Opened::Established { .. })));
+    (taken() - before) / 2
 }
 
 fn taken() -> usize {

@@ -2,7 +2,7 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "ring's signatures")]
 
-use gatereeve_cipher::{Key, TAG};
+use gatereeve_cipher::{HeldKey, Key, TAG};
 
 use crate::error::Unspecified;
 
@@ -30,14 +30,13 @@ impl UnboundKey {
 
 /// A key whose user sees to it that no nonce comes twice.
 #[derive(Debug)]
-pub struct LessSafeKey(Key);
+pub struct LessSafeKey(HeldKey);
 
 impl LessSafeKey {
-    /// Takes `key` into use. Who has asked for keys that are made gets a handle ([`gatereeve_cipher::last_two_keys`]).
+    /// Takes `key` into use, until it is taken away ([`gatereeve_cipher::take_last_two_keys`]).
     #[must_use]
     pub fn new(key: UnboundKey) -> Self {
-        gatereeve_cipher::note(&key.0);
-        Self(key.0)
+        Self(HeldKey::new(key.0))
     }
 
     /// Seals `data` in place; the tag.

@@ -201,9 +201,12 @@ impl Batch {
         std::mem::take(&mut self.bytes)
     }
 
-    /// Takes the buffers back that it has [lent](Self::lend).
+    /// Takes the buffers back that it has [lent](Self::lend); others it does not take.
     pub(crate) fn give_back(&mut self, buffers: Vec<u8>) {
-        self.bytes = buffers;
+        let own = self.capacity.saturating_mul(self.slot_bytes);
+        if self.bytes.is_empty() && buffers.len() == own {
+            self.bytes = buffers;
+        }
     }
 
     /// The packets of the host, to be worked on in place.

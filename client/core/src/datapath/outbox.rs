@@ -18,11 +18,9 @@ const MAX_SEGMENTS: usize = 64;
 /// Bytes in one segmented send: the largest UDP payload.
 const MAX_RUN: usize = 65_507;
 
-/// Filled by the calls of the data path, emptied by the shell with [`Outbox::clear`]. The buffers are
-/// kept, so that in steady state nothing is allocated.
-///
-/// Packets that came as datagrams lie where these were received: the outbox borrows the batch's buffers, which
-/// [`Outbox::give_back`] returns.
+/// Filled by the calls of the data path, emptied by the shell with [`Outbox::clear`], and after
+/// [`DataPath::inbound`](super::DataPath::inbound) with [`Outbox::give_back`]: packets that came as datagrams lie where these were
+/// received, and the outbox borrows the batch's buffers. All buffers are kept, so that in steady state nothing is allocated.
 #[derive(Debug, Default)]
 pub struct Outbox {
     /// What is sent first, and later fragments behind it: mixed, they would end each other's runs.
@@ -582,8 +580,13 @@ mod tests {
         out.give_back(&mut batch);
         assert!(!out.has_deliveries() && batch.is_empty());
         assert!(batch.push(&packet(3), None));
-        // What has nothing to return leaves the batch's buffers alone.
+        // What has nothing to return leaves the batch's buffers alone, and so does another's.
         out.give_back(&mut batch);
+        let (mut other, mut others) = (Batch::new(1, 100), Outbox::new());
+        assert!(other.push(&packet(9), None));
+        deliver(&mut other, &mut others);
+        others.give_back(&mut batch);
+        assert_eq!(batch.slots(9).count(), 2);
         assert!(batch.push(&packet(4), None));
         deliver(&mut batch, &mut out);
         assert_eq!(delivered(&out), [packet(4)]);
@@ -613,6 +616,26 @@ mod tests {
         assert_eq!(delivered(&out), [packet(1), packet(2)]);
         let whole: Vec<_> = out.joined().map(|joined| joined.tails().count()).collect();
         assert_eq!(whole, [1, 1], "never joined");
+    }
+
+    /// An answer of ours may come in between.
+    #[test]
+    fn what_was_joined_so_far_is_whole_when_something_is_made() {
+        let mut out = Outbox::new();
+        let bytes = [packet(1), packet(2)].concat();
+        let len = packet(1).len();
+        let first = IpPacket::parse(&bytes[..len]).unwrap();
+        out.begin_opening();
+        out.deliver_opened(&Permit::for_own_answer(), &first, &bytes, 0);
+        assert_eq!(out.join_opened(&bytes, len..2 * len), Some(len));
+        out.delivery_room(len).copy_from_slice(&packet(3));
+        out.deliver_made(&Permit::for_own_answer(), &first);
+        out.end_stretch();
+        let segments: Vec<_> = out
+            .joined()
+            .map(|joined| joined.offload.segments.is_some())
+            .collect();
+        assert_eq!(segments, [true, false]);
     }
 
     #[test]

@@ -173,7 +173,7 @@ impl PeerState {
             return false;
         };
         let room = packet.len().saturating_add(OVERHEAD + 15);
-        let room = cx.out.room_in(lane, room.max(HANDSHAKE_ROOM));
+        let room = cx.out.room_in(lane, room);
         let Ok(len) = link.tunnel.encapsulate(permit, packet, cx.now, room) else {
             return false;
         };
@@ -342,7 +342,7 @@ impl PeerState {
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         let link = self.links.get_mut(position).ok_or(DropReason::PeerGone)?;
-        let room = cx.out.transmit_room(datagram.len().max(HANDSHAKE_ROOM));
+        let room = cx.out.transmit_room(HANDSHAKE_ROOM);
         match link.tunnel.decapsulate(from, datagram, cx.now, room) {
             Ok(Opened::Response { len }) => {
                 cx.out.commit_transmit(len, from, Ecn::NOT_ECT);
@@ -386,8 +386,7 @@ impl PeerState {
         cx: &mut Context<'_>,
     ) -> Result<(Option<usize>, bool), DropReason> {
         let link = self.links.get_mut(position).ok_or(DropReason::PeerGone)?;
-        let room = cx.out.delivery_room(datagram.len().max(HANDSHAKE_ROOM));
-        let (len, first) = match link.tunnel.decapsulate(from, datagram, cx.now, room) {
+        let (len, first) = match link.tunnel.decapsulate(from, datagram, cx.now, &mut []) {
             Ok(Opened::Packet { len, first }) => (Some(len), first),
             Ok(Opened::Keepalive { first }) => (None, first),
             Ok(Opened::Response { .. } | Opened::Established { .. } | Opened::Cookie) => {

@@ -335,20 +335,35 @@ fn late_messages_are_opened_once(factory: &dyn TunnelFactory) {
 fn what_is_refused_is_not_decrypted(factory: &dyn TunnelFactory) {
     let mut pair = Pair::connected(factory);
     let now = pair.now;
-    // The first on a session, and a later one.
-    for _ in 0..2 {
-        let mut forged = seal(&mut pair.a, &inner(400), now).unwrap();
-        let data = forged.clone();
-        let last = forged.len() - 1;
-        forged[last] ^= 1;
-        let opened = pair
-            .b
-            .decapsulate(underlay(), &mut forged, now, &mut [0; 600]);
-        assert_eq!(opened, Err(TunnelError::Crypto));
-        // A fake that encrypts nothing has it there from the beginning.
-        let is_encrypted = |bytes: &[u8]| bytes[CONTENTS_AT..CONTENTS_AT + 400] != inner(400);
-        assert_eq!(is_encrypted(&forged), is_encrypted(&data));
-        assert_eq!(packet(&mut pair.b, &data, now), Ok(inner(400)), "control");
+    let shown = |datagram: &[u8]| {
+        let blocks = datagram[CONTENTS_AT..].chunks_exact(16);
+        let secret = inner(400);
+        let secrets = secret.chunks_exact(16);
+        blocks
+            .zip(secrets)
+            .filter(|(one, other)| one == other)
+            .count()
+    };
+    // To who answered the handshake, and to who began it: the first message of the session, and later ones.
+    for _ in 0..3 {
+        let data = seal(&mut pair.a, &inner(400), now).unwrap();
+        for (at, flip) in [(data.len() - 1, 1), (CONTENTS_AT, 0x80), (8, 1), (4, 1)] {
+            let mut forged = data.clone();
+            forged[at] ^= flip;
+            let opened = pair.b.decapsulate(underlay(), &mut forged, now, &mut []);
+            assert!(opened.is_err(), "{opened:?} with byte {at} changed");
+            // A fake that encrypts nothing shows it from the beginning.
+            assert!(shown(&forged) <= shown(&data));
+        }
+        let mut opened = data.clone();
+        let result = pair.b.decapsulate(underlay(), &mut opened, now, &mut []);
+        assert!(matches!(result, Ok(Opened::Packet { .. })), "{result:?}");
+        assert_eq!(shown(&opened), 400 / 16, "control");
+        let mut again = data.clone();
+        let result = pair.b.decapsulate(underlay(), &mut again, now, &mut []);
+        assert_eq!(result, Err(TunnelError::Crypto));
+        assert!(shown(&again) <= shown(&data));
+        std::mem::swap(&mut pair.a, &mut pair.b);
     }
 }
 
@@ -548,20 +563,28 @@ fn what_is_made_ahead_works_whenever_it_is_sent(factory: &dyn TunnelFactory) {
 }
 
 fn short_buffers_are_refused(factory: &dyn TunnelFactory) {
-    let mut pair = Pair::connected(factory);
+    let mut pair = Pair::new(factory);
     let now = pair.now;
-    let data = seal(&mut pair.a, &inner(600), now).unwrap();
-    let mut short = [0; 147];
+    let mut short = [0; HANDSHAKE_ROOM - 1];
     assert_eq!(pair.a.initiate(now, &mut short), Err(TunnelError::Room));
+    let mut initiation = pair.initiate();
+    let refused = pair
+        .b
+        .decapsulate(underlay(), &mut initiation, now, &mut short);
+    assert_eq!(refused, Err(TunnelError::Room));
+    let mut response = pair.respond(&initiation);
+    let refused = pair
+        .a
+        .decapsulate(underlay(), &mut response, now, &mut short);
+    assert_eq!(refused, Err(TunnelError::Room));
+    pair.establish(&response);
     let bytes = inner(600);
     let sealed = pair
         .a
         .encapsulate(&permit(&bytes), &bytes, now, &mut [0; 600]);
     assert_eq!(sealed, Err(TunnelError::Room));
-    let mut copy = data.clone();
-    let opened = pair
-        .b
-        .decapsulate(underlay(), &mut copy, now, &mut [0; 600]);
-    assert_eq!(opened, Err(TunnelError::Room));
-    assert_eq!(packet(&mut pair.b, &data, now), Ok(bytes));
+    // Data needs none.
+    let mut data = seal(&mut pair.a, &bytes, now).unwrap();
+    let opened = pair.b.decapsulate(underlay(), &mut data, now, &mut []);
+    assert!(matches!(opened, Ok(Opened::Packet { .. })), "{opened:?}");
 }

@@ -34,6 +34,18 @@ pub(crate) fn classify(datagram: &[u8]) -> Datagram {
     found.unwrap_or(Datagram::Junk)
 }
 
+/// The index at `at` of a message; zero, which nobody has, where there is none.
+pub(super) fn index_at(message: &[u8], at: usize) -> u32 {
+    let field = message.get(at..).and_then(<[u8]>::first_chunk);
+    field.map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+/// The number of a data message; one that is never accepted where there is none.
+pub(super) fn number_of(message: &[u8]) -> u64 {
+    let field = message.get(8..).and_then(<[u8]>::first_chunk);
+    field.map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -17,9 +17,9 @@
 pub mod contract;
 pub(crate) mod demux;
 pub(crate) mod handshake_limit;
-mod ledger;
 pub(crate) mod repeats;
 mod replay;
+mod sessions;
 pub(crate) mod timers;
 mod tunnel;
 
@@ -73,7 +73,7 @@ pub trait Tunnel: Send + fmt::Debug {
 
     /// Seals a packet that passed the filter and returns the datagram's length. The contents are padded
     /// to a multiple of 16 bytes, but not beyond [`OVERLAY_MTU`]. `out` has room for the packet,
-    /// 15 bytes of padding and [`OVERHEAD`], and at least [`HANDSHAKE_ROOM`] bytes.
+    /// 15 bytes of padding and [`OVERHEAD`].
     ///
     /// # Errors
     /// [`TunnelError::NoSession`] where there is none that may send, [`TunnelError::Room`].
@@ -91,9 +91,8 @@ pub trait Tunnel: Send + fmt::Debug {
     /// As [`Self::encapsulate`].
     fn keepalive(&mut self, now: Now, out: &mut [u8]) -> Result<usize, TunnelError>;
 
-    /// Opens a datagram. What a data message has in it is opened where it lies, at [`CONTENTS_AT`]; other messages stay as they
-    /// are, and what is to be sent for them is written to `out`, which has at least the datagram's length and [`HANDSHAKE_ROOM`]
-    /// bytes, whatever it is.
+    /// Opens a datagram. What a data message has in it is opened where it lies, at [`CONTENTS_AT`]. Other messages stay as they
+    /// are, and what is to be sent for them is written to `out`, which has at least [`HANDSHAKE_ROOM`] bytes for them.
     ///
     /// # Errors
     /// [`TunnelError`]; the tunnel is as before, and nothing that was decrypted is in `datagram`.

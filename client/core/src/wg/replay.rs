@@ -35,7 +35,8 @@ impl ReplayWindow {
             Some(behind @ 1..) => {
                 behind <= WINDOW.saturating_add(1) && self.word(number) & bit(number) == 0
             }
-            Some(0) | None => true,
+            // The last number of all is no message's (WireGuard, section 6.1): nothing could come behind it.
+            Some(0) | None => number < u64::MAX,
         }
     }
 
@@ -112,6 +113,15 @@ mod tests {
                 assert!(window.accept(number), "{number} of {newest}");
                 assert!(!window.is_new(number) && !window.accept(number));
             }
+        }
+    }
+
+    #[test]
+    fn the_last_number_of_all_is_never_accepted() {
+        for before in [None, Some(7), Some(u64::MAX - 1)] {
+            let mut window = ReplayWindow::default();
+            assert!(before.is_none_or(|number| window.accept(number)));
+            assert!(!window.is_new(u64::MAX) && !window.accept(u64::MAX));
         }
     }
 

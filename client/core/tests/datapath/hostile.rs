@@ -2,8 +2,10 @@
 
 use gatereeve_client_core::packet::ip::{TcpFlags, protocol};
 use gatereeve_client_core::packet::samples;
+use gatereeve_client_core::wg::contract::permit;
+use gatereeve_client_core::wg::{NoiseTunnels, Tunnel, TunnelFactory as _};
 
-use crate::world::{FOREVER, World, addresses, endpoint, v4, v6};
+use crate::world::{FOREVER, World, addresses, endpoint, secret, v4, v6};
 
 /// 0 is the victim; 1 and 2 may each reach it.
 fn three() -> World {
@@ -167,4 +169,62 @@ fn fragments_follow_their_first() {
     }
     assert_eq!(world.drops(0, "bad_fragment"), 2);
     assert_eq!(world.drops(0, "fragment_without_verdict"), 6);
+}
+
+/// A session of device 1 with device 0, by a program of its own.
+fn own_tunnel(world: &mut World) -> Box<dyn Tunnel> {
+    let victim = secret(0, 1).public();
+    let mut tunnel = NoiseTunnels
+        .create(&secret(1, 1), &victim, 9, world.now)
+        .unwrap();
+    let mut out = [0; 148];
+    let len = tunnel.initiate(world.now, &mut out).unwrap();
+    world.arrive(0, endpoint(1), &out[..len]);
+    let (_, _, mut response) = world.take_wire().pop().unwrap();
+    let opened = tunnel.decapsulate(endpoint(0), &mut response, world.now, &mut out);
+    assert!(opened.is_ok(), "{opened:?}");
+    tunnel
+}
+
+/// What is in an authentic message is no packet, or not as long as it says.
+#[test]
+fn junk_from_a_peer_goes_nowhere() {
+    let good = samples::udp((v4(1), 9), (v4(0), 53), b"x");
+    let too_long = |by: u8| {
+        let mut packet = good.clone();
+        packet[3] += by;
+        packet
+    };
+    let junk = [
+        vec![0xff; 40],
+        vec![0x45],
+        vec![0x60; 39],
+        vec![0; 64],
+        good[..16].to_vec(),
+        // Longer than all of it, padding included.
+        too_long(4),
+        too_long(200),
+    ];
+    // As the first message of a session, and later.
+    for begins_with_junk in [true, false] {
+        let mut world = three();
+        let mut tunnel = own_tunnel(&mut world);
+        let mut arrive = |world: &mut World, packet: &[u8]| {
+            let mut out = [0; 2048];
+            let permit = permit(&good);
+            let len = tunnel.encapsulate(&permit, packet, world.now, &mut out);
+            world.arrive(0, endpoint(1), &out[..len.unwrap()]);
+        };
+        if !begins_with_junk {
+            arrive(&mut world, &good);
+            assert_eq!(world.received(0).len(), 1, "control");
+        }
+        for (number, junk) in (1..).zip(&junk) {
+            arrive(&mut world, junk);
+            assert!(world.received(0).is_empty(), "{junk:?}");
+            assert_eq!(world.drops(0, "malformed"), number, "{junk:?}");
+        }
+        arrive(&mut world, &good);
+        assert_eq!(world.received(0), std::slice::from_ref(&good), "control");
+    }
 }

@@ -27,6 +27,9 @@ pub(crate) struct Node {
     /// How many packets were in each write to the TUN device.
     pub(crate) joined: Vec<usize>,
     pub(crate) events: Vec<DataPathEvent>,
+    /// What datagrams are received into, and what comes of it: used again and again, as a worker does.
+    batch: Batch,
+    out: Outbox,
 }
 
 pub(crate) struct World {
@@ -117,6 +120,8 @@ impl World {
                     received: Vec::new(),
                     joined: Vec::new(),
                     events: Vec::new(),
+                    batch: Batch::new(64, 65_535),
+                    out: Outbox::new(),
                 }
             })
             .collect();
@@ -214,33 +219,36 @@ impl World {
 
     /// A datagram arrives at `node`.
     pub(crate) fn arrive(&mut self, node: usize, from: SocketAddr, datagram: &[u8]) {
-        let mut batch = Batch::new(1, 2048);
-        assert!(batch.push(datagram, Some(from)));
-        let mut out = Outbox::new();
-        self.nodes[node]
-            .path
-            .inbound(&mut batch, self.now, &mut out);
-        self.take(node, &mut out);
+        self.arrive_together(node, from, &[datagram.to_vec()], Ecn::NOT_ECT);
     }
 
-    /// Datagrams arrive at `node` in one batch, all with the same congestion bits.
+    /// Datagrams arrive at `node` in one batch, all with the same congestion bits, and coalesced where a kernel does that.
     pub(crate) fn arrive_together(
         &mut self,
         node: usize,
         from: SocketAddr,
-        datagrams: &[Vec<u8>],
+        mut datagrams: &[Vec<u8>],
         ecn: Ecn,
     ) {
-        let mut batch = Batch::new(datagrams.len(), 4096);
-        for datagram in datagrams {
-            batch.slot().unwrap()[..datagram.len()].copy_from_slice(datagram);
-            batch.commit_coalesced(datagram.len(), datagram.len(), from, ecn);
+        while !datagrams.is_empty() {
+            let at = &mut self.nodes[node];
+            while let Some(slot) = at.batch.slot()
+                && let Some((together, rest)) = datagrams.split_at_checked(coalesced(datagrams))
+                && let Some(first) = together.first()
+            {
+                let bytes = together.concat();
+                slot[..bytes.len()].copy_from_slice(&bytes);
+                at.batch
+                    .commit_coalesced(bytes.len(), first.len(), from, ecn);
+                datagrams = rest;
+            }
+            at.path.inbound(&mut at.batch, self.now, &mut at.out);
+            let mut out = std::mem::take(&mut at.out);
+            self.take(node, &mut out);
+            let at = &mut self.nodes[node];
+            out.give_back(&mut at.batch);
+            at.out = out;
         }
-        let mut out = Outbox::new();
-        self.nodes[node]
-            .path
-            .inbound(&mut batch, self.now, &mut out);
-        self.take(node, &mut out);
     }
 
     pub(crate) fn settle(&mut self) {
@@ -319,4 +327,16 @@ impl World {
             .filter(|(_, _, bytes)| bytes[0] == kind)
             .count()
     }
+}
+
+/// How many of the first datagrams come as one: of one length, but for a shorter one in the end.
+fn coalesced(datagrams: &[Vec<u8>]) -> usize {
+    let Some(first) = datagrams.first() else {
+        return 0;
+    };
+    let most = (65_535 / first.len().max(1)).min(64);
+    let same = datagrams.iter().take(most);
+    let same = same.take_while(|next| next.len() == first.len()).count();
+    let is_last = |next: &Vec<u8>| !next.is_empty() && next.len() < first.len() && same < most;
+    same + usize::from(datagrams.get(same).is_some_and(is_last))
 }
