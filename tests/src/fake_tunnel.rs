@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use gatereeve_client_core::filter::Permit;
 use gatereeve_client_core::wg::{
-    CONTENTS_AT, HANDSHAKE_ROOM, HandshakeGate, OVERHEAD, OVERLAY_MTU, Opened, Proof, SessionView,
-    Tunnel, TunnelError, TunnelFactory,
+    ANSWER_WITHIN, CONTENTS_AT, HANDSHAKE_ROOM, HandshakeGate, OVERHEAD, OVERLAY_MTU, Opened,
+    Proof, SessionView, Tunnel, TunnelError, TunnelFactory,
 };
 use gatereeve_shared::identity::wg_key::{WgPublicKey, WgSecret};
 use gatereeve_shared::time::{Mono, Now};
@@ -67,10 +67,17 @@ struct FakeTunnel {
     /// Timestamps of the initiations sent and seen last.
     last_sent: u64,
     last_seen: u64,
-    /// Index and timestamp of our initiation in flight.
-    pending: Option<(u32, u64)>,
+    /// Our initiation in flight.
+    pending: Option<Pending>,
     /// Oldest first.
     sessions: Vec<Session>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    index: u32,
+    timestamp: u64,
+    sent: Mono,
 }
 
 #[derive(Debug)]
@@ -197,7 +204,10 @@ impl FakeTunnel {
         let timestamp = number(datagram, 44);
         if !is_signed(datagram, 0)
             || field(datagram, 12) != self.local.0
-            || self.pending != Some((local, timestamp))
+            || !self.pending.is_some_and(|pending| {
+                (pending.index, pending.timestamp) == (local, timestamp)
+                    && now.mono.since(pending.sent) < ANSWER_WITHIN
+            })
         {
             return Err(TunnelError::Crypto);
         }
@@ -246,7 +256,11 @@ impl Tunnel for FakeTunnel {
         }
         let local = self.next_index();
         self.last_sent = now.mono.0.max(self.last_sent + 1);
-        self.pending = Some((local, self.last_sent));
+        self.pending = Some(Pending {
+            index: local,
+            timestamp: self.last_sent,
+            sent: now.mono,
+        });
         let message = &mut out[..INITIATION];
         message.fill(0);
         message[0] = 1;
@@ -301,21 +315,28 @@ impl Tunnel for FakeTunnel {
     }
 
     fn expires(&self) -> Option<Mono> {
-        let established = self.sessions.iter().map(|session| session.established);
-        Some(established.min()?.saturating_add(LIFETIME))
+        let sessions = self.sessions.iter();
+        let sessions = sessions.map(|session| session.established.saturating_add(LIFETIME));
+        let pending = self.pending.iter();
+        let pending = pending.map(|pending| pending.sent.saturating_add(ANSWER_WITHIN));
+        sessions.chain(pending).min()
     }
 
     fn awaits(&self, response: &[u8]) -> bool {
         let index = index_at(response, 8);
-        self.pending.is_some_and(|(local, _)| local == index)
+        self.pending.is_some_and(|pending| pending.index == index)
     }
 
     fn maintain(&mut self, now: Now) {
         self.sessions.retain(|session| session.is_alive(now));
+        self.pending = self
+            .pending
+            .filter(|pending| now.mono.since(pending.sent) < ANSWER_WITHIN);
     }
 
     fn erase(&mut self) {
         self.sessions.clear();
+        self.pending = None;
     }
 }
 

@@ -2,18 +2,28 @@
 //!
 //! boringtun makes the keys of a session in a handshake and keeps them, to seal and open with. Here the session is kept elsewhere
 //! (`client-core`, `wg/sessions.rs`), which takes its keys away from boringtun as soon as they are made. A key has one owner at any
-//! time: what was taken can no more be used by who has made it, so no number is sealed with twice, and it is gone when its owner is.
+//! time: what was taken can no more be used by who has made it, so no number is sealed with twice, and it is wiped when its owner
+//! lets go of it.
 
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{Forged, Key, TAG, TooLong};
 
 /// A key in the hands of who has made it, until it is taken.
 pub struct HeldKey(Place);
 
-type Place = Arc<Mutex<Option<Key>>>;
+/// A key that was taken.
+#[derive(Debug)]
+pub struct Taken {
+    /// The key.
+    pub key: Key,
+    /// How many messages its maker has sealed with it.
+    pub sealed: u64,
+}
+
+type Place = Arc<Mutex<Option<Taken>>>;
 
 thread_local! {
     /// The last two keys made, oldest first; `None` where nobody is to take any.
@@ -24,7 +34,7 @@ impl HeldKey {
     /// Has `key` held by the caller, who may lose it to [`take_last_two_keys`].
     #[must_use]
     pub fn new(key: Key) -> Self {
-        let place = Arc::new(Mutex::new(Some(key)));
+        let place = Arc::new(Mutex::new(Some(Taken { key, sealed: 0 })));
         MADE.with_borrow_mut(|made| {
             if let Some([before, last]) = made {
                 *before = last.replace(Arc::clone(&place));
@@ -43,8 +53,11 @@ impl HeldKey {
         additional: &[u8],
         data: &mut [u8],
     ) -> Result<[u8; TAG], TooLong> {
-        match &*locked(&self.0) {
-            Some(key) => key.seal(nonce, additional, data),
+        match &mut *locked(&self.0) {
+            Some(held) => {
+                held.sealed = held.sealed.saturating_add(1);
+                held.key.seal(nonce, additional, data)
+            }
             None => {
                 data.fill(0);
                 Ok([0; TAG])
@@ -63,7 +76,7 @@ impl HeldKey {
         sealed: &'a mut [u8],
     ) -> Result<&'a mut [u8], Forged> {
         match &*locked(&self.0) {
-            Some(key) => key.open(nonce, additional, sealed),
+            Some(held) => held.key.open(nonce, additional, sealed),
             None => Err(Forged),
         }
     }
@@ -75,14 +88,15 @@ impl fmt::Debug for HeldKey {
     }
 }
 
-fn locked(place: &Mutex<Option<Key>>) -> std::sync::MutexGuard<'_, Option<Key>> {
+fn locked(place: &Mutex<Option<Taken>>) -> MutexGuard<'_, Option<Taken>> {
     // Nothing panics with half a key in it.
     place.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs `make`, and takes the last two keys that this thread has made in it, in the order in which they were made, from who holds
-/// them. `None`, and nothing is taken, where there are fewer. What is made in a call within `make` is that one's alone.
-pub fn take_last_two_keys<T>(make: impl FnOnce() -> T) -> (T, Option<[Key; 2]>) {
+/// them. `None`, and nothing is taken, where there are fewer, or where one is held no more: a library keeps what it has a use for. What
+/// is made in a call within `make` is that one's alone.
+pub fn take_last_two_keys<T>(make: impl FnOnce() -> T) -> (T, Option<[Taken; 2]>) {
     let taking = Taking::begin();
     let result = make();
     (result, taking.end())
@@ -99,10 +113,15 @@ impl Taking {
         Self { outer }
     }
 
-    fn end(self) -> Option<[Key; 2]> {
+    fn end(self) -> Option<[Taken; 2]> {
         let Some([Some(before), Some(last)]) = MADE.take() else {
             return None;
         };
+        // By its maker, and here.
+        let are_held = [&before, &last].map(|place| Arc::strong_count(place) > 1);
+        if are_held != [true, true] {
+            return None;
+        }
         let [before, last] = [before, last].map(|place| locked(&place).take());
         Some([before?, last?])
     }
@@ -129,9 +148,9 @@ mod tests {
         HeldKey::new(key(byte))
     }
 
-    fn is_of(taken: &Key, byte: u8) -> bool {
+    fn is_of(taken: &Taken, byte: u8) -> bool {
         let seal = |key: &Key| key.seal(&NONCE, &[], &mut [0; 20]);
-        seal(taken) == seal(&key(byte))
+        seal(&taken.key) == seal(&key(byte))
     }
 
     /// Whether it still seals and opens what a key of `byte` does.
@@ -172,9 +191,9 @@ mod tests {
         assert_eq!((data, tag), ([0; 22], [0; TAG]));
         let mut sealed = [0; 40];
         let (data, place) = sealed.split_at_mut(24);
-        place.copy_from_slice(&last.seal(&NONCE, &[], data).unwrap());
+        place.copy_from_slice(&last.key.seal(&NONCE, &[], data).unwrap());
         assert_eq!(held[1].open(&NONCE, &[], &mut sealed.clone()), Err(Forged));
-        assert!(last.open(&NONCE, &[], &mut sealed).is_ok(), "control");
+        assert!(last.key.open(&NONCE, &[], &mut sealed).is_ok(), "control");
     }
 
     #[test]
@@ -186,6 +205,30 @@ mod tests {
         let outside = made(2);
         let (held, taken) = take_last_two_keys(|| made(3));
         assert!(taken.is_none() && is_held(&outside, 2) && is_held(&held, 3));
+    }
+
+    #[test]
+    fn what_its_maker_has_let_go_of_is_not_taken() {
+        for gone in 0..2 {
+            let (held, taken) = take_last_two_keys(|| {
+                let mut held = vec![made(1), made(2)];
+                held.remove(gone);
+                held
+            });
+            assert!(taken.is_none() && is_held(&held[0], [2, 1][gone]));
+        }
+    }
+
+    #[test]
+    fn what_was_sealed_is_counted() {
+        let (_held, taken) = take_last_two_keys(|| {
+            let held = [1, 2].map(made);
+            held[1].seal(&NONCE, &[], &mut []).unwrap();
+            held[1].seal(&NONCE, &[], &mut [0; 5]).unwrap();
+            let _refused = held[0].open(&NONCE, &[], &mut [0; 40]);
+            held
+        });
+        assert_eq!(taken.unwrap().map(|taken| taken.sealed), [0, 2]);
     }
 
     #[test]
@@ -203,11 +246,10 @@ mod tests {
 
     #[test]
     fn who_takes_within_takes_its_own() {
-        let (inner, outer) = take_last_two_keys(|| {
-            let _first = made(1);
-            let inner = take_last_two_keys(|| [3, 4].map(made)).1;
-            let _second = made(2);
-            inner
+        let ((inner, _held), outer) = take_last_two_keys(|| {
+            let first = made(1);
+            let (held, inner) = take_last_two_keys(|| [3, 4].map(made));
+            (inner, (first, made(2), held))
         });
         let (inner, outer) = (inner.unwrap(), outer.unwrap());
         assert!(is_of(&outer[0], 1) && is_of(&outer[1], 2));

@@ -27,7 +27,7 @@ mod trial;
 
 use std::fmt;
 
-pub use custody::{HeldKey, take_last_two_keys};
+pub use custody::{HeldKey, Taken, take_last_two_keys};
 pub use select::{implementation, use_aws_lc};
 
 #[cfg(target_arch = "x86_64")]

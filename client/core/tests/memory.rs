@@ -108,7 +108,7 @@ fn session(now: Now) -> usize {
     let len = one.initiate(now, &mut there).unwrap();
     let opened = other.decapsulate(from, &mut there[..len], now, &mut back);
     let Ok(Opened::Response { len }) = opened else {
-        panic!("{opened:?}");
+        unreachable!("an initiation");
     };
     let opened = one.decapsulate(from, &mut back[..len], now, &mut there);
     assert!(matches!(opened, Ok(Opened::Established { .. })));

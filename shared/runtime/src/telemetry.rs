@@ -20,8 +20,7 @@ use crate::log_output::LogOutput;
 /// program that is always there can do without.
 pub const FILTER_VARIABLE: &str = "GATEREEVE_LOG";
 
-/// What is logged without a filter, behind the level. boringtun reports the ordinary end of an idle
-/// session as an error: the data path logs what matters of it.
+/// What is logged without a filter, behind the level. Of what boringtun reports the data path logs what matters.
 const QUIET: &str = "quinn=warn,quinn_proto=warn,rustls=warn,boringtun=off";
 /// The level without a filter.
 const DEFAULT_LEVEL: &str = "info";

@@ -1,7 +1,8 @@
 //! What boringtun asks of `ring`, under ring's names: the cipher by [`gatereeve_cipher`], the rest by AWS-LC.
 //!
-//! boringtun keeps the keys of its sessions to itself, so its cipher can be another one only where it looks for it.
-//! `[patch.crates-io]` in the workspace's `Cargo.toml` puts this crate there; without that line boringtun has the real `ring`.
+//! boringtun keeps the keys of its sessions to itself, so they can be had, and its cipher can be another one, only where it looks for
+//! that. `[patch.crates-io]` in the workspace's `Cargo.toml` puts this crate there; without that line boringtun has the real `ring`,
+//! and no tunnel works.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

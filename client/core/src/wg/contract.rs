@@ -19,7 +19,8 @@ use gatereeve_shared::time::{Mono, Now, UnixMillis};
 
 use super::replay::WINDOW;
 use super::{
-    CONTENTS_AT, HANDSHAKE_ROOM, OVERHEAD, OVERLAY_MTU, Opened, Tunnel, TunnelError, TunnelFactory,
+    ANSWER_WITHIN, CONTENTS_AT, HANDSHAKE_ROOM, OVERHEAD, OVERLAY_MTU, Opened, Tunnel, TunnelError,
+    TunnelFactory,
 };
 use crate::datapath::{Direction, RuleSpec};
 use crate::filter::{FilterState, FlowBudget, PeerFilter, Permit};
@@ -46,6 +47,7 @@ pub fn run(factory: &dyn TunnelFactory) {
     a_late_message_does_not_bring_an_old_session_back(factory);
     the_gate_tells_whose_it_is(factory);
     an_answer_is_awaited_until_it_comes(factory);
+    an_answer_comes_in_time_or_never(factory);
     what_is_made_ahead_works_whenever_it_is_sent(factory);
     short_buffers_are_refused(factory);
 }
@@ -248,7 +250,9 @@ fn the_responder_waits_for_the_initiator(factory: &dyn TunnelFactory) {
     let mut pair = Pair::new(factory);
     let now = pair.now;
     let initiation = pair.initiate();
-    assert_eq!((pair.a.expires(), pair.b.expires()), (None, None));
+    let unanswered = pair.now.after(ANSWER_WITHIN).mono;
+    assert_eq!(pair.a.expires(), Some(unanswered));
+    assert_eq!(pair.b.expires(), None);
     let response = pair.respond(&initiation);
     assert!(pair.b.expires().is_some(), "to be erased, confirmed or not");
     assert_eq!(
@@ -531,6 +535,40 @@ fn an_answer_is_awaited_until_it_comes(factory: &dyn TunnelFactory) {
     assert!(!pair.b.awaits(&response), "it has begun nothing");
     pair.establish(&response);
     assert!(!pair.a.awaits(&response));
+}
+
+/// Whether or not anybody has looked after the tunnel meanwhile; an answer may be played by somebody who held it back.
+fn an_answer_comes_in_time_or_never(factory: &dyn TunnelFactory) {
+    let second = Duration::from_secs(1);
+    for (after, is_taken) in [(ANSWER_WITHIN - second, true), (ANSWER_WITHIN, false)] {
+        for is_maintained in [false, true] {
+            for number in [1, 2, 3] {
+                let mut pair = Pair::new(factory);
+                // The last of so many is answered.
+                let initiation = (0..number).map(|_| pair.initiate()).last().unwrap();
+                let response = pair.respond(&initiation);
+                pair.pass(after);
+                if is_maintained {
+                    pair.a.maintain(pair.now);
+                    assert_eq!(pair.a.expires().is_some(), is_taken);
+                    assert_eq!(pair.a.awaits(&response), is_taken);
+                }
+                let opened = open(&mut pair.a, &response, pair.now);
+                assert_eq!(opened.is_ok(), is_taken, "{opened:?} after {after:?}");
+                assert_eq!(pair.a.session(pair.now).is_some(), is_taken);
+                pair.shake_hands();
+            }
+        }
+    }
+    // What was erased is not answered any more, either.
+    let mut pair = Pair::new(factory);
+    let initiation = pair.initiate();
+    let response = pair.respond(&initiation);
+    pair.a.erase();
+    assert_eq!(pair.a.expires(), None);
+    assert!(!pair.a.awaits(&response));
+    assert!(open(&mut pair.a, &response, pair.now).is_err());
+    pair.shake_hands();
 }
 
 fn what_is_made_ahead_works_whenever_it_is_sent(factory: &dyn TunnelFactory) {

@@ -5,13 +5,12 @@
 //! `timers` and `peers`, in virtual time. So the same decisions run over the real tunnel and over the
 //! fake one of the simulation.
 //!
-//! What the real tunnel, boringtun 0.7.1, leaves out is closed in `tunnel`, `timers` and
-//! `handshake_limit`: age and message count of a session on every packet, padding, retries with
-//! jitter, passive keepalives timed from the data received, unpredictable indices, a limit per source
-//! before the Diffie-Hellman that nobody elsewhere can spend, no endpoint from a cookie reply. What
-//! cannot be closed from outside, with its consequence: a replay window of 1,024 messages (deeper reordering loses packets), cookies bound
-//! to the address without the port (clients behind one NAT share one), the low byte of an index counts
-//! handshakes, session keys are freed but not zeroed, and initiations carry the clock in nanoseconds.
+//! The real tunnel has its handshakes from boringtun 0.7.1 and its sessions from `sessions`: age and message count on every message,
+//! a replay window as wide as Linux's, padding, keys that are wiped. `timers` and `handshake_limit` have the rest of what boringtun
+//! leaves out: retries with jitter, passive keepalives timed from the data received, a limit per source before the Diffie-Hellman that
+//! nobody elsewhere can spend, no endpoint from a cookie reply. What cannot be closed from outside, with its consequence: cookies
+//! bound to the address without the port (clients behind one NAT share one), the low byte of an index counts handshakes, what
+//! session keys were made from is freed but not zeroed, and initiations carry the clock in nanoseconds.
 
 #[doc(hidden)]
 pub mod contract;
@@ -27,6 +26,7 @@ pub use tunnel::NoiseTunnels;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use gatereeve_shared::identity::wg_key::{WgPublicKey, WgSecret};
 use gatereeve_shared::time::{Mono, Now};
@@ -38,6 +38,8 @@ use crate::filter::Permit;
 pub const OVERHEAD: usize = 32;
 /// Where in a data message its contents begin, behind kind, index and number (WireGuard, section 5.4.6).
 pub const CONTENTS_AT: usize = 16;
+/// How long an initiation may be answered: as long as one is repeated (WireGuard, section 6.1, `REKEY_ATTEMPT_TIME`).
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(90);
 /// The least room that a call needs that may write a handshake message.
 pub const HANDSHAKE_ROOM: usize = 148;
 /// The largest inner packet on a 1500-byte underlay with IPv6; also the limit of padding.
@@ -55,7 +57,8 @@ pub const LEAST_MTU: usize = 1280;
 ///   call against `now`, whether or not [`Tunnel::maintain`] runs; `timers` renew it before;
 /// * the responder of a handshake sends nothing over the new session before the initiator has;
 /// * messages that are replayed, forged or for another index fail, and neither end a session nor keep the answer to an
-///   initiation out;
+///   initiation out (two initiations of the peer's own may, that a tunnel which was made anew does not know: the next one is answered);
+/// * an initiation is answered within [`ANSWER_WITHIN`] or never, and its keys are gone soon after;
 /// * a session that is in use gives way to one that the peer has confirmed, however many initiations come that nobody
 ///   goes on with: old ones played again to a tunnel that was made anew, say;
 /// * every index it puts on the wire is `index << 8 | n`, with the `index` it was made with.
@@ -107,17 +110,17 @@ pub trait Tunnel: Send + fmt::Debug {
     /// The session that [`Self::encapsulate`] would use.
     fn session(&self, now: Now) -> Option<SessionView>;
 
-    /// Whether `response` is for the last initiation, and that was not answered.
+    /// Whether `response` is for the last initiation that was sent and may still be answered.
     fn awaits(&self, response: &[u8]) -> bool;
 
     /// When [`Self::maintain`] will find something to erase next; `None` where no session is held, not even
-    /// one that the other side has not confirmed.
+    /// one that the other side has not confirmed, and no initiation may be answered.
     fn expires(&self) -> Option<Mono>;
 
-    /// Erases the keys of sessions that are too old. To be called at [`Self::expires`] or soon after.
+    /// Erases the keys of sessions and initiations that are too old. To be called at [`Self::expires`] or soon after.
     fn maintain(&mut self, now: Now);
 
-    /// Erases all sessions.
+    /// Erases all sessions, and what may become one by an answer.
     fn erase(&mut self);
 }
 

@@ -1,6 +1,6 @@
 //! The sessions of one tunnel: their keys, their age, what they have carried, and which of them is sent with.
 //!
-//! Handshakes make them (`tunnel/handshakes.rs`); from then on nobody else has their keys. Messages are sealed and opened in place, and
+//! Handshakes make them (`tunnel/handshakes.rs`), and nobody else keeps their keys. Messages are sealed and opened in place, and
 //! every one is held against the limits of its session (WireGuard, section 6.1), whoever calls and whenever.
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
@@ -94,9 +94,9 @@ impl Sessions {
         let worth = |(at, slot): &(usize, &Option<Session>)| match slot {
             None => (0, 0),
             Some(session) if !session.is_live(now) => (1, session.order),
-            Some(session) if *at == self.current => (4, session.order),
             Some(session) if !session.is_confirmed => (2, session.order),
-            Some(session) => (3, session.order),
+            Some(session) if *at != self.current => (3, session.order),
+            Some(session) => (4, session.order),
         };
         let least = self.slots.iter().enumerate().min_by_key(worth);
         least.map_or(0, |(at, _)| at)
@@ -148,8 +148,9 @@ impl Sessions {
         let first = !std::mem::replace(&mut session.is_confirmed, true);
         let order = session.order;
         let current = self.slots.get(self.current).and_then(Option::as_ref);
+        let is_in_use = |current: &Session| current.is_confirmed && current.is_live(now);
         // A late message of the one before does not bring that back.
-        if current.is_none_or(|current| !current.is_live(now) || order > current.order) {
+        if !current.is_some_and(|current| is_in_use(current) && current.order >= order) {
             self.current = at;
         }
         Ok(match len {
@@ -158,7 +159,7 @@ impl Sessions {
         })
     }
 
-    /// Where the session with index `local` is. Where two have the same, which takes 256 handshakes in the life of one, it is the
+    /// Where the session with index `local` is. Where two have the same, which takes 256 of them in the life of one, it is the
     /// one in use.
     fn by_local(&self, local: u32) -> Option<usize> {
         let is_it = |slot: &Option<Session>| {
@@ -405,6 +406,44 @@ mod tests {
             assert_eq!(opened.is_ok(), is_there, "{local}");
         }
         assert_eq!(sealed_for(&mut sessions, at(1)), Some(120));
+    }
+
+    /// Whichever of those it is that nobody has confirmed, and whatever was there before.
+    #[test]
+    fn the_first_that_is_confirmed_is_sent_with() {
+        for confirmed in [3, 4, 5] {
+            for before in 0..4 {
+                let mut sessions = Sessions::default();
+                for local in 10..10 + before {
+                    sessions.add(keys(local, true), at(0));
+                }
+                sessions.expire(at(500));
+                for local in 3..=5 {
+                    sessions.add(keys(local, false), at(500));
+                }
+                let opened = open(&mut sessions, confirmed, 0, at(500));
+                assert_eq!(opened, Ok(true), "{confirmed} after {before}");
+                assert_eq!(sealed_for(&mut sessions, at(500)), Some(confirmed + 100));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_too_old_makes_room_first() {
+        let mut sessions = Sessions::default();
+        sessions.add(keys(1, true), at(0));
+        for local in 2..=4 {
+            sessions.add(keys(local, false), at(100));
+        }
+        // The one in use is over. The others are not, though nobody has confirmed them.
+        sessions.add(keys(5, false), at(200));
+        for local in 2..=5 {
+            assert_eq!(open(&mut sessions, local, 0, at(201)), Ok(true), "{local}");
+        }
+        assert_eq!(
+            open(&mut sessions, 1, 0, at(1)),
+            Err(TunnelError::NoSession)
+        );
     }
 
     #[test]

@@ -11,30 +11,52 @@ use std::time::{Duration, SystemTime};
 
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
-use gatereeve_cipher::{Key, take_last_two_keys};
+use gatereeve_cipher::{Taken, take_last_two_keys};
 use gatereeve_shared::identity::wg_key::{WgPublicKey, WgSecret};
 use gatereeve_shared::time::Mono;
+use zeroize::Zeroize as _;
 
 use crate::wg::demux::index_at;
 use crate::wg::sessions::{NewSession, seal};
-use crate::wg::{HANDSHAKE_ROOM, OVERHEAD, TunnelError};
+use crate::wg::{ANSWER_WITHIN, HANDSHAKE_ROOM, OVERHEAD, TunnelError};
 
-/// How long an initiation that was made ahead may be sent.
+/// How long an initiation that was made ahead may be sent: its key is not to be much older than what is sent with it.
 pub(super) const READY_FOR: Duration = Duration::from_secs(75);
+/// How long a cookie is good (WireGuard, section 5.4.7): its sender changes them as often.
+pub(super) const COOKIE_FOR: Duration = Duration::from_secs(120);
+/// Bytes of the second MAC, which ends a handshake message and proves a cookie.
+const MAC: usize = 16;
+/// What a handshake touches of the stack below, at most.
+const STACK: usize = 32 * 1024;
 
 /// The handshakes of one tunnel.
 pub(super) struct Handshakes {
     tunn: Tunn,
-    /// The index of the last initiation, until it is answered.
-    in_flight: Option<u32>,
+    /// What was sent and may be answered: `Tunn` takes an answer to the last initiation and to the one before, where either gives
+    /// way to an initiation of the peer's that is answered.
+    in_flight: [Option<Sent>; 2],
     /// An initiation that was made ahead, and not sent so far.
-    pub(super) ready: Option<Ready>,
+    ready: Option<Ready>,
+    /// When the last cookie came.
+    cookie: Option<Mono>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ready {
+struct Sent {
+    index: u32,
+    at: Mono,
+}
+
+impl Sent {
+    fn may_be_answered(&self, now: Mono) -> bool {
+        now.since(self.at) < ANSWER_WITHIN
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ready {
     since: Mono,
-    pub(super) initiation: [u8; HANDSHAKE_ROOM],
+    initiation: [u8; HANDSHAKE_ROOM],
 }
 
 /// `Tunn` reads the wall clock when it is made, and panics before 1970.
@@ -64,8 +86,9 @@ impl Handshakes {
                 index,
                 Some(Arc::new(limiter)),
             ),
-            in_flight: None,
+            in_flight: [None; 2],
             ready: None,
+            cookie: None,
         })
     }
 
@@ -74,25 +97,24 @@ impl Handshakes {
         let out = out
             .first_chunk_mut::<HANDSHAKE_ROOM>()
             .ok_or(TunnelError::Room)?;
-        if let Some(ready) = self.ready.take()
-            && now.since(ready.since) < READY_FOR
-        {
-            *out = ready.initiation;
-            return Ok(out.len());
+        let ready = self.ready.take();
+        match ready.filter(|ready| now.since(ready.since) < READY_FOR) {
+            Some(ready) => *out = ready.initiation,
+            None => self.make(now, out)?,
         }
-        let written = self.tunn.format_handshake_initiation(out, true);
-        let TunnResult::WriteToNetwork(message) = written else {
-            return Err(TunnelError::Crypto);
+        let [last, _] = self.in_flight;
+        let sent = Sent {
+            index: index_at(out, 4),
+            at: now,
         };
-        let len = message.len();
-        self.in_flight = Some(index_at(message, 4));
-        Ok(len)
+        self.in_flight = [Some(sent), last];
+        Ok(out.len())
     }
 
-    /// Makes an initiation ahead.
+    /// Makes an initiation ahead. Nobody can answer what was not sent.
     pub(super) fn prepare(&mut self, now: Mono) {
         let mut initiation = [0; HANDSHAKE_ROOM];
-        if self.initiate(now, &mut initiation).is_ok() {
+        if self.make(now, &mut initiation).is_ok() {
             self.ready = Some(Ready {
                 since: now,
                 initiation,
@@ -100,9 +122,49 @@ impl Handshakes {
         }
     }
 
-    /// Whether a response to index `local` is for the last initiation, and that was not answered.
+    fn make(&mut self, now: Mono, out: &mut [u8; HANDSHAKE_ROOM]) -> Result<(), TunnelError> {
+        let written = self.tunn.format_handshake_initiation(out, true);
+        let TunnResult::WriteToNetwork(message) = written else {
+            return Err(TunnelError::Crypto);
+        };
+        if self.is_cookie_stale(now) {
+            without_cookie(message);
+        }
+        Ok(())
+    }
+
+    /// Whether a response to index `local` is for the last initiation that may be answered.
     pub(super) fn awaits(&self, local: u32) -> bool {
-        self.in_flight == Some(local)
+        let last = self.in_flight.iter().flatten().next();
+        last.is_some_and(|sent| sent.index == local)
+    }
+
+    /// When there is something to [forget](Self::expire).
+    pub(super) fn expires(&self) -> Option<Mono> {
+        let last = self.in_flight.iter().flatten().next()?;
+        Some(last.at.saturating_add(ANSWER_WITHIN))
+    }
+
+    /// Forgets initiations that were not answered in time, and their keys.
+    pub(super) fn expire(&mut self, now: Mono) {
+        if self.expires().is_some_and(|end| end <= now) {
+            self.forget();
+        }
+    }
+
+    /// Forgets every initiation that may be answered, and its key.
+    pub(super) fn forget(&mut self) {
+        if self.in_flight == [None; 2] {
+            return;
+        }
+        // `Tunn` keeps two, until there are newer ones. Nobody can answer these, for nobody gets them.
+        let mut unsent = [0; HANDSHAKE_ROOM];
+        for _ in 0..self.in_flight.len() {
+            let written = self.tunn.format_handshake_initiation(&mut unsent, true);
+            debug_assert!(matches!(written, TunnResult::WriteToNetwork(_)));
+        }
+        self.in_flight = [None; 2];
+        self.ready = None;
     }
 
     /// Answers an initiation; the response's length.
@@ -110,17 +172,27 @@ impl Handshakes {
         &mut self,
         from: IpAddr,
         initiation: &[u8],
+        now: Mono,
         out: &mut [u8],
     ) -> Result<(NewSession, usize), TunnelError> {
+        let is_stale = self.is_cookie_stale(now);
         let (response, [receiver, sender]) = self.take(from, initiation, out)?;
+        let [last, _] = self.in_flight;
+        self.in_flight = [None, last];
         // What was made ahead is not the last of what was made any more.
         self.ready = None;
+        if [receiver.sealed, sender.sealed] != [0, 0] {
+            return Err(wrong_key());
+        }
+        if is_stale {
+            without_cookie(response);
+        }
         let session = NewSession {
             local: index_at(response, 4),
             remote: index_at(initiation, 4),
             is_initiator: false,
-            receiver,
-            sender,
+            receiver: receiver.key,
+            sender: sender.key,
             sent: 0,
         };
         Ok((session, response.len()))
@@ -131,40 +203,54 @@ impl Handshakes {
         &mut self,
         from: IpAddr,
         response: &[u8],
+        now: Mono,
         out: &mut [u8],
     ) -> Result<(NewSession, usize), TunnelError> {
+        let (local, remote) = (index_at(response, 8), index_at(response, 4));
+        let is_it = |sent: &Option<Sent>| {
+            sent.is_some_and(|sent| sent.index == local && sent.may_be_answered(now))
+        };
+        let at = self.in_flight.iter().position(is_it);
+        let at = at.ok_or(TunnelError::Crypto)?;
         let (keepalive, [receiver, sender]) = self.take(from, response, out)?;
+        if let Some(answered) = self.in_flight.get_mut(at) {
+            *answered = None;
+        }
         let session = NewSession {
-            local: index_at(response, 8),
-            remote: index_at(response, 4),
+            local,
+            remote,
             is_initiator: true,
-            receiver,
-            sender,
+            receiver: receiver.key,
+            sender: sender.key,
             // The empty message counts, whether or not it goes out.
             sent: 1,
         };
-        // `Tunn` has sealed it with the session's key. Whoever answers has the other one confirmed, by what it opens first.
-        let mut own = [0; OVERHEAD];
-        if seal(&session, 0, &[], &mut own).is_none() || *keepalive != own {
-            tracing::error!("what was taken from the tunnel library is not the key of a session");
-            return Err(TunnelError::Crypto);
+        if [receiver.sealed, sender.sealed] != [0, 1] || !is_first_of(&session, keepalive) {
+            return Err(wrong_key());
         }
-        // An answer to the one before leaves the last one in flight.
-        self.in_flight = self.in_flight.filter(|index| *index != session.local);
-        Ok((session, own.len()))
+        Ok((session, keepalive.len()))
     }
 
-    /// Keeps a cookie for the next initiation.
+    /// Keeps a cookie for the next messages.
     pub(super) fn keep_cookie(
         &mut self,
         from: IpAddr,
         cookie: &[u8],
+        now: Mono,
         out: &mut [u8],
     ) -> Result<(), TunnelError> {
         let TunnResult::Done = self.tunn.decapsulate(Some(from), cookie, out) else {
             return Err(TunnelError::Crypto);
         };
+        self.cookie = Some(now);
         Ok(())
+    }
+
+    /// `Tunn` goes on with a cookie until there is another. One that is old proves nothing, and shows who we are to whoever has
+    /// made it.
+    fn is_cookie_stale(&self, now: Mono) -> bool {
+        self.cookie
+            .is_some_and(|since| now.since(since) >= COOKIE_FOR)
     }
 
     /// Has `Tunn` answer a message that makes a session, and takes the keys of that: the one to open with, the one to seal with,
@@ -174,20 +260,48 @@ impl Handshakes {
         from: IpAddr,
         message: &[u8],
         out: &'a mut [u8],
-    ) -> Result<(&'a [u8], [Key; 2]), TunnelError> {
+    ) -> Result<(&'a mut [u8], [Taken; 2]), TunnelError> {
         if out.len() < HANDSHAKE_ROOM {
             return Err(TunnelError::Room);
         }
         let tunn = &mut self.tunn;
-        match take_last_two_keys(move || tunn.decapsulate(Some(from), message, out)) {
-            (TunnResult::WriteToNetwork(answer), Some(keys)) => Ok((answer, keys)),
-            (TunnResult::WriteToNetwork(_), None) => {
-                tracing::error!("the tunnel library has another cipher than this program's");
-                Err(TunnelError::Crypto)
-            }
-            _ => Err(TunnelError::Crypto),
-        }
+        let taken = take_last_two_keys(move || tunn.decapsulate(Some(from), message, out));
+        // It has had the keys on the stack, where nothing else would come for a long time.
+        wipe_stack();
+        let (TunnResult::WriteToNetwork(answer), keys) = taken else {
+            return Err(TunnelError::Crypto);
+        };
+        Ok((answer, keys.ok_or_else(wrong_key)?))
     }
+}
+
+/// Whether `message` is what the new session seals first: empty, and for the peer's index.
+///
+/// `Tunn` has sealed it with the key that it has for the session, so the one that was taken is that. (Whoever answers a handshake has
+/// what it opens with confirmed in the same way, by the peer's first message; what it seals with is the other of the two.)
+fn is_first_of(session: &NewSession, message: &[u8]) -> bool {
+    let mut own = [0; OVERHEAD];
+    seal(session, 0, &[], &mut own).is_some() && *message == own
+}
+
+fn wrong_key() -> TunnelError {
+    tracing::error!(
+        "what the tunnel library has made are not the keys of a session: this program needs boringtun 0.7.1, with the cipher that comes with it"
+    );
+    TunnelError::Crypto
+}
+
+/// Takes the proof of a cookie off a handshake message. No other part of it covers that.
+fn without_cookie(message: &mut [u8]) {
+    if let Some(proof) = message.last_chunk_mut::<MAC>() {
+        *proof = [0; MAC];
+    }
+}
+
+#[inline(never)]
+fn wipe_stack() {
+    let mut below = [0_u64; STACK / 8];
+    below.zeroize();
 }
 
 /// Shows no keys.
@@ -201,6 +315,10 @@ impl fmt::Debug for Handshakes {
 
 #[cfg(test)]
 impl Handshakes {
+    pub(super) fn made_ahead(&self) -> Option<[u8; HANDSHAKE_ROOM]> {
+        self.ready.map(|ready| ready.initiation)
+    }
+
     /// Whether `Tunn` by itself opens a message of a session.
     pub(super) fn opens(&mut self, message: &[u8]) -> bool {
         let mut out = [0; 2048];
@@ -215,5 +333,34 @@ impl Handshakes {
             panic!("it has no session");
         };
         message.to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gatereeve_cipher::Key;
+
+    use super::*;
+
+    #[test]
+    fn another_key_or_number_or_index_is_not_the_sessions() {
+        let session = |remote, byte| NewSession {
+            local: 1,
+            remote,
+            is_initiator: true,
+            receiver: Key::new(&[1; 32]),
+            sender: Key::new(&[byte; 32]),
+            sent: 0,
+        };
+        let ours = session(7, 2);
+        let mut first = [0; OVERHEAD];
+        seal(&ours, 0, &[], &mut first).unwrap();
+        assert!(is_first_of(&ours, &first));
+        assert!(!is_first_of(&session(7, 1), &first));
+        assert!(!is_first_of(&session(8, 2), &first));
+        assert!(!is_first_of(&ours, &first[..31]));
+        let mut second = [0; OVERHEAD];
+        seal(&ours, 1, &[], &mut second).unwrap();
+        assert!(!is_first_of(&ours, &second));
     }
 }

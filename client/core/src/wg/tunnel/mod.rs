@@ -54,7 +54,7 @@ impl TunnelFactory for NoiseTunnels {
         // In the caller's frame, so that a handshake in earnest goes no deeper.
         let mut buffers = [[0; WARM_UP_ROOM]; 2];
         if rehearse(*self, &mut buffers).is_none() {
-            tracing::warn!("a handshake to try it out did not work");
+            tracing::error!("a handshake to try it out did not work: no tunnel will");
         }
     }
 }
@@ -167,17 +167,17 @@ impl Live {
         let (handshakes, from) = (&mut self.handshakes, from.ip());
         match kind {
             Datagram::Initiation => {
-                let (session, len) = handshakes.answer(from, message, out)?;
+                let (session, len) = handshakes.answer(from, message, now.mono, out)?;
                 self.sessions.add(session, now.mono);
                 Ok(Opened::Response { len })
             }
             Datagram::Response { .. } => {
-                let (session, len) = handshakes.finish(from, message, out)?;
+                let (session, len) = handshakes.finish(from, message, now.mono, out)?;
                 self.sessions.add(session, now.mono);
                 Ok(Opened::Established { len })
             }
             Datagram::Cookie { .. } => {
-                handshakes.keep_cookie(from, message, out)?;
+                handshakes.keep_cookie(from, message, now.mono, out)?;
                 Ok(Opened::Cookie)
             }
             Datagram::Data { .. } | Datagram::Junk => Err(TunnelError::Junk),
@@ -238,7 +238,9 @@ impl Tunnel for NoiseTunnel {
     }
 
     fn expires(&self) -> Option<Mono> {
-        self.live.as_ref()?.sessions.expires()
+        let live = self.live.as_ref()?;
+        let ends = [live.sessions.expires(), live.handshakes.expires()];
+        ends.into_iter().flatten().min()
     }
 
     fn awaits(&self, response: &[u8]) -> bool {
@@ -249,12 +251,14 @@ impl Tunnel for NoiseTunnel {
     fn maintain(&mut self, now: Now) {
         if let Some(live) = &mut self.live {
             live.sessions.expire(now.mono);
+            live.handshakes.expire(now.mono);
         }
     }
 
     fn erase(&mut self) {
         if let Some(live) = &mut self.live {
             live.sessions.clear();
+            live.handshakes.forget();
         }
     }
 }

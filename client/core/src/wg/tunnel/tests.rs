@@ -1,8 +1,9 @@
 use std::net::IpAddr;
 
-use super::handshakes::READY_FOR;
+use super::handshakes::{COOKIE_FOR, READY_FOR};
 use super::*;
 use crate::packet::samples;
+use crate::wg::Proof;
 use crate::wg::contract::permit;
 use crate::wg::{CONTENTS_AT, HANDSHAKE_ROOM, OVERHEAD};
 
@@ -77,20 +78,22 @@ fn pass(from: &mut NoiseTunnel, to: &mut NoiseTunnel, now: Now) -> Result<Opened
 
 #[test]
 fn what_was_made_ahead_is_sent_once_and_while_it_is_young() {
-    let ready =
-        |pair: &[NoiseTunnel; 2]| pair[1].live.as_ref().and_then(|live| live.handshakes.ready);
+    let ready = |tunnel: &NoiseTunnel| {
+        let live = tunnel.live.as_ref()?;
+        live.handshakes.made_ahead()
+    };
     let young = READY_FOR.as_secs() - 1;
     for (age, is_sent) in [(0, true), (young, true), (young + 1, false), (1_000, false)] {
         let [mut answers, mut begins] = pair();
         begins.prepare(at(0));
-        let made = begins.live.as_ref().unwrap().handshakes.ready;
+        let made = ready(&begins);
         assert!(made.is_some());
         begins.prepare(at(0));
-        assert_eq!(begins.live.as_ref().unwrap().handshakes.ready, made);
+        assert_eq!(ready(&begins), made);
         let short = begins.initiate(at(age), &mut [0; 8]);
         assert_eq!(short, Err(TunnelError::Room));
         let sent = initiate(&mut begins, at(age));
-        assert_eq!(made.unwrap().initiation == sent, is_sent, "{age}");
+        assert_eq!(made.unwrap() == sent, is_sent, "{age}");
         assert_ne!(initiate(&mut begins, at(age)), sent, "once");
         let response = answer(&mut answers, &sent, at(age));
         finish(&mut begins, &response, at(age));
@@ -98,15 +101,15 @@ fn what_was_made_ahead_is_sent_once_and_while_it_is_young() {
     // One of the peer's in between is answered, and ends it.
     let mut pair = pair();
     pair[1].prepare(at(0));
-    let made = ready(&pair).unwrap();
+    let made = ready(&pair[1]).unwrap();
     pair.reverse();
     shake(&mut pair, at(1));
     pair.reverse();
-    assert_eq!(ready(&pair), None);
-    assert_ne!(initiate(&mut pair[1], at(1)), made.initiation);
+    assert_eq!(ready(&pair[1]), None);
+    assert_ne!(initiate(&mut pair[1], at(1)), made);
     // There is nothing to be made ahead for who has had a handshake.
     pair[1].prepare(at(2));
-    assert_eq!(ready(&pair), None);
+    assert_eq!(ready(&pair[1]), None);
 }
 
 #[test]
@@ -160,26 +163,82 @@ fn handshakes_at_once_leave_both_with_a_session() {
     }
 }
 
-/// The library's own session is one of zeros: it can neither seal for the peer, nor open what comes.
+/// The library's own sessions are of zeros: it can neither seal for the peer, nor open what comes.
 #[test]
 fn the_library_has_no_keys() {
     let now = at(0);
     let mut pair = pair();
     shake(&mut pair, now);
-    let [answers, begins] = &mut pair;
-    let library = |tunnel: &mut NoiseTunnel| tunnel.live.take().unwrap();
-    let mut sealed = [0; 256];
-    let len = begins.encapsulate(&permit(&inner()), &inner(), now, &mut sealed);
-    let sealed = &mut sealed[..len.unwrap()];
-    let mut live = library(answers);
-    assert!(!live.handshakes.opens(sealed));
-    // Positive control: the session's own keys do open it.
-    answers.live = Some(live);
-    let opened = answers.decapsulate(underlay(), sealed, now, &mut []);
-    assert!(opened.is_ok(), "{opened:?}");
-    let by_library = library(begins).handshakes.seals(&inner());
-    assert_eq!(by_library.len(), inner().len() + OVERHEAD);
-    assert!(by_library[CONTENTS_AT..].iter().all(|byte| *byte == 0));
+    // Who answered has begun one, too, so that the library would send with that.
+    pair.reverse();
+    shake(&mut pair, now);
+    for _ in 0..2 {
+        pair.reverse();
+        let [receives, sends] = &mut pair;
+        let mut sealed = [0; 256];
+        let len = sends.encapsulate(&permit(&inner()), &inner(), now, &mut sealed);
+        let sealed = &mut sealed[..len.unwrap()];
+        let library = &mut receives.live.as_mut().unwrap().handshakes;
+        assert!(!library.opens(sealed));
+        // Positive control: the session's own keys do open it.
+        let opened = receives.decapsulate(underlay(), sealed, now, &mut []);
+        assert!(opened.is_ok(), "{opened:?}");
+        let by_library = sends.live.as_mut().unwrap().handshakes.seals(&inner());
+        assert_eq!(by_library.len(), inner().len() + OVERHEAD);
+        assert!(by_library[CONTENTS_AT..].iter().all(|byte| *byte == 0));
+    }
+}
+
+/// Whoever is asked to prove where it is does, for as long as the peer takes that; then it shows no more that it is the same.
+#[test]
+fn a_cookie_is_used_while_it_is_good() {
+    let proof = |message: &[u8]| message[message.len() - 16..].to_vec();
+    let none = vec![0; 16];
+    let [answers, begins] = &mut pair();
+    let gate = NoiseTunnels.gate(&WgSecret::from_bytes([1; 32]));
+    let first = initiate(begins, at(0));
+    assert_eq!(proof(&first), none);
+    let mut cookie = [0; HANDSHAKE_ROOM];
+    let Proof::Asked { len } = gate.prove(underlay(), &first, &mut cookie) else {
+        panic!("no cookie");
+    };
+    let mut forged = cookie;
+    forged[40] ^= 1;
+    let mut out = [0; HANDSHAKE_ROOM];
+    let opened = begins.decapsulate(underlay(), &mut forged[..len], at(5), &mut out);
+    assert_eq!(opened, Err(TunnelError::Crypto));
+    assert_eq!(proof(&initiate(begins, at(5))), none);
+    let last = initiate(begins, at(5));
+    let Proof::Asked { len } = gate.prove(underlay(), &last, &mut cookie) else {
+        panic!("no cookie");
+    };
+    let opened = begins.decapsulate(underlay(), &mut cookie[..len], at(5), &mut out);
+    assert_eq!(opened, Ok(Opened::Cookie));
+    let good = COOKIE_FOR.as_secs();
+    for (secs, is_used) in [(5, true), (4 + good, true), (5 + good, false), (900, false)] {
+        let message = initiate(begins, at(secs));
+        assert_eq!(proof(&message) != none, is_used, "{secs}");
+        let is_proved = gate.prove(underlay(), &message, &mut out) == Proof::Given;
+        assert_eq!(is_proved, is_used, "{secs}");
+        // A response of ours is the peer's to ask for a proof of, too.
+        let response = answer(begins, &initiate(answers, at(secs)), at(secs));
+        assert_eq!(proof(&response) != none, is_used, "{secs}");
+        // And is good without.
+        finish(answers, &response, at(secs));
+    }
+}
+
+#[test]
+fn an_initiation_that_fails_leaves_nothing() {
+    let [answers, begins] = &mut pair();
+    let initiation = initiate(begins, at(0));
+    let mut forged = initiation;
+    forged[100] ^= 1;
+    let refused = answers.decapsulate(underlay(), &mut forged, at(0), &mut [0; HANDSHAKE_ROOM]);
+    assert_eq!(refused, Err(TunnelError::Crypto));
+    assert!(answers.live.is_none());
+    answer(answers, &initiation, at(0));
+    assert!(answers.live.is_some(), "control");
 }
 
 #[test]
