@@ -16,8 +16,8 @@ use gatereeve_tests::traffic::tcp::TcpSource;
 const LIMIT: Duration = Duration::from_secs(20);
 /// Bytes in each direction.
 const BYTES: usize = 8 << 20;
-/// Payloads of UDP datagrams: tiny, odd, full, and such that IP has to fragment them.
-const SIZES: [usize; 8] = [1, 7, 64, 333, 1200, 1299, 1392, 4000];
+/// Payloads of UDP datagrams: tiny, odd, full, and such that IP has to make two fragments of them, or more.
+const SIZES: [usize; 10] = [1, 7, 64, 333, 1200, 1299, 1392, 1400, 2700, 4000];
 /// What is counted when a packet is not what its header says, or was cut or joined wrongly.
 const FAULTS: [&str; 5] = [
     "malformed",

@@ -286,7 +286,7 @@ impl Tun for LinuxTun {
         let mut refused = 0;
         let mut singles = outbox.deliveries();
         for packet in outbox.joined() {
-            let singles = singles.by_ref().take(packets(&packet));
+            let singles = singles.by_ref().take(packet.count());
             refused += match queue(packet.head) {
                 Some(queue) => queue.write_whole(&packet, singles),
                 None => singles.count() as u64,
@@ -382,16 +382,6 @@ fn spread(packet: &[u8]) -> usize {
     usize::try_from(hash >> 40).unwrap_or(0)
 }
 
-/// How many packets are in one.
-fn packets(packet: &Joined<'_>) -> usize {
-    let Some(segments) = packet.offload.segments else {
-        return 1;
-    };
-    let len = packet.tails().map(<[u8]>::len).sum::<usize>() + packet.head.len();
-    let payload = len.saturating_sub(usize::from(segments.header));
-    payload.div_ceil(usize::from(segments.size).max(1))
-}
-
 /// What became of a packet that may be many in one.
 enum Whole {
     Taken,
@@ -447,7 +437,7 @@ impl Queue {
                 Whole::NotUnderstood
             }
             // No room for so much at once; there may be for less.
-            (Err(Errno::ENOMEM), Some(_)) => Whole::NotUnderstood,
+            (Err(Errno::ENOMEM), _) if packet.count() > 1 => Whole::NotUnderstood,
             (Err(_), _) => Whole::Refused,
         }
     }

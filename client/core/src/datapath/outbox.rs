@@ -1,5 +1,6 @@
 //! What the data path wants done: datagrams to send, packets to deliver, hints for the slow path.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::Range;
 
@@ -7,7 +8,8 @@ use super::batch::Batch;
 use super::event::DataPathEvent;
 use crate::filter::Permit;
 use crate::packet::IpPacket;
-use crate::packet::ip::{self, Piece};
+use crate::packet::fragment::{FRAGMENT_HEADER, WHOLE_HEADER, reunited};
+use crate::packet::ip::{self, Fragment, Piece};
 use crate::packet::join::{MAX_TAILS, Stretch};
 use crate::packet::offload::{Ecn, Offload};
 
@@ -39,6 +41,10 @@ pub struct Outbox {
     /// Of each packet to be delivered its place in one of the two, which its stretch tells.
     packets: Vec<Range<usize>>,
     stretches: Vec<StretchOf>,
+    /// Datagrams that came in two fragments.
+    pairs: Vec<Pair>,
+    /// First fragments of which the rest has not come so far, by their stretches.
+    begun: VecDeque<usize>,
     /// Headers of what is joined.
     headers: Vec<u8>,
     events: Vec<DataPathEvent>,
@@ -104,6 +110,16 @@ struct StretchOf {
     header: Range<usize>,
     has_ended: bool,
     offload: Offload,
+    /// Which of the pairs it is, with its packet as the first fragment.
+    pair: Option<usize>,
+}
+
+/// The two fragments of a datagram.
+#[derive(Debug)]
+struct Pair {
+    fragments: [Range<usize>; 2],
+    /// What of them follows the header of the whole.
+    rest: [Range<usize>; 2],
 }
 
 /// Where the packets of a stretch lie.
@@ -161,6 +177,12 @@ impl<'a> Joined<'a> {
     /// Most pieces behind the head.
     pub const MAX_TAILS: usize = MAX_TAILS + 1;
 
+    /// How many packets it is.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.packets.len().max(1)
+    }
+
     /// What follows the head, in order.
     pub fn tails(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let (bytes, header_len) = (self.bytes, self.header_len);
@@ -211,9 +233,16 @@ impl Outbox {
         let ends = self.stretches.iter().skip(1).map(|next| next.first);
         let ends = ends.chain([self.packets.len()]);
         self.stretches.iter().zip(ends).map(|(stretch, end)| {
-            let packets = self.packets.get(stretch.first..end);
-            (stretch, packets.unwrap_or_default())
+            let packets = match self.pair(stretch) {
+                Some(pair) => &pair.fragments,
+                None => self.packets.get(stretch.first..end).unwrap_or_default(),
+            };
+            (stretch, packets)
         })
+    }
+
+    fn pair(&self, stretch: &StretchOf) -> Option<&Pair> {
+        self.pairs.get(stretch.pair?)
     }
 
     fn bytes_of(&self, origin: Origin) -> &[u8] {
@@ -227,12 +256,12 @@ impl Outbox {
     pub fn joined(&self) -> impl Iterator<Item = Joined<'_>> {
         self.stretches().map(|(stretch, packets)| {
             let bytes = self.bytes_of(stretch.origin);
+            let header = || self.headers.get(stretch.header.clone());
             let (head, packets, header_len) = match (&stretch.stretch, packets) {
-                (Some(joined), _) => (
-                    self.headers.get(stretch.header.clone()),
-                    packets,
-                    joined.header_len(),
-                ),
+                (Some(joined), _) => (header(), packets, joined.header_len()),
+                (None, [_, _]) if let Some(pair) = self.pair(stretch) => {
+                    (header(), &pair.rest[..], 0)
+                }
                 (None, [whole, ..]) => (bytes.get(whole.clone()), &[][..], 0),
                 (None, []) => (None, &[][..], 0),
             };
@@ -316,6 +345,8 @@ impl Outbox {
         self.made.used = 0;
         self.packets.clear();
         self.stretches.clear();
+        self.pairs.clear();
+        self.begun.clear();
         self.headers.clear();
     }
 
@@ -423,8 +454,44 @@ impl Outbox {
         self.end_stretch();
         let range = start..start.saturating_add(packet.len);
         let bytes = opened.get(range.clone()).unwrap_or_default();
+        match packet.fragment {
+            Fragment::Whole => {}
+            Fragment::First { .. } => self.begun.push_back(self.stretches.len()),
+            Fragment::Later { .. } => {
+                if self.reunite(opened, range.clone()).is_some() {
+                    return;
+                }
+            }
+        }
         let begun = begin(packet, bytes, &mut self.headers);
         self.deliver(Origin::Opened, range, begun);
+    }
+
+    /// Delivers a fragment together with the one that came before and begins their datagram, if it is the rest of that: as the
+    /// host would, who would be asked twice.
+    fn reunite(&mut self, opened: &[u8], last: Range<usize>) -> Option<()> {
+        let bytes = opened.get(last.clone())?;
+        // They come in the order of their first fragments, which was another run.
+        let (place, stretch, first, header) =
+            self.begun.iter().enumerate().find_map(|(place, stretch)| {
+                let first = self.packets.get(self.stretches.get(*stretch)?.first)?;
+                let header = reunited(opened.get(first.clone())?, bytes)?;
+                Some((place, *stretch, first.clone(), header))
+            })?;
+        self.begun.remove(place);
+        let whole = self.stretches.get_mut(stretch)?;
+        let start = self.headers.len();
+        self.headers.extend_from_slice(&header);
+        whole.header = start..self.headers.len();
+        whole.pair = Some(self.pairs.len());
+        self.pairs.push(Pair {
+            rest: [
+                first.start.saturating_add(WHOLE_HEADER)..first.end,
+                last.start.saturating_add(FRAGMENT_HEADER)..last.end,
+            ],
+            fragments: [first, last],
+        });
+        Some(())
     }
 
     fn deliver(
@@ -441,6 +508,7 @@ impl Outbox {
             stretch,
             header: header.unwrap_or_default(),
             offload: Offload::default(),
+            pair: None,
         });
         self.packets.push(range);
     }
@@ -486,6 +554,7 @@ impl Outbox {
                         stretch: None,
                         header: 0..0,
                         offload: Offload::default(),
+                        pair: None,
                     });
                 }
             }

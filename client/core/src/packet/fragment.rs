@@ -1,4 +1,5 @@
-//! Cutting a packet into fragments, as a router does where the next link is too narrow (RFC 791, section 3.2).
+//! Cutting a packet into fragments, as a router does where the next link is too narrow, and putting two together again, as the
+//! host that they are for would do (RFC 791, section 3.2).
 
 use super::checksum::Sum;
 use super::{put, u8_at, u16_at};
@@ -9,6 +10,33 @@ const HEADER: usize = 20;
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET: u16 = 0x1fff;
+
+/// The header of a datagram that is put together, with the eight bytes behind it that tell its flow: a first fragment has no less.
+pub(crate) const WHOLE_HEADER: usize = HEADER + 8;
+/// Bytes of a fragment's header.
+pub(crate) const FRAGMENT_HEADER: usize = HEADER;
+
+/// What begins the datagram of which `first` and `last` are the two fragments; `None` where they are anything else. Both end where
+/// they say.
+pub(crate) fn reunited(first: &[u8], last: &[u8]) -> Option<[u8; WHOLE_HEADER]> {
+    let same = |from: usize, to: usize| Some(first.get(from..to)? == last.get(from..to)?);
+    // Version, header length, class; identification; time to live, protocol; addresses.
+    let are_alike = same(0, 2)? && same(4, 6)? && same(8, 10)? && same(12, 20)?;
+    let payload = first.len().checked_sub(HEADER)?;
+    let goes_on_at = usize::from(u16_at(last, 6)?).checked_mul(8)?;
+    let is_first = u8_at(first, 0)? == 0x45 && u16_at(first, 6)? == MORE_FRAGMENTS;
+    if !are_alike || !is_first || goes_on_at != payload {
+        return None;
+    }
+    let len = first.len().checked_add(last.len().checked_sub(HEADER)?)?;
+    let mut header = *first.first_chunk::<WHOLE_HEADER>()?;
+    put(&mut header, 2, &u16::try_from(len).ok()?.to_be_bytes())?;
+    put(&mut header, 6, &[0, 0])?;
+    put(&mut header, 10, &[0, 0])?;
+    let sum = Sum::default().add(header.get(..HEADER)?).finish();
+    put(&mut header, 10, &sum.to_be_bytes())?;
+    Some(header)
+}
 
 /// Whether `packet` may be cut on its way: only in IPv4, and where its sender does not forbid it.
 pub(crate) fn may_be_cut(packet: &[u8]) -> bool {
@@ -116,6 +144,64 @@ mod tests {
             let payload: Vec<u8> = pieces.into_iter().flat_map(|(.., bytes)| bytes).collect();
             assert_eq!(payload, whole[HEADER..]);
         }
+    }
+
+    #[test]
+    fn two_fragments_are_one_datagram_and_others_are_not() {
+        let whole = {
+            let mut whole = packet(1000, 0, false);
+            put(&mut whole, 2, &1020_u16.to_be_bytes()).unwrap();
+            put(&mut whole, 10, &[0, 0]).unwrap();
+            let sum = Sum::default().add(&whole[..HEADER]).finish();
+            put(&mut whole, 10, &sum.to_be_bytes()).unwrap();
+            whole
+        };
+        let parts = |most: usize| {
+            let mut whole = whole.clone();
+            let mut fragments = Fragments::new(&mut whole, most).unwrap();
+            let mut all = Vec::new();
+            while let Some(fragment) = fragments.next() {
+                all.push(fragment.to_vec());
+            }
+            all
+        };
+        let [first, last] = &parts(820)[..] else {
+            panic!("two fragments");
+        };
+        assert_eq!(reunited(first, last).unwrap()[..], whole[..WHOLE_HEADER]);
+        // One byte of either header that differs.
+        for at in (0..2).chain(4..10).chain(12..20) {
+            let [mut other, mut others] = [first.clone(), last.clone()];
+            other[at] ^= 0x10;
+            others[at] ^= 0x10;
+            assert_eq!(reunited(&other, last), None, "{at}");
+            assert_eq!(reunited(first, &others), None, "{at}");
+            if (6..8).contains(&at) {
+                assert_eq!(reunited(&other, &others), None, "{at}");
+            }
+        }
+        assert_eq!(reunited(last, first), None);
+        assert_eq!(reunited(first, first), None);
+        assert_eq!(reunited(&first[..first.len() - 8], last), None, "a gap");
+        assert_eq!(reunited(&first[..HEADER], last), None);
+        assert_eq!(reunited(first, &last[..HEADER - 1]), None);
+        let [first, second, third] = &parts(420)[..] else {
+            panic!("three fragments");
+        };
+        for (one, other) in [(first, second), (second, third), (first, third)] {
+            assert_eq!(reunited(one, other), None);
+        }
+    }
+
+    #[test]
+    fn what_would_be_too_long_stays_in_two() {
+        let first = |payload: usize| packet(payload, 0, true);
+        let last = |payload: usize, before: u16| packet(payload, before / 8, false);
+        let parts = |all: usize| (first(60_000), last(all - HEADER - 60_000, 60_000));
+        let (one, other) = parts(65_535);
+        assert!(reunited(&one, &other).is_some());
+        let (one, other) = parts(65_536);
+        assert_eq!(reunited(&one, &other), None);
     }
 
     #[test]

@@ -164,7 +164,6 @@ impl Handshakes {
             debug_assert!(matches!(written, TunnResult::WriteToNetwork(_)));
         }
         self.in_flight = [None; 2];
-        self.ready = None;
     }
 
     /// Answers an initiation; the response's length.

@@ -127,6 +127,40 @@ fn an_answer_to_the_one_before_leaves_the_last_one_in_flight() {
     assert!(!begins.awaits(&responses[1]));
 }
 
+/// The library keeps an initiation of ours beside one of the peer's that it answers, and gives it up for the second.
+#[test]
+fn what_the_library_does_not_take_any_more_is_not_awaited() {
+    let now = at(0);
+    let [peers, ours] = &mut pair();
+    let initiation = initiate(ours, now);
+    let response = answer(peers, &initiation, now);
+    for is_awaited in [true, false] {
+        answer(ours, &initiate(peers, now), now);
+        assert_eq!(ours.awaits(&response), is_awaited);
+    }
+    let mut response = response;
+    let refused = ours.decapsulate(underlay(), &mut response, now, &mut [0; HANDSHAKE_ROOM]);
+    assert_eq!(refused, Err(TunnelError::Crypto));
+}
+
+/// Not by a rule of ours alone: the library could not answer with it, either.
+#[test]
+fn the_keys_of_what_was_not_answered_are_gone() {
+    for (secs, are_there) in [(89, true), (90, false)] {
+        for sent in [1, 2] {
+            let [answers, begins] = &mut pair();
+            let responses: Vec<_> = (0..sent)
+                .map(|_| answer(answers, &initiate(begins, at(0)), at(0)))
+                .collect();
+            begins.maintain(at(secs));
+            let library = &mut begins.live.as_mut().unwrap().handshakes;
+            for response in &responses {
+                assert_eq!(library.opens(response), are_there, "{secs}");
+            }
+        }
+    }
+}
+
 /// Either of the two that are on their way is gone on with, whoever has sent it first.
 #[test]
 fn each_of_the_last_two_initiations_may_be_confirmed() {
