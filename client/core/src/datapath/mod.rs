@@ -44,7 +44,7 @@ use table::ForwardingTable;
 use watch::Watch;
 use worker::Marks;
 
-/// Peers whose first handshake is prepared when they come: it is answered sooner, and takes 12 KB that idle peers
+/// Peers whose first handshake is prepared when they come: it is answered sooner, and takes 4 KB that idle peers
 /// of a large network do without.
 const PREPARED: usize = 32;
 

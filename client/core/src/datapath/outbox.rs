@@ -17,6 +17,9 @@ use crate::packet::offload::{Ecn, Offload};
 const MAX_EVENTS: usize = 256;
 /// Datagrams in one segmented send: `UDP_MAX_SEGMENTS` of Linux before 6.9.
 const MAX_SEGMENTS: usize = 64;
+/// First fragments whose rest is looked for; as many as a batch of the host's has. A peer that sends more in one go does not have each
+/// compared with each.
+const MAX_BEGUN: usize = 64;
 /// Bytes in one segmented send: the largest UDP payload.
 const MAX_RUN: usize = 65_507;
 
@@ -456,7 +459,12 @@ impl Outbox {
         let bytes = opened.get(range.clone()).unwrap_or_default();
         match packet.fragment {
             Fragment::Whole => {}
-            Fragment::First { .. } => self.begun.push_back(self.stretches.len()),
+            Fragment::First { .. } => {
+                if self.begun.len() >= MAX_BEGUN {
+                    self.begun.pop_front();
+                }
+                self.begun.push_back(self.stretches.len());
+            }
             Fragment::Later { .. } => {
                 if self.reunite(opened, range.clone()).is_some() {
                     return;
@@ -685,6 +693,27 @@ mod tests {
         assert_eq!(delivered(&out), [packet(1), packet(2)]);
         let whole: Vec<_> = out.joined().map(|joined| joined.tails().count()).collect();
         assert_eq!(whole, [1, 1], "never joined");
+    }
+
+    #[test]
+    fn of_many_first_fragments_the_last_ones_are_remembered() {
+        let most = u16::try_from(MAX_BEGUN).unwrap();
+        for (begun, whole) in [(most - 1, most - 1), (most, most), (most + 10, most)] {
+            let addresses = ["100.64.0.1", "100.64.0.2"].map(|text| text.parse().unwrap());
+            let (mut batch, mut out) = (Batch::new(200, 100), Outbox::new());
+            for (units, more) in [(0, true), (2, false)] {
+                for id in 0..begun {
+                    let pair = (addresses[0], addresses[1]);
+                    let fragment = samples::fragment(pair, 17, id, units, more, &[0; 16]);
+                    assert!(batch.push(&fragment, None));
+                }
+            }
+            deliver(&mut batch, &mut out);
+            let counts: Vec<_> = out.joined().map(|joined| joined.count()).collect();
+            let pairs = counts.iter().filter(|count| **count == 2).count();
+            assert_eq!(pairs, usize::from(whole));
+            assert_eq!(counts.iter().sum::<usize>(), usize::from(2 * begun));
+        }
     }
 
     /// An answer of ours may come in between.
