@@ -716,6 +716,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_fragment_that_comes_twice_is_there_twice() {
+        let addresses = ["100.64.0.1", "100.64.0.2"].map(|text| text.parse().unwrap());
+        let (mut batch, mut out) = (Batch::new(5, 100), Outbox::new());
+        for (units, more) in [(0, true), (0, true), (2, false), (2, false), (2, false)] {
+            let pair = (addresses[0], addresses[1]);
+            let fragment = samples::fragment(pair, 17, 9, units, more, &[0; 16]);
+            assert!(batch.push(&fragment, None));
+        }
+        deliver(&mut batch, &mut out);
+        let counts: Vec<_> = out.joined().map(|joined| joined.count()).collect();
+        assert_eq!(counts, [2, 2, 1]);
+        assert_eq!(out.deliveries().count(), 5);
+        assert!(batch.slots(1).next().is_none());
+        // Of what was given back nothing is compared with what comes next, or takes room for ever.
+        out.begun.push_back(0);
+        out.give_back(&mut batch);
+        let left = [
+            out.packets.len(),
+            out.stretches.len(),
+            out.pairs.len(),
+            out.begun.len(),
+            out.headers.len(),
+        ];
+        assert_eq!(left, [0; 5]);
+    }
+
     /// An answer of ours may come in between.
     #[test]
     fn what_was_joined_so_far_is_whole_when_something_is_made() {

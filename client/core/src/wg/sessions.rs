@@ -89,14 +89,14 @@ impl Sessions {
         }
     }
 
-    /// Where the next one goes: never in the place of the one in use, however many there are that nobody confirms.
+    /// Where the next one goes: never in the place of the one in use, however many there are that nobody confirms. (The one in use is
+    /// the newest that is confirmed.)
     fn place(&self, now: Mono) -> usize {
-        let worth = |(at, slot): &(usize, &Option<Session>)| match slot {
+        let worth = |(_, slot): &(usize, &Option<Session>)| match slot {
             None => (0, 0),
             Some(session) if !session.is_live(now) => (1, session.order),
             Some(session) if !session.is_confirmed => (2, session.order),
-            Some(session) if *at != self.current => (3, session.order),
-            Some(session) => (4, session.order),
+            Some(session) => (3, session.order),
         };
         let least = self.slots.iter().enumerate().min_by_key(worth);
         least.map_or(0, |(at, _)| at)
@@ -451,11 +451,16 @@ mod tests {
         let mut sessions = Sessions::default();
         sessions.add(keys(1, false), at(0));
         sessions.add(keys(2, true), at(0));
+        for local in [3, 4] {
+            sessions.add(keys(local, false), at(0));
+        }
         let other = NewSession {
             local: 2,
-            ..keys(3, false)
+            ..keys(5, false)
         };
         sessions.add(other, at(1));
+        let first = sessions.slots[0].as_ref();
+        assert!(first.is_some_and(|first| first.keys.remote == 105));
         assert_eq!(open(&mut sessions, 2, 0, at(1)), Ok(false));
         assert_eq!(open(&mut sessions, 2, 0, at(1)), Err(TunnelError::Crypto));
         assert_eq!(sealed_for(&mut sessions, at(1)), Some(102));
