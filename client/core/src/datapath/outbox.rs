@@ -475,8 +475,8 @@ impl Outbox {
         self.deliver(Origin::Opened, range, begun);
     }
 
-    /// Delivers a fragment together with the one that came before and begins their datagram, if it is the rest of that: as the
-    /// host would, who would be asked twice.
+    /// Delivers a fragment together with the first that came before, begins their datagram and has had no rest so far, if the two are
+    /// all of it, and of one kind: as the host would, who would be asked twice.
     fn reunite(&mut self, opened: &[u8], last: Range<usize>) -> Option<()> {
         let bytes = opened.get(last.clone())?;
         // They come in the order of their first fragments, which was another run.
@@ -710,9 +710,9 @@ mod tests {
             }
             deliver(&mut batch, &mut out);
             let counts: Vec<_> = out.joined().map(|joined| joined.count()).collect();
-            let pairs = counts.iter().filter(|count| **count == 2).count();
-            assert_eq!(pairs, usize::from(whole));
-            assert_eq!(counts.iter().sum::<usize>(), usize::from(2 * begun));
+            let (lost, whole) = (usize::from(begun - whole), usize::from(whole));
+            let expected = [vec![1; lost], vec![2; whole], vec![1; lost]].concat();
+            assert_eq!(counts, expected);
         }
     }
 
@@ -720,12 +720,23 @@ mod tests {
     fn a_fragment_that_comes_twice_is_there_twice() {
         let addresses = ["100.64.0.1", "100.64.0.2"].map(|text| text.parse().unwrap());
         let (mut batch, mut out) = (Batch::new(5, 100), Outbox::new());
-        for (units, more) in [(0, true), (0, true), (2, false), (2, false), (2, false)] {
+        let fragments = [
+            (0, true, 1),
+            (0, true, 2),
+            (2, false, 3),
+            (2, false, 4),
+            (2, false, 5),
+        ];
+        let fragments = fragments.map(|(units, more, byte)| {
             let pair = (addresses[0], addresses[1]);
-            let fragment = samples::fragment(pair, 17, 9, units, more, &[0; 16]);
-            assert!(batch.push(&fragment, None));
+            samples::fragment(pair, 17, 9, units, more, &[byte; 16])
+        });
+        for fragment in &fragments {
+            assert!(batch.push(fragment, None));
         }
         deliver(&mut batch, &mut out);
+        let order = [0, 2, 1, 3, 4].map(|at| fragments[at].clone());
+        assert_eq!(delivered(&out), order);
         let counts: Vec<_> = out.joined().map(|joined| joined.count()).collect();
         assert_eq!(counts, [2, 2, 1]);
         assert_eq!(out.deliveries().count(), 5);

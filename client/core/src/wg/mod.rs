@@ -110,7 +110,7 @@ pub trait Tunnel: Send + fmt::Debug {
     /// The session that [`Self::encapsulate`] would use.
     fn session(&self, now: Now) -> Option<SessionView>;
 
-    /// Whether `response` is for the last initiation that was sent and may still be answered.
+    /// Whether `response` is for the last initiation that was sent and not answered, nor [forgotten](Self::maintain).
     fn awaits(&self, response: &[u8]) -> bool;
 
     /// When [`Self::maintain`] will find something to erase next; `None` where no session is held, not even

@@ -37,6 +37,8 @@ pub(super) struct Handshakes {
     in_flight: [Option<Sent>; 2],
     /// An initiation that was made ahead, and not sent so far.
     ready: Option<Ready>,
+    /// When the last message was sent that a cookie may come for.
+    asked: Option<Mono>,
     /// When the last cookie came.
     cookie: Option<Mono>,
 }
@@ -49,7 +51,11 @@ struct Sent {
 
 impl Sent {
     fn may_be_answered(&self, now: Mono) -> bool {
-        now.since(self.at) < ANSWER_WITHIN
+        now < self.ends()
+    }
+
+    fn ends(&self) -> Mono {
+        self.at.saturating_add(ANSWER_WITHIN)
     }
 }
 
@@ -88,6 +94,7 @@ impl Handshakes {
             ),
             in_flight: [None; 2],
             ready: None,
+            asked: None,
             cookie: None,
         })
     }
@@ -108,6 +115,7 @@ impl Handshakes {
             at: now,
         };
         self.in_flight = [Some(sent), last];
+        self.asked = Some(now);
         Ok(out.len())
     }
 
@@ -123,7 +131,8 @@ impl Handshakes {
     }
 
     fn make(&mut self, now: Mono, out: &mut [u8; HANDSHAKE_ROOM]) -> Result<(), TunnelError> {
-        let written = self.tunn.format_handshake_initiation(out, true);
+        let tunn = &mut self.tunn;
+        let written = apart(move || tunn.format_handshake_initiation(out, true));
         let TunnResult::WriteToNetwork(message) = written else {
             return Err(TunnelError::Crypto);
         };
@@ -133,7 +142,7 @@ impl Handshakes {
         Ok(())
     }
 
-    /// Whether a response to index `local` is for the last initiation that may be answered.
+    /// Whether a response to index `local` is for the last initiation that is not answered.
     pub(super) fn awaits(&self, local: u32) -> bool {
         let last = self.in_flight.iter().flatten().next();
         last.is_some_and(|sent| sent.index == local)
@@ -141,29 +150,37 @@ impl Handshakes {
 
     /// When there is something to [forget](Self::expire).
     pub(super) fn expires(&self) -> Option<Mono> {
-        let last = self.in_flight.iter().flatten().next()?;
-        Some(last.at.saturating_add(ANSWER_WITHIN))
+        self.in_flight.iter().flatten().map(Sent::ends).min()
     }
 
     /// Forgets initiations that were not answered in time, and their keys.
     pub(super) fn expire(&mut self, now: Mono) {
-        if self.expires().is_some_and(|end| end <= now) {
-            self.forget();
+        let is_over = |sent: Sent| !sent.may_be_answered(now);
+        match self.in_flight {
+            [Some(last), Some(before)] if is_over(before) && !is_over(last) => {
+                self.push_out();
+                self.in_flight = [None, Some(last)];
+            }
+            [Some(last), _] | [None, Some(last)] if is_over(last) => self.forget(),
+            _ => {}
         }
     }
 
     /// Forgets every initiation that may be answered, and its key.
     pub(super) fn forget(&mut self) {
-        if self.in_flight == [None; 2] {
-            return;
+        if self.in_flight != [None; 2] {
+            self.push_out();
+            self.push_out();
+            self.in_flight = [None; 2];
         }
-        // `Tunn` keeps two, until there are newer ones. Nobody can answer these, for nobody gets them.
+    }
+
+    /// Has `Tunn` let go of the older of the two initiations that it keeps, for a newer one. Nobody can answer that, for nobody
+    /// gets it. (A cookie for what was sent before is lost then: it would have come sooner.)
+    fn push_out(&mut self) {
         let mut unsent = [0; HANDSHAKE_ROOM];
-        for _ in 0..self.in_flight.len() {
-            let written = self.tunn.format_handshake_initiation(&mut unsent, true);
-            debug_assert!(matches!(written, TunnResult::WriteToNetwork(_)));
-        }
-        self.in_flight = [None; 2];
+        let written = self.tunn.format_handshake_initiation(&mut unsent, true);
+        debug_assert!(matches!(written, TunnResult::WriteToNetwork(_)));
     }
 
     /// Answers an initiation; the response's length.
@@ -175,11 +192,13 @@ impl Handshakes {
         out: &mut [u8],
     ) -> Result<(NewSession, usize), TunnelError> {
         let is_stale = self.is_cookie_stale(now);
-        let (response, [receiver, sender]) = self.take(from, initiation, out)?;
+        let (response, keys) = self.take(from, initiation, out)?;
         let [last, _] = self.in_flight;
         self.in_flight = [None, last];
         // What was made ahead is not the last of what was made any more.
         self.ready = None;
+        self.asked = Some(now);
+        let [receiver, sender] = keys.ok_or_else(wrong_key)?;
         if [receiver.sealed, sender.sealed] != [0, 0] {
             return Err(wrong_key());
         }
@@ -211,10 +230,11 @@ impl Handshakes {
         };
         let at = self.in_flight.iter().position(is_it);
         let at = at.ok_or(TunnelError::Crypto)?;
-        let (keepalive, [receiver, sender]) = self.take(from, response, out)?;
+        let (keepalive, keys) = self.take(from, response, out)?;
         if let Some(answered) = self.in_flight.get_mut(at) {
             *answered = None;
         }
+        let [receiver, sender] = keys.ok_or_else(wrong_key)?;
         let session = NewSession {
             local,
             remote,
@@ -230,7 +250,8 @@ impl Handshakes {
         Ok((session, keepalive.len()))
     }
 
-    /// Keeps a cookie for the next messages.
+    /// Keeps a cookie for the next messages: one for each message of ours, and soon after it. Whoever plays it again, or makes one
+    /// much later, is not the peer.
     pub(super) fn keep_cookie(
         &mut self,
         from: IpAddr,
@@ -238,10 +259,16 @@ impl Handshakes {
         now: Mono,
         out: &mut [u8],
     ) -> Result<(), TunnelError> {
+        let is_asked = self
+            .asked
+            .is_some_and(|since| now.since(since) < ANSWER_WITHIN);
+        if !is_asked {
+            return Err(TunnelError::Crypto);
+        }
         let TunnResult::Done = self.tunn.decapsulate(Some(from), cookie, out) else {
             return Err(TunnelError::Crypto);
         };
-        self.cookie = Some(now);
+        (self.asked, self.cookie) = (None, Some(now));
         Ok(())
     }
 
@@ -259,18 +286,17 @@ impl Handshakes {
         from: IpAddr,
         message: &[u8],
         out: &'a mut [u8],
-    ) -> Result<(&'a mut [u8], [Taken; 2]), TunnelError> {
+    ) -> Result<(&'a mut [u8], Option<[Taken; 2]>), TunnelError> {
         if out.len() < HANDSHAKE_ROOM {
             return Err(TunnelError::Room);
         }
         let tunn = &mut self.tunn;
-        let taken = take_last_two_keys(move || tunn.decapsulate(Some(from), message, out));
-        // It has had the keys on the stack, where nothing else would come for a long time.
-        wipe_stack();
-        let (TunnResult::WriteToNetwork(answer), keys) = taken else {
+        let answered =
+            apart(move || take_last_two_keys(move || tunn.decapsulate(Some(from), message, out)));
+        let (TunnResult::WriteToNetwork(answer), keys) = answered else {
             return Err(TunnelError::Crypto);
         };
-        Ok((answer, keys.ok_or_else(wrong_key)?))
+        Ok((answer, keys))
     }
 }
 
@@ -295,6 +321,20 @@ fn without_cookie(message: &mut [u8]) {
     if let Some(proof) = message.last_chunk_mut::<MAC>() {
         *proof = [0; MAC];
     }
+}
+
+/// Runs `handshake`, and wipes what it leaves on the stack: keys, and what they were made from, where nothing else would come for a
+/// long time.
+fn apart<T>(handshake: impl FnOnce() -> T) -> T {
+    let result = below(handshake);
+    wipe_stack();
+    result
+}
+
+/// In a frame of its own, below the caller's, where [`wipe_stack`] comes as well.
+#[inline(never)]
+fn below<T>(handshake: impl FnOnce() -> T) -> T {
+    handshake()
 }
 
 #[inline(never)]

@@ -161,6 +161,65 @@ fn the_keys_of_what_was_not_answered_are_gone() {
     }
 }
 
+/// Each of the two by its own time.
+#[test]
+fn the_older_of_two_initiations_ends_sooner() {
+    let two = || {
+        let [mut answers, mut begins] = pair();
+        let responses = [0, 80].map(|secs| {
+            let initiation = initiate(&mut begins, at(secs));
+            answer(&mut answers, &initiation, at(secs))
+        });
+        assert_eq!(begins.expires(), Some(at(90).mono));
+        (begins, responses)
+    };
+    let takes = |begins: &mut NoiseTunnel, response: &[u8], secs| {
+        let mut response = response.to_vec();
+        let opened = begins.decapsulate(
+            underlay(),
+            &mut response,
+            at(secs),
+            &mut [0; HANDSHAKE_ROOM],
+        );
+        opened.is_ok()
+    };
+    for (number, secs, is_taken) in [
+        (0, 89, true),
+        (0, 90, false),
+        (1, 169, true),
+        (1, 170, false),
+    ] {
+        for is_maintained in [false, true] {
+            let (mut begins, responses) = two();
+            if is_maintained {
+                begins.maintain(at(secs));
+            }
+            assert_eq!(takes(&mut begins, &responses[number], secs), is_taken);
+        }
+    }
+    let (mut begins, [first, second]) = two();
+    begins.maintain(at(90));
+    assert_eq!(begins.expires(), Some(at(170).mono));
+    assert!(begins.awaits(&second));
+    let library = &mut begins.live.as_mut().unwrap().handshakes;
+    assert!(!library.opens(&first), "its key is gone");
+    assert!(takes(&mut begins, &second, 100));
+}
+
+#[test]
+fn what_ends_first_is_what_is_looked_after_next() {
+    let [mut answers, mut begins] = pair();
+    let response = answer(&mut answers, &initiate(&mut begins, at(0)), at(0));
+    finish(&mut begins, &response, at(0));
+    assert_eq!(begins.expires(), Some(at(180).mono));
+    initiate(&mut begins, at(10));
+    assert_eq!(begins.expires(), Some(at(100).mono));
+    begins.maintain(at(100));
+    assert_eq!(begins.expires(), Some(at(180).mono));
+    initiate(&mut begins, at(120));
+    assert_eq!(begins.expires(), Some(at(180).mono));
+}
+
 /// Either of the two that are on their way is gone on with, whoever has sent it first.
 #[test]
 fn each_of_the_last_two_initiations_may_be_confirmed() {
@@ -259,6 +318,24 @@ fn a_cookie_is_used_while_it_is_good() {
         assert_eq!(proof(&response) != none, is_used, "{secs}");
         // And is good without.
         finish(answers, &response, at(secs));
+    }
+    // Another one is as good, for as long. One that comes again, or late, is the peer's no more.
+    for (sent, after, is_taken) in [(1_000, 0, true), (2_000, 89, true), (3_000, 90, false)] {
+        let sent = at(sent);
+        let message = initiate(begins, sent);
+        let Proof::Asked { len } = gate.prove(underlay(), &message, &mut cookie) else {
+            panic!("no cookie");
+        };
+        let comes = sent.after(std::time::Duration::from_secs(after));
+        for is_first in [true, false] {
+            let mut cookie = cookie;
+            let opened = begins.decapsulate(underlay(), &mut cookie[..len], comes, &mut out);
+            assert_eq!(opened.is_ok(), is_taken && is_first, "{opened:?}");
+        }
+        let next = comes.after(COOKIE_FOR - std::time::Duration::from_secs(1));
+        assert_eq!(proof(&initiate(begins, next)) != none, is_taken);
+        let next = comes.after(COOKIE_FOR);
+        assert_eq!(proof(&initiate(begins, next)), none);
     }
 }
 
