@@ -32,7 +32,7 @@ pub(super) struct Inbound<'a> {
 impl<'a> Inbound<'a> {
     /// Runs it.
     pub(super) fn run(mut self, batch: &mut Batch) {
-        self.out.begin_opening();
+        self.out.delivered.begin_opening();
         let (bytes, slots) = batch.received();
         for received in slots {
             let from = self.sender(received.from);
@@ -44,8 +44,8 @@ impl<'a> Inbound<'a> {
                 }
             }
         }
-        self.out.end_stretch();
-        self.out.borrow_from(batch);
+        self.out.delivered.end_stretch();
+        self.out.delivered.borrow_from(batch);
     }
 
     /// Where what was received comes from, if it may.
@@ -104,7 +104,7 @@ impl<'a> Inbound<'a> {
     fn hold(&mut self, position: usize) -> Result<&mut Held<'a>, DropReason> {
         let before = self.held.as_ref().map(|held| held.position);
         if before != Some(position) {
-            self.out.end_stretch();
+            self.out.delivered.end_stretch();
         }
         let held = Held::change(self.held.take(), self.table, self.shared, position);
         let held = held.ok_or(DropReason::PeerGone)?;
@@ -167,7 +167,7 @@ impl<'a> Inbound<'a> {
         }
         // What goes on where the packet before ends is covered by its permit: same peer, same table, same
         // time, same addresses and ports.
-        if let Some(len) = cx.out.join_opened(all, range.clone()) {
+        if let Some(len) = cx.out.delivered.join_opened(all, range.clone()) {
             let len = u64::try_from(len).unwrap_or(0);
             held.state.rx = held.state.rx.saturating_add(len);
             return;
@@ -200,7 +200,9 @@ impl<'a> Inbound<'a> {
         }
         match verdict {
             Ok(permit) => {
-                cx.out.deliver_opened(&permit, &packet, all, start);
+                cx.out
+                    .delivered
+                    .deliver_opened(&permit, &packet, all, start);
                 let len = u64::try_from(packet.len).unwrap_or(0);
                 held.state.rx = held.state.rx.saturating_add(len);
             }

@@ -3,7 +3,9 @@
 //! [`DataPath`] is shared by all workers. It reads one immutable table, loaded once per batch, and locks
 //! one peer's mutable state at a time. It opens no socket and reads no clock.
 
+mod arena;
 mod batch;
+mod deliveries;
 mod event;
 mod inbound;
 mod outbound;
@@ -27,9 +29,10 @@ use gatereeve_shared::time::{Mono, Now};
 use parking_lot::Mutex;
 
 pub use batch::Batch;
+pub use deliveries::Joined;
 pub use event::{DataPathEvent, Direction};
 pub(crate) use outbox::Lane;
-pub use outbox::{Joined, Outbox, Run};
+pub use outbox::{Outbox, Run};
 pub(crate) use shared::Shared;
 pub use spec::{LocalKey, PeerSpec, RuleSpec, SelfName, TableSpec};
 pub use worker::WorkerMark;
@@ -205,7 +208,7 @@ impl DataPath {
             held: None,
         };
         outbound.run(from_tun);
-        out.end_stretch();
+        out.delivered.end_stretch();
         from_tun.clear();
     }
 
@@ -235,7 +238,7 @@ impl DataPath {
     pub fn tick(&self, now: Now, out: &mut Outbox) {
         if self.is_open(now) {
             self.watch.look(&self.table, &self.shared, now, out);
-            out.end_stretch();
+            out.delivered.end_stretch();
         }
     }
 

@@ -163,11 +163,11 @@ impl Outbound<'_> {
         if !self.table.is_resolver(packet.destination) {
             return false;
         }
-        let room = self.out.delivery_room(dns::ROOM);
+        let room = self.out.delivered.room(dns::ROOM);
         let is_answered = dns::answer(bytes, packet, &directory, room).is_some();
         if is_answered && let Ok(answer) = IpPacket::parse(room) {
             let permit = Permit::for_own_answer();
-            self.out.deliver_made(&permit, &answer);
+            self.out.delivered.deliver_made(&permit, &answer);
         }
         is_answered
     }

@@ -150,13 +150,14 @@ impl Shared {
         if !answers.lock().has(now) {
             return;
         }
-        let room = out.delivery_room(answer::ROOM);
+        let room = out.delivered.room(answer::ROOM);
         if answer::refuse(bytes, packet, refusal, room).is_some()
             && let Ok(packet) = IpPacket::parse(room)
             // What gets no answer costs none.
             && answers.lock().take(now)
         {
-            out.deliver_made(&Permit::for_own_answer(), &packet);
+            out.delivered
+                .deliver_made(&Permit::for_own_answer(), &packet);
         }
     }
 
