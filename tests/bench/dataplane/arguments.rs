@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
     /// How many times each program has its turn
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
-    /// Seconds of each TCP test and of the ping beside one; an idle tunnel is asked three times as long
+    /// Seconds of each TCP test and of the ping beside one
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=120))]
     pub(crate) secs: u32,
     /// Seconds of each UDP probe

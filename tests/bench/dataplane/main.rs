@@ -6,7 +6,8 @@
 //!
 //! Each turn makes two namespaces with a cable between them, sets one program up in both, measures,
 //! and takes everything down; the next program has its turn; and so on for several rounds, so that
-//! slow drift of the machine hits all of them alike. What counts are the ratios within a round.
+//! slow drift of the machine hits all of them alike. What counts are the ratios within a round. For the
+//! idle round trip all programs are up at once (`measure/idle.rs`).
 //! `tests/README.md` says how to read the figures.
 
 mod arguments;

@@ -1,5 +1,6 @@
 //! A session: all rounds, turn by turn, and what is told meanwhile.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use gatereeve_tests::interrupt;
 
 use crate::arguments::Arguments;
 use crate::figure::{Figure, digits};
-use crate::measure::{Record, Subject, Test, usage};
+use crate::measure::{Record, Subject, Test, idle, usage};
 use crate::pair::Pair;
 use crate::programs::{Kind, Program};
 use crate::results::{Results, Turn};
@@ -73,6 +74,7 @@ impl Session {
         let total = count * usize::try_from(rounds)?;
         let mut complete = true;
         'rounds: for round in 1..=rounds {
+            let (mut begun, busy) = self.idle(round)?;
             for at in 0..count {
                 if self.is_over() {
                     say(&format!(
@@ -83,17 +85,34 @@ impl Session {
                     break 'rounds;
                 }
                 let program = self.programs[at].clone();
+                let record = begun.remove(&program.kind).unwrap_or_default();
+                if self.is_idle_only() {
+                    complete &= record.failures.is_empty();
+                    self.results.turns.push(Turn {
+                        round,
+                        kind: program.kind,
+                        record,
+                        busy_before: busy,
+                        took: Duration::ZERO,
+                    });
+                    continue;
+                }
                 say(&format!(
                     "round {round} of {rounds}, {} ({} of {count}):",
                     program.kind,
                     at + 1
                 ));
-                let turn = self.turn(round, &program)?;
+                let turn = self.turn(round, &program, record)?;
                 let took = turn.took.as_secs();
                 complete &= turn.record.failures.is_empty();
                 self.results.turns.push(turn);
                 let done = self.results.turns.len();
                 say(&format!(" · {took} s{}\n", self.left(done, total)));
+                self.write_json()?;
+            }
+            if self.is_idle_only() {
+                let left = self.left(usize::try_from(round)?, usize::try_from(rounds)?);
+                say(&format!("{left}\n"));
                 self.write_json()?;
             }
         }
@@ -108,16 +127,41 @@ impl Session {
         Ok(complete)
     }
 
-    /// One program's turn. What fails in it is recorded in it.
-    fn turn(&self, round: u32, program: &Program) -> anyhow::Result<Turn> {
-        let busy_before = machine::busy_percent()?;
-        if busy_before > machine::QUIET {
-            say(&format!(
-                " (the machine is {busy_before:.0} % busy with other things)"
-            ));
+    /// Whether nothing is to be measured of a program that is up alone.
+    fn is_idle_only(&self) -> bool {
+        !self.arguments.wants(Test::Handshake) && Subject::plan(&self.arguments).is_empty()
+    }
+
+    /// What all programs, up at once, have of idle round trips, where that is wanted; and how busy the machine was before.
+    fn idle(&self, round: u32) -> anyhow::Result<(BTreeMap<Kind, Record>, f64)> {
+        if !self.arguments.wants(Test::Idle) || self.is_over() {
+            return Ok((BTreeMap::new(), 0.0));
         }
+        let (rounds, watch) = (self.arguments.rounds, Stopwatch::start());
+        say(&format!(
+            "round {round} of {rounds}, all at once: {}",
+            Test::Idle
+        ));
+        let busy = look_at_others()?;
+        let records = idle::round(&self.programs, &self.arguments, &self.tools, || {
+            self.is_over()
+        });
+        for (kind, record) in &records {
+            if record.failures.is_empty() {
+                say(&format!(" {kind}{}", told(Test::Idle, record)));
+            }
+        }
+        say(&format!(" · {} s", watch.elapsed().as_secs()));
+        if !self.is_idle_only() {
+            say("\n");
+        }
+        Ok((records, busy))
+    }
+
+    /// One program's turn, in which it is up alone. What fails in it is recorded in it.
+    fn turn(&self, round: u32, program: &Program, mut record: Record) -> anyhow::Result<Turn> {
+        let busy_before = look_at_others()?;
         let watch = Stopwatch::start();
-        let mut record = Record::default();
         if let Err(error) = self.measure(program, &mut record) {
             say(&format!(" FAILED: {error:#}"));
             record.failures.push(format!("set-up: {error:#}"));
@@ -137,6 +181,10 @@ impl Session {
             self.cold_starts(program, record)?;
             say(&told(Test::Handshake, record));
         }
+        let plan = Subject::plan(&self.arguments);
+        if plan.is_empty() {
+            return Ok(());
+        }
         let pair = Pair::new(&self.arguments, &self.tools)?;
         let running = program.start(&pair, &self.arguments, &self.tools)?;
         if !running.daemons.is_empty() {
@@ -149,7 +197,7 @@ impl Session {
             pair: &pair,
             running: &running,
         };
-        for test in Subject::plan(&self.arguments) {
+        for test in plan {
             if self.is_over() {
                 record.failures.push(format!("{test}: no time left"));
                 continue;
@@ -224,6 +272,17 @@ impl Session {
         );
         replace(path, &format!("{document:#}\n"))
     }
+}
+
+/// How busy the machine is with other things, in percent; said where that spoils the figures.
+fn look_at_others() -> anyhow::Result<f64> {
+    let busy = machine::busy_percent()?;
+    if busy > machine::QUIET {
+        say(&format!(
+            " (the machine is {busy:.0} % busy with other things)"
+        ));
+    }
+    Ok(busy)
 }
 
 /// What a test came to, by the figure that it is known by.

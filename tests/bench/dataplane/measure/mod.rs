@@ -1,5 +1,6 @@
 //! The tests: what is sent through a program that is set up, and what is read off it.
 
+pub(crate) mod idle;
 mod iperf;
 mod ping;
 mod tcp;
@@ -132,8 +133,8 @@ impl Subject<'_> {
         Ok(right)
     }
 
-    /// The tests that have to be run on a program that is set up, for what was asked: CPU and memory
-    /// are taken along with TCP, and a cold start is not set up yet.
+    /// The tests that have to be run on a program that is up alone, for what was asked: CPU and memory
+    /// are taken along with TCP, a cold start is not set up yet, and idle tunnels are up all at once.
     pub(crate) fn plan(arguments: &Arguments) -> Vec<Test> {
         let by_the_way = |test| {
             let cpu = arguments.wants(Test::Cpu);
@@ -142,7 +143,12 @@ impl Subject<'_> {
         };
         Test::ALL
             .into_iter()
-            .filter(|test| !matches!(test, Test::Handshake | Test::Cpu | Test::Memory))
+            .filter(|test| {
+                !matches!(
+                    test,
+                    Test::Handshake | Test::Idle | Test::Cpu | Test::Memory
+                )
+            })
             .filter(|test| arguments.wants(*test) || by_the_way(*test))
             .collect()
     }
@@ -150,24 +156,23 @@ impl Subject<'_> {
     /// Runs one test. A failure is recorded, and the next test may go on.
     pub(crate) fn run(&self, test: Test, record: &mut Record) {
         let result = match test {
-            Test::Idle => self.idle(record),
             Test::Tcp1 => self.tcp(1, record),
             Test::Tcp4 => self.tcp(4, record),
             Test::Bidir => self.both_ways(4, record),
             Test::Loaded => self.loaded(record),
             Test::Udp64 => self.udp(64, record),
             Test::Udp1400 => self.udp(1400, record),
-            Test::Handshake | Test::Cpu | Test::Memory => Ok(()),
+            Test::Handshake | Test::Idle | Test::Cpu | Test::Memory => Ok(()),
         };
-        let result = result.and_then(|()| self.memory(test, record));
+        let result = result.and_then(|()| self.memory(record));
         if let Err(error) = result {
             record.failures.push(format!("{test}: {error:#}"));
         }
     }
 
     /// What the larger daemon holds after a test that loads it.
-    fn memory(&self, after: Test, record: &mut Record) -> anyhow::Result<()> {
-        if after != Test::Idle && !self.running.daemons.is_empty() {
+    fn memory(&self, record: &mut Record) -> anyhow::Result<()> {
+        if !self.running.daemons.is_empty() {
             record.raise(
                 Figure::MemoryLoad,
                 usage::resident_mib(&self.running.daemons)?,

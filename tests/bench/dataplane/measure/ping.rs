@@ -10,9 +10,10 @@ use crate::figure::Figure;
 use crate::statistics::percentile;
 use crate::tool::Started;
 
-/// How many times as long as another test the idle one takes: one round trip of a hundred makes the 99th percentile, and the
-/// machine's own tasks meet about as many.
-const IDLE_LENGTHS: u32 = 3;
+/// Echo requests of a program's turn in a lap, 2 ms apart: short beside the machine's phases, which last up to half a minute.
+const LAP: u32 = 100;
+/// Those at the beginning of a turn that do not count: nothing was sent while others had theirs, and `ping` has just started.
+const FIRST: u32 = 10;
 /// Milliseconds between the echo requests of a cold start.
 const COLD_INTERVAL: f64 = 10.0;
 /// What the load gets before the first echo request, to fill the queues.
@@ -35,15 +36,20 @@ impl Subject<'_> {
             .context("no reply at all")
     }
 
-    /// Round trips with nothing else under way, 2 ms apart.
-    pub(super) fn idle(&self, record: &mut Record) -> anyhow::Result<()> {
-        let count = self.arguments.secs.saturating_mul(IDLE_LENGTHS * 400);
-        let limit = self.arguments.length().saturating_mul(IDLE_LENGTHS);
-        // The first packets may find a tunnel that has to be set up.
-        self.replies("0.01", 20, Duration::from_secs(6))?;
-        let replies = self.replies("0.002", count, limit)?;
-        let figures = [Figure::IdleMedian, Figure::IdleP99];
-        set(record, "idle_ms", figures, &replies)
+    /// Milliseconds of round trips with nothing else under way: one turn of a lap.
+    ///
+    /// # Errors
+    /// Where less than half of the replies came.
+    pub(crate) fn idle_turn(&self) -> anyhow::Result<Vec<f64>> {
+        let replies = self.replies("0.002", FIRST + LAP, Duration::from_secs(3))?;
+        let counted = replies.iter().filter(|reply| reply.sequence > FIRST);
+        let times: Vec<f64> = counted.map(|reply| reply.millis).collect();
+        ensure!(
+            times.len() >= (LAP / 2) as usize,
+            "only {} replies of {LAP}",
+            times.len()
+        );
+        Ok(times)
     }
 
     /// Round trips, 10 ms apart, while four streams fill the tunnel.
@@ -61,8 +67,12 @@ impl Subject<'_> {
                 .map_err(|_| anyhow!("the ping's thread panicked"))?;
             load.and(replies)
         })?;
-        let figures = [Figure::LoadedMedian, Figure::LoadedP99];
-        set(record, "loaded_ms", figures, &replies)
+        let times: Vec<f64> = replies.iter().map(|reply| reply.millis).collect();
+        ensure!(times.len() >= FEWEST, "only {} replies", times.len());
+        record.set(Figure::LoadedMedian, percentile(&times, 0.5));
+        record.set(Figure::LoadedP99, percentile(&times, 0.99));
+        record.keep("loaded_ms", json!(times));
+        Ok(())
     }
 
     fn replies(&self, interval: &str, count: u32, limit: Duration) -> anyhow::Result<Vec<Reply>> {
@@ -109,21 +119,6 @@ fn parse(text: &str) -> Vec<Reply> {
             })
         })
         .collect()
-}
-
-fn set(
-    record: &mut Record,
-    name: &str,
-    figures: [Figure; 2],
-    replies: &[Reply],
-) -> anyhow::Result<()> {
-    let [median, p99] = figures;
-    let times: Vec<f64> = replies.iter().map(|reply| reply.millis).collect();
-    ensure!(times.len() >= FEWEST, "only {} replies", times.len());
-    record.set(median, percentile(&times, 0.5));
-    record.set(p99, percentile(&times, 0.99));
-    record.keep(name, json!(times));
-    Ok(())
 }
 
 #[cfg(test)]
