@@ -14,31 +14,35 @@ use super::{load, store};
 /// Bytes of a block.
 pub(super) const BLOCK: usize = 64;
 /// Blocks of a group.
-const GROUP: usize = 4;
+pub(super) const GROUP: usize = 4;
 /// Groups at once.
 const GROUPS: usize = 6;
 /// Blocks of key stream at once.
 pub(super) const BLOCKS: usize = GROUP * GROUPS;
-/// The same, as the counter counts them.
-pub(super) const COUNTED: u32 = 24;
-const _: () = assert!(BLOCKS == COUNTED as usize);
 /// "expand 32-byte k".
 const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
 /// The rows of a group.
 type Rows = [__m512i; 4];
 
-/// Key stream.
+/// Key stream, `N` blocks of it.
 #[repr(align(64))]
-pub(super) struct KeyStream([[u8; BLOCK]; BLOCKS]);
+pub(super) struct KeyStream<const N: usize>([[u8; BLOCK]; N]);
 
-impl KeyStream {
+impl<const N: usize> KeyStream<N> {
+    /// `N`, as the counter counts blocks.
+    #[expect(clippy::cast_possible_truncation, reason = "compared beforehand")]
+    pub(super) const COUNTED: u32 = {
+        assert!(N == GROUP || N == BLOCKS, "a group, or all at once");
+        N as u32
+    };
+
     pub(super) fn new() -> Self {
-        Self([[0; BLOCK]; BLOCKS])
+        Self([[0; BLOCK]; N])
     }
 
     /// The blocks that were made last, the first one first.
-    pub(super) fn blocks(&self) -> &[[u8; BLOCK]; BLOCKS] {
+    pub(super) fn blocks(&self) -> &[[u8; BLOCK]; N] {
         &self.0
     }
 }
@@ -60,20 +64,29 @@ impl Start {
         ])
     }
 
-    /// Makes blocks from `counter` on: at least `wanted`, [`BLOCKS`] at most.
+    /// Makes blocks from `counter` on: at least `wanted`, but no more than there is room for, which is a group or [`BLOCKS`].
+    #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(super) fn key_stream(&self, counter: u32, wanted: usize, to: &mut KeyStream) {
+    pub(super) fn key_stream<const N: usize>(
+        &self,
+        counter: u32,
+        wanted: usize,
+        to: &mut KeyStream<N>,
+    ) {
+        if KeyStream::<N>::COUNTED == KeyStream::<GROUP>::COUNTED {
+            return self.groups::<1>(counter, &mut to.0);
+        }
         match wanted.div_ceil(GROUP) {
-            0 | 1 => self.groups::<1>(counter, to),
-            2 => self.groups::<2>(counter, to),
-            3 => self.groups::<3>(counter, to),
-            4 => self.groups::<4>(counter, to),
-            _ => self.groups::<GROUPS>(counter, to),
+            0 | 1 => self.groups::<1>(counter, &mut to.0),
+            2 => self.groups::<2>(counter, &mut to.0),
+            3 => self.groups::<3>(counter, &mut to.0),
+            4 => self.groups::<4>(counter, &mut to.0),
+            _ => self.groups::<GROUPS>(counter, &mut to.0),
         }
     }
 
     #[target_feature(enable = "avx512f")]
-    fn groups<const N: usize>(&self, counter: u32, to: &mut KeyStream) {
+    fn groups<const N: usize>(&self, counter: u32, to: &mut [[u8; BLOCK]]) {
         let Self([constants, low, high, last]) = *self;
         let mut next = counter;
         let starts: [Rows; N] = std::array::from_fn(|_| {
@@ -96,7 +109,7 @@ impl Start {
                 *d = _mm512_shuffle_epi32::<0b00_11_10_01>(*d);
             }
         }
-        let (to, _) = to.0.as_chunks_mut::<GROUP>();
+        let (to, _) = to.as_chunks_mut::<GROUP>();
         for ((rows, start), to) in state.iter().zip(&starts).zip(to) {
             let rows = std::array::from_fn(|row| _mm512_add_epi32(rows[row], start[row]));
             for (block, to) in blocks(rows).into_iter().zip(to) {

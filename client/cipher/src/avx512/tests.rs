@@ -374,7 +374,7 @@ fn stream(
     wanted: usize,
 ) -> Option<[[u8; BLOCK]; BLOCKS]> {
     #[target_feature(enable = "avx512f")]
-    fn made(key: &[u8; 32], nonce: &[u8; 12], counter: u32, wanted: usize) -> KeyStream {
+    fn made(key: &[u8; 32], nonce: &[u8; 12], counter: u32, wanted: usize) -> KeyStream<BLOCKS> {
         let mut stream = KeyStream::new();
         Start::new(key, nonce).key_stream(counter, wanted, &mut stream);
         stream
