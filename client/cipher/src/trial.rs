@@ -3,11 +3,11 @@
 
 use crate::{Forged, TAG, aws_lc};
 
-/// One length for each shape of the code: few blocks and many, whole ones and broken ones, each number of groups in registers,
-/// more than fits into them.
-const LENGTHS: [usize; 20] = [
-    0, 1, 15, 16, 64, 127, 128, 129, 191, 200, 255, 256, 447, 700, 959, 1_215, 1_420, 1_472, 3_333,
-    9_000,
+/// One length for each shape of the code: few blocks and many, whole ones and broken ones, each number of groups in registers
+/// (a single one with room for no more, and as the end of what does not fit at once), more than fits into them.
+const LENGTHS: [usize; 22] = [
+    0, 1, 15, 16, 64, 127, 128, 129, 191, 192, 200, 255, 256, 447, 700, 959, 1_215, 1_420, 1_472,
+    1_536, 3_333, 9_000,
 ];
 
 /// What is on trial.

@@ -73,7 +73,7 @@ impl Start {
         wanted: usize,
         to: &mut KeyStream<N>,
     ) {
-        if KeyStream::<N>::COUNTED == KeyStream::<GROUP>::COUNTED {
+        if N == GROUP {
             return self.groups::<1>(counter, &mut to.0);
         }
         match wanted.div_ceil(GROUP) {

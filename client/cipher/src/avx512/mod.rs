@@ -19,7 +19,7 @@ use crate::{Forged, TAG};
 pub(crate) const LONGEST: usize = 65_535;
 
 /// The longest message that a group of blocks is enough for, besides the one-time key. It gets no room for more, which
-/// would be 20 cache lines to clear: what comes alone finds none of them in the cache.
+/// would be 20 cache lines to clear, which after a pause are in no cache.
 const SHORT: usize = (GROUP - 1) * BLOCK;
 
 /// This processor and this kernel have the instructions.
@@ -115,7 +115,7 @@ fn begin<const N: usize>(start: &Start, length: usize, stream: &mut KeyStream<N>
     std::array::from_fn(|at| first[at])
 }
 
-/// Adds the key stream from its second block on to `data`. `stream` has the first `N` of it.
+/// Adds the key stream from its second block on to `data`. `stream` has the first of it: all, or `N` blocks.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn go_through<const N: usize>(start: &Start, data: &mut [u8], stream: &mut KeyStream<N>) {
