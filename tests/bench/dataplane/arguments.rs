@@ -12,7 +12,8 @@ use crate::programs::Kind;
 /// Measures the data path beside other userspace WireGuards and overlays, in the same run.
 ///
 /// Two network namespaces joined by a veth pair; one program after the other in both of them, all of
-/// them in every round; medians over the rounds, and ratios taken round by round.
+/// them in every round, but for idle round trips, for which all are up at once; medians over the rounds, and
+/// ratios taken round by round.
 #[derive(Clone, Debug, Parser)]
 pub(crate) struct Arguments {
     /// How many times each program has its turn

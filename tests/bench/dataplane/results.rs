@@ -15,7 +15,8 @@ pub(crate) struct Turn {
     pub(crate) round: u32,
     pub(crate) kind: Kind,
     pub(crate) record: Record,
-    /// How busy the machine was just before, in percent of all cores: other people's work.
+    /// How busy the machine was just before, or before the idle round trips of the round, in percent of all cores: other
+    /// people's work.
     pub(crate) busy_before: f64,
     pub(crate) took: Duration,
 }

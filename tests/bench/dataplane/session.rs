@@ -75,6 +75,12 @@ impl Session {
         let mut complete = true;
         'rounds: for round in 1..=rounds {
             let (mut begun, busy) = self.idle(round)?;
+            if self.is_idle_only() && !self.is_over() {
+                complete &= begun.values().all(|record| record.failures.is_empty());
+                self.keep(round, &mut begun, busy);
+                self.write_json()?;
+                continue;
+            }
             for at in 0..count {
                 if self.is_over() {
                     say(&format!(
@@ -82,37 +88,22 @@ impl Session {
                         self.arguments.minutes
                     ));
                     complete = false;
+                    self.keep(round, &mut begun, busy);
                     break 'rounds;
                 }
                 let program = self.programs[at].clone();
                 let record = begun.remove(&program.kind).unwrap_or_default();
-                if self.is_idle_only() {
-                    complete &= record.failures.is_empty();
-                    self.results.turns.push(Turn {
-                        round,
-                        kind: program.kind,
-                        record,
-                        busy_before: busy,
-                        took: Duration::ZERO,
-                    });
-                    continue;
-                }
                 say(&format!(
                     "round {round} of {rounds}, {} ({} of {count}):",
                     program.kind,
                     at + 1
                 ));
-                let turn = self.turn(round, &program, record)?;
+                let turn = self.turn(round, &program, record, busy)?;
                 let took = turn.took.as_secs();
                 complete &= turn.record.failures.is_empty();
                 self.results.turns.push(turn);
                 let done = self.results.turns.len();
                 say(&format!(" · {took} s{}\n", self.left(done, total)));
-                self.write_json()?;
-            }
-            if self.is_idle_only() {
-                let left = self.left(usize::try_from(round)?, usize::try_from(rounds)?);
-                say(&format!("{left}\n"));
                 self.write_json()?;
             }
         }
@@ -130,6 +121,22 @@ impl Session {
     /// Whether nothing is to be measured of a program that is up alone.
     fn is_idle_only(&self) -> bool {
         !self.arguments.wants(Test::Handshake) && Subject::plan(&self.arguments).is_empty()
+    }
+
+    /// Keeps what came of a round before the turns of these programs, which have none.
+    fn keep(&mut self, round: u32, begun: &mut BTreeMap<Kind, Record>, busy: f64) {
+        for program in &self.programs {
+            let Some(record) = begun.remove(&program.kind) else {
+                continue;
+            };
+            self.results.turns.push(Turn {
+                round,
+                kind: program.kind,
+                record,
+                busy_before: busy,
+                took: Duration::ZERO,
+            });
+        }
     }
 
     /// What all programs, up at once, have of idle round trips, where that is wanted; and how busy the machine was before.
@@ -151,16 +158,19 @@ impl Session {
                 say(&format!(" {kind}{}", told(Test::Idle, record)));
             }
         }
-        say(&format!(" · {} s", watch.elapsed().as_secs()));
-        if !self.is_idle_only() {
-            say("\n");
-        }
+        say(&format!(" · {} s\n", watch.elapsed().as_secs()));
         Ok((records, busy))
     }
 
     /// One program's turn, in which it is up alone. What fails in it is recorded in it.
-    fn turn(&self, round: u32, program: &Program, mut record: Record) -> anyhow::Result<Turn> {
-        let busy_before = look_at_others()?;
+    fn turn(
+        &self,
+        round: u32,
+        program: &Program,
+        mut record: Record,
+        busy: f64,
+    ) -> anyhow::Result<Turn> {
+        let busy_before = look_at_others()?.max(busy);
         let watch = Stopwatch::start();
         if let Err(error) = self.measure(program, &mut record) {
             say(&format!(" FAILED: {error:#}"));

@@ -2,7 +2,7 @@
 //!
 //! A round trip through an idle tunnel is mostly the machine's way of waking a core. On a shared machine that takes up to
 //! twice as long for a tenth of a second to half a minute, and for whoever is asked then. Programs that are measured one
-//! after the other, for seconds each, meet different such phases; in laps of less than a second each they meet the same.
+//! after the other, for many seconds each, meet different such phases; in turns of a quarter of a second each has its share.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::statistics::percentile;
 use crate::tool::Tools;
 
 /// Laps of a round: of 6,000 replies of a program, 60 are beyond the 99th percentile.
-const LAPS: u32 = 60;
+const LAPS: usize = 60;
 
 /// One program among those that are up.
 struct Runner {
@@ -30,7 +30,7 @@ struct Runner {
 }
 
 /// Sets all programs up, each between two hosts of its own, asks them in turn, lap by lap, and takes them down. Returns what
-/// came of each; who fails is left out of the laps to come. Ends early where `is_over` says so.
+/// came of each; who fails is left out, of what it had too. Ends early where `is_over` says so.
 pub(crate) fn round(
     programs: &[Program],
     arguments: &Arguments,
@@ -39,11 +39,10 @@ pub(crate) fn round(
 ) -> BTreeMap<Kind, Record> {
     let mut records: BTreeMap<Kind, Record> = BTreeMap::new();
     let mut runners = Vec::new();
-    for program in programs {
-        let record = records.entry(program.kind).or_default();
+    for program in programs.iter().take_while(|_| !is_over()) {
         match set_up(program, arguments, tools) {
             Ok(runner) => runners.push(runner),
-            Err(error) => fail(record, program.kind, &error),
+            Err(error) => fail(&mut records, program.kind, &error),
         }
     }
     for lap in 0..LAPS {
@@ -51,24 +50,32 @@ pub(crate) fn round(
             say(" (no time left)");
             break;
         }
-        let ask = |runner: &mut Runner| match runner.ask(arguments, tools) {
-            Ok(()) => true,
-            Err(error) => {
-                fail(records.entry(runner.kind).or_default(), runner.kind, &error);
-                false
+        let mut lost = Vec::new();
+        for at in order(lap, runners.len()) {
+            let runner = &mut runners[at];
+            if let Err(error) = runner.ask(arguments, tools) {
+                fail(&mut records, runner.kind, &error);
+                lost.push(runner.kind);
             }
-        };
-        // Whoever comes after a program that leaves the caches worse does so in every other lap only.
-        if lap > 0 {
-            runners.reverse();
         }
-        runners.retain_mut(ask);
+        runners.retain(|runner| !lost.contains(&runner.kind));
         say(".");
     }
     for runner in runners {
         runner.conclude(records.entry(runner.kind).or_default());
     }
     records
+}
+
+/// Who is asked when in a lap of `count` programs: forwards and then backwards from the first on, then from the second on, and so
+/// on. So nobody comes always after the same, which may leave the caches worse than others.
+fn order(lap: usize, count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    order.rotate_left((lap / 2).checked_rem(count).unwrap_or(0));
+    if lap % 2 == 1 {
+        order.reverse();
+    }
+    order
 }
 
 fn set_up(program: &Program, arguments: &Arguments, tools: &Tools) -> anyhow::Result<Runner> {
@@ -81,8 +88,8 @@ fn set_up(program: &Program, arguments: &Arguments, tools: &Tools) -> anyhow::Re
         laps: Vec::new(),
     };
     // The first packets find a tunnel that has to be set up.
-    let subject = runner.subject(arguments, tools);
-    subject.first_reply()?;
+    let reply = runner.subject(arguments, tools).first_reply();
+    reply.map_err(|error| runner.explained(error))?;
     Ok(runner)
 }
 
@@ -97,12 +104,18 @@ impl Runner {
     }
 
     fn ask(&mut self, arguments: &Arguments, tools: &Tools) -> anyhow::Result<()> {
-        let times = self
-            .subject(arguments, tools)
-            .idle_turn()
-            .map_err(|error| error.context(self.running.last_words()))?;
-        self.laps.push(times);
+        let times = self.subject(arguments, tools).idle_turn();
+        self.laps
+            .push(times.map_err(|error| self.explained(error))?);
         Ok(())
+    }
+
+    /// With the last that its processes wrote, if anything.
+    fn explained(&self, error: anyhow::Error) -> anyhow::Error {
+        match self.running.last_words() {
+            words if words.is_empty() => error,
+            words => error.context(words),
+        }
     }
 
     fn conclude(&self, record: &mut Record) {
@@ -116,7 +129,30 @@ impl Runner {
     }
 }
 
-fn fail(record: &mut Record, kind: Kind, error: &anyhow::Error) {
+fn fail(records: &mut BTreeMap<Kind, Record>, kind: Kind, error: &anyhow::Error) {
     say(&format!(" {kind} FAILED: {error:#}"));
+    let record = records.entry(kind).or_default();
     record.failures.push(format!("{}: {error:#}", Test::Idle));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_has_one_turn_in_a_lap_and_follows_itself_as_often_as_any_other() {
+        for count in 1..=9 {
+            let turns: Vec<usize> = (0..2 * count).flat_map(|lap| order(lap, count)).collect();
+            for lap in turns.chunks(count) {
+                let mut sorted = lap.to_vec();
+                sorted.sort_unstable();
+                assert_eq!(sorted, (0..count).collect::<Vec<_>>());
+            }
+            let pairs = turns.windows(2).filter(|pair| pair[0] == pair[1]);
+            let mut twice: Vec<usize> = pairs.map(|pair| pair[0]).collect();
+            twice.sort_unstable();
+            assert_eq!(twice, (0..count).collect::<Vec<_>>(), "of {count}");
+        }
+        assert!(order(5, 0).is_empty());
+    }
 }
