@@ -191,10 +191,6 @@ impl Session {
             self.cold_starts(program, record)?;
             say(&told(Test::Handshake, record));
         }
-        let plan = Subject::plan(&self.arguments);
-        if plan.is_empty() {
-            return Ok(());
-        }
         let pair = Pair::new(&self.arguments, &self.tools)?;
         let running = program.start(&pair, &self.arguments, &self.tools)?;
         if !running.daemons.is_empty() {
@@ -207,7 +203,7 @@ impl Session {
             pair: &pair,
             running: &running,
         };
-        for test in plan {
+        for test in Subject::plan(&self.arguments) {
             if self.is_over() {
                 record.failures.push(format!("{test}: no time left"));
                 continue;
