@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use gatereeve_client_core::api::TunOffloads;
 use gatereeve_client_core::datapath::{Batch, Outbox};
 
-use super::{Tun, TunQueue};
+use super::{Delivered, Tun, TunQueue};
 
 /// Packets held in each direction; more are dropped, as a host does.
 const CAPACITY: usize = 4096;
@@ -65,7 +65,7 @@ impl Tun for ChannelTun {
         if worker == 0 { vec![self] } else { Vec::new() }
     }
 
-    fn deliver(&self, _worker: usize, outbox: &Outbox) -> u64 {
+    fn deliver(&self, worker: usize, outbox: &Outbox) -> Delivered {
         let mut queue = self.to_host.lock();
         let mut refused = 0;
         for packet in outbox.deliveries() {
@@ -75,7 +75,10 @@ impl Tun for ChannelTun {
                 refused += 1;
             }
         }
-        refused
+        Delivered {
+            refused,
+            answers: (worker == 0).then_some(0),
+        }
     }
 
     fn offloads(&self) -> TunOffloads {

@@ -1,5 +1,6 @@
 //! `/dev/net/tun`: queues, with packets that are many in one where the kernel has them.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use gatereeve_client_core::packet::offload::{Offload, SegmentKind};
 use super::join::Joining;
 use super::steering::{Steering, UDP, mix};
 use super::vnet::{self, HEADER};
-use super::{MTU, Tun, TunQueue};
+use super::{Delivered, MTU, Tun, TunQueue};
 
 /// Bytes that a batch should have at most before it is worked off, one packet more or less: three packets of bulk. They
 /// stay in the cache until they are sent, and a packet of somebody else waits for them (`client/docs/data-path.md`).
@@ -156,6 +157,12 @@ impl LinuxTun {
         self.queues.iter().skip(from).step_by(self.workers)
     }
 
+    /// As `worker` has to know of it, which wrote to the queue at `last` in the end.
+    fn delivered(&self, worker: usize, refused: u64, last: Option<usize>) -> Delivered {
+        let answers = last.and_then(|position| own_place(position, worker, self.workers));
+        Delivered { refused, answers }
+    }
+
     /// What of the kernel's help was asked for and is not used, and why.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
@@ -186,6 +193,12 @@ impl LinuxTun {
             self.shared.unreadable.load(Ordering::Relaxed),
         )]
     }
+}
+
+/// Which of the queues of `worker` the one at `position` among all is, if any.
+fn own_place(position: usize, worker: usize, workers: usize) -> Option<usize> {
+    let whose = position.checked_rem(workers)?;
+    (whose == worker).then(|| position / workers)
 }
 
 /// A TUN interface of somebody else's with this name would be joined, not refused: packets would come to either
@@ -261,10 +274,11 @@ impl Tun for LinuxTun {
             .collect()
     }
 
-    fn deliver(&self, worker: usize, outbox: &Outbox) -> u64 {
+    fn deliver(&self, worker: usize, outbox: &Outbox) -> Delivered {
         let share = self.share(worker).len();
         // Without queues of its own a worker writes to the first.
         let (first, share) = if share == 0 { (0, 1) } else { (worker, share) };
+        let last = Cell::new(None);
         // What a flow is answered by comes back by the queue that it was written to, which is one of this worker
         // but for UDP of which packets were read from another.
         let queue = |packet: &[u8]| {
@@ -272,6 +286,7 @@ impl Tun for LinuxTun {
                 let place = spread(packet) % share;
                 first.saturating_add(place.saturating_mul(self.workers))
             });
+            last.set(Some(position));
             self.queues.get(position)
         };
         // The interface takes a packet or drops it; waiting would hold up the packets behind.
@@ -281,7 +296,8 @@ impl Tun for LinuxTun {
                     .is_some_and(|queue| nix::unistd::write(&queue.device, packet).is_ok());
                 !taken
             });
-            return refused.count() as u64;
+            let refused = refused.count() as u64;
+            return self.delivered(worker, refused, last.get());
         }
         let mut refused = 0;
         let mut singles = outbox.deliveries();
@@ -292,7 +308,7 @@ impl Tun for LinuxTun {
                 None => singles.count() as u64,
             };
         }
-        refused
+        self.delivered(worker, refused, last.get())
     }
 
     fn offloads(&self) -> TunOffloads {
@@ -472,6 +488,16 @@ mod tests {
     use gatereeve_runtime::words::in_words;
 
     use super::*;
+
+    #[test]
+    fn a_worker_knows_its_own_queues() {
+        let queues = |worker| (0..5).map(move |position| own_place(position, worker, 2));
+        assert!(queues(0).eq([Some(0), None, Some(1), None, Some(2)]));
+        assert!(queues(1).eq([None, Some(0), None, Some(1), None]));
+        // Without queues of its own it has no answers to look for.
+        assert!(queues(2).eq([None; 5]));
+        assert_eq!(own_place(0, 0, 0), None);
+    }
 
     #[test]
     fn a_name_that_is_taken_is_refused_and_not_joined() {

@@ -35,11 +35,20 @@ pub trait Tun: Debug + Send + Sync {
     /// The queues that `worker` reads; none where others read for it. Packets of one flow come from one queue.
     fn queues(&self, worker: usize) -> Vec<&dyn TunQueue>;
 
-    /// Writes every delivery of `outbox`, for `worker`; how many packets the host did not take.
-    fn deliver(&self, worker: usize, outbox: &Outbox) -> u64;
+    /// Writes every delivery of `outbox`, for `worker`.
+    fn deliver(&self, worker: usize, outbox: &Outbox) -> Delivered;
 
     /// What the host takes off the data path.
     fn offloads(&self) -> TunOffloads;
+}
+
+/// What has become of deliveries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Packets that the host did not take.
+    pub refused: u64,
+    /// Which of the worker's [`Tun::queues`] an answer to the last one would come from, if any of them.
+    pub answers: Option<usize>,
 }
 
 /// One queue of a [`Tun`]; threads may share it.

@@ -191,6 +191,19 @@ impl<'a, T> Sources<'a, T> {
         Some((position, state == Some(State::Ready { quiet: true })))
     }
 
+    /// The source at `position` probably has something: in this round, it is asked for one packet as if the kernel had told
+    /// of it.
+    pub(super) fn look(&mut self, position: usize, round: &mut Round) {
+        let Some(source) = self.all.get_mut(position) else {
+            return;
+        };
+        if let State::Empty(_) | State::Unknown(_) = source.state {
+            source.state = State::Ready { quiet: true };
+            self.sparse.push_back(position);
+            round.sparse += 1;
+        }
+    }
+
     /// What reads the source at `position`.
     pub(super) fn reader(&mut self, position: usize) -> Option<&mut T> {
         self.all.get_mut(position).map(|source| &mut source.reader)
@@ -306,6 +319,37 @@ mod tests {
         }
         stop.write(1).unwrap();
         assert_eq!(sources.wait(None), Waited::Stop);
+    }
+
+    #[test]
+    fn a_source_that_is_looked_at_has_its_turn_in_the_same_round() {
+        let (stop, events) = (event(), [event(), event()]);
+        let mut sources =
+            Sources::new(&stop, events.iter().map(|event| (event, event.as_fd()))).unwrap();
+        events[0].write(1).unwrap();
+        assert_eq!(sources.wait(None), Waited::Ready);
+        let mut round = sources.round();
+        assert_eq!(sources.next(&mut round), Some((0, true)));
+        events[0].read().unwrap();
+        sources.done(0, Turn::Emptied);
+        sources.look(1, &mut round);
+        // Not twice, and none that is not there.
+        sources.look(1, &mut round);
+        sources.look(2, &mut round);
+        assert_eq!(sources.next(&mut round), Some((1, true)));
+        sources.done(1, Turn::Emptied);
+        assert_eq!(sources.next(&mut round), None);
+        // The kernel goes on telling of it; what it has told of already is not looked at once more.
+        for event in &events {
+            event.write(1).unwrap();
+        }
+        assert_eq!(sources.wait(None), Waited::Ready);
+        let mut round = sources.round();
+        sources.look(1, &mut round);
+        let turns = std::iter::from_fn(|| sources.next(&mut round));
+        let mut turns: Vec<_> = turns.map(|(position, _)| position).collect();
+        turns.sort_unstable();
+        assert_eq!(turns, [0, 1]);
     }
 
     #[test]

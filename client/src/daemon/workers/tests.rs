@@ -18,8 +18,8 @@ use gatereeve_shared::wire::map::OverlayAddresses;
 use super::worker::{MAX_PUT_OFF, PUT_OFF_ROUNDS};
 use super::*;
 use crate::daemon::enforced::EnforcedWatch;
-use crate::tun::TunQueue;
 use crate::tun::channel::ChannelTun;
+use crate::tun::{Delivered, TunQueue};
 use crate::udp::UdpOptions;
 
 struct Running {
@@ -389,7 +389,7 @@ impl Tun for Faulty {
         if worker == 0 { vec![self] } else { Vec::new() }
     }
 
-    fn deliver(&self, worker: usize, outbox: &Outbox) -> u64 {
+    fn deliver(&self, worker: usize, outbox: &Outbox) -> Delivered {
         self.0.deliver(worker, outbox)
     }
 

@@ -50,6 +50,8 @@ pub(super) struct Worker {
     elsewhere: Vec<Datagram>,
     /// Rounds since the first of either.
     rounds: u8,
+    /// Which of the TUN device's queues may have an answer to what was delivered last.
+    answers: Option<usize>,
 }
 
 /// A datagram that was put off.
@@ -98,6 +100,7 @@ impl Worker {
             hints: Vec::new(),
             elsewhere: Vec::new(),
             rounds: 0,
+            answers: None,
         }
     }
 
@@ -149,10 +152,16 @@ impl Worker {
                     }
                 };
                 batch.clear();
+                let mut answers = None;
                 if let Reader::Udp(_, receiver) = reader {
                     receiver.give_back(&mut batch);
+                    answers = self.answers.take().filter(|_| quiet);
                 }
                 sources.done(position, turn);
+                // What the host answers by itself (echo requests, segments of TCP), it has answered while the packet was written.
+                if let Some(answers) = answers {
+                    sources.look(answers, &mut round);
+                }
             }
         }
     }
@@ -188,6 +197,7 @@ impl Worker {
 
     /// Takes datagrams of the network to the host.
     fn inbound(&mut self, batch: &mut Batch) {
+        self.answers = None;
         self.mark.begin();
         let datapath = &self.shared.datapath;
         datapath.inbound(batch, Clock::now(), &mut self.outbox);
@@ -290,11 +300,12 @@ impl Worker {
                 .send(&self.shared.udp, self.index, self.outbox.runs());
         }
         if self.outbox.has_deliveries() {
-            let refused = self.shared.tun.deliver(self.index, &self.outbox);
-            if refused > 0 {
+            let delivered = self.shared.tun.deliver(self.index, &self.outbox);
+            self.answers = delivered.answers;
+            if delivered.refused > 0 {
                 self.shared
                     .undelivered
-                    .fetch_add(refused, Ordering::Relaxed);
+                    .fetch_add(delivered.refused, Ordering::Relaxed);
             }
             self.shared.echo.look(&self.outbox);
         }
