@@ -1,5 +1,6 @@
 //! Another address, another network, a moment without any: what is open goes on.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -118,6 +119,23 @@ pub(crate) fn a_link_that_comes_back_is_used_at_once() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The addresses of a host from which sockets are connected to one peer, as its kernel has them.
+fn connected_from(host: &DeviceHost) -> anyhow::Result<BTreeSet<Ipv4Addr>> {
+    let table = host
+        .namespace
+        .run(|| Ok(std::fs::read_to_string("/proc/thread-self/net/udp")?))?;
+    let rows = table.lines().skip(1);
+    let addresses = rows.filter_map(|row| {
+        let mut columns = row.split_whitespace().skip(1);
+        let (local, _, state) = (columns.next()?, columns.next()?, columns.next()?);
+        // The number that TCP has for an established connection.
+        let (address, _) = local.split_once(':').filter(|_| state == "01")?;
+        let address = u32::from_str_radix(address, 16).ok()?;
+        Some(Ipv4Addr::from(address.to_ne_bytes()))
+    });
+    Ok(addresses.collect())
+}
+
 /// A route that prefers another of the host's addresses, which all stay: what is open goes on from there.
 pub(crate) fn another_source_address_is_taken_up() -> anyhow::Result<()> {
     let mut world = world()?;
@@ -140,6 +158,11 @@ pub(crate) fn another_source_address_is_taken_up() -> anyhow::Result<()> {
         }))
     };
     ensure!(!knows()?, "control: it is the old one");
+    wait_for("a socket of the peer's own", PATIENCE, || {
+        let connected = connected_from(&client)?;
+        ensure!(!connected.contains(&new), "{connected:?}");
+        Ok((!connected.is_empty()).then_some(()))
+    })?;
     run(
         &client.namespace,
         &format!("route change 10.77.0.0/16 dev eth0 proto kernel scope link src {new}"),
@@ -151,5 +174,23 @@ pub(crate) fn another_source_address_is_taken_up() -> anyhow::Result<()> {
     let took = watch.elapsed();
     ensure!(took < SOON, "after {took:?}");
     wait_answers(&sender, "answers from there")?;
+    wait_for(
+        "a socket with the other address, and no other",
+        PATIENCE,
+        || Ok((connected_from(&client)? == BTreeSet::from([new])).then_some(())),
+    )?;
+    // What is bound to this address would be sent another way from now on. (It leads to the server all the same.)
+    let gateway = server.underlay.v4;
+    let elsewhere = format!("route add 10.77.0.0/16 via {gateway} dev eth0 table 99");
+    run(&client.namespace, &elsewhere)?;
+    let rule = format!("rule add from {new} lookup 99 priority 99");
+    run(&client.namespace, &rule)?;
+    wait_for("no socket of the peer's own", PATIENCE, || {
+        Ok(connected_from(&client)?.is_empty().then_some(()))
+    })?;
+    for _ in 0..3 {
+        wait_answers(&sender, "answers over the shared socket")?;
+    }
+    ensure!(connected_from(&client)?.is_empty(), "it is not made again");
     Ok(())
 }

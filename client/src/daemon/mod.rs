@@ -45,6 +45,7 @@ use crate::cli::{DaemonArgs, Failure};
 use crate::config::{Cipher, Config};
 use crate::dns::keeper::Keeper;
 use crate::helper::PreparedHelper;
+use crate::routes::changes::NetworkChanges;
 use crate::routes::interfaces::{self, NetworkView};
 use crate::routes::netlink::NetworkThread;
 use crate::routes::{self, FWMARK, overlap};
@@ -176,7 +177,7 @@ impl Daemon {
         let confinement = confined.confinement;
         let mut warnings = confinement.missing.clone();
         let (overlay, prefixes) = watch::channel(None);
-        let interfaces = watch_interfaces(&network_thread, &config.tun, prefixes)
+        let interfaces = watch_interfaces(&network_thread, &config.tun, prefixes, udp.changes())
             .await
             .inspect_err(|warning| warnings.push(warning.clone()))
             .ok();
@@ -447,8 +448,9 @@ async fn watch_interfaces(
     thread: &NetworkThread,
     tun: &str,
     prefixes: watch::Receiver<Option<OverlayPrefixes>>,
+    changes: &Arc<NetworkChanges>,
 ) -> Result<watch::Receiver<NetworkView>, String> {
-    let watched = routes::watch::watch(thread, tun, prefixes).await;
+    let watched = routes::watch::watch(thread, tun, prefixes, Arc::clone(changes)).await;
     watched.map_err(|error| {
         let error = in_words(&error);
         format!(

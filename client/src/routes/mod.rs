@@ -18,9 +18,11 @@
 //! What is ours carries [`PROTOCOL`] and lies at a [`Place`]: only what has both is ever changed or removed.
 //! Where a network of the host's own lies within the overlay's range, [`overlap`] tells what becomes of it.
 
+pub mod changes;
 pub mod guard;
 pub mod interfaces;
 pub mod linux;
+pub mod lookup;
 pub mod netlink;
 pub mod overlap;
 mod route;

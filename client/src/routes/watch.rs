@@ -2,6 +2,8 @@
 //! every change that matters.
 
 use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -12,10 +14,11 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::RouteMessage;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use gatereeve_shared::wire::map::OverlayPrefixes;
 
+use super::changes::NetworkChanges;
 use super::interfaces::{NetworkView, address_of, list, name_of};
 use super::netlink::{Netlink, NetworkThread};
 use super::overlap::overlapped;
@@ -52,11 +55,12 @@ pub async fn watch(
     thread: &NetworkThread,
     tun: &str,
     mut overlay: watch::Receiver<Option<OverlayPrefixes>>,
+    changes: Arc<NetworkChanges>,
 ) -> Result<watch::Receiver<NetworkView>> {
     let source = open(thread)?;
     let prefixes = *overlay.borrow_and_update();
     let view = list(&source.handle, prefixes).await?;
-    Ok(begin(thread.clone(), source, view, tun, overlay))
+    Ok(begin(thread.clone(), source, view, tun, overlay, changes))
 }
 
 fn begin(
@@ -65,6 +69,7 @@ fn begin(
     view: NetworkView,
     tun: &str,
     overlay: watch::Receiver<Option<OverlayPrefixes>>,
+    changes: Arc<NetworkChanges>,
 ) -> watch::Receiver<NetworkView> {
     let (sender, receiver) = watch::channel(view);
     let mut watcher = Watcher {
@@ -72,6 +77,7 @@ fn begin(
         overlay,
         sender,
         disturbed: 0,
+        changes,
     };
     #[expect(
         clippy::disallowed_methods,
@@ -79,7 +85,9 @@ fn begin(
     )]
     tokio::spawn(async move {
         let mut wait = None;
+        watcher.changes.note();
         while let Ended::Deaf = watcher.follow(&mut source, wait).await {
+            watcher.changes.lost();
             tracing::warn!("the kernel does not tell of changes any more; asking it anew");
             source = loop {
                 tokio::time::sleep(AGAIN).await;
@@ -94,6 +102,7 @@ fn begin(
                 }
             };
             // Nobody knows what has happened meanwhile.
+            watcher.changes.note();
             watcher.disturbed += 1;
             wait = Some(BURST);
         }
@@ -114,6 +123,14 @@ struct Watcher {
     overlay: watch::Receiver<Option<OverlayPrefixes>>,
     sender: watch::Sender<NetworkView>,
     disturbed: u64,
+    changes: Arc<NetworkChanges>,
+}
+
+/// However it ends, nobody tells of changes then.
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.changes.lost();
+    }
 }
 
 impl Watcher {
@@ -133,30 +150,31 @@ impl Watcher {
                     told = self.overlay.changed() => if told.is_err() { return Ended::Unwanted },
                 }
             }
-            tokio::time::sleep(wait.unwrap_or(BURST)).await;
             // Where routes come and go without end, what is left is seen after the look.
-            let end = Instant::now() + BURST;
-            let mut count = 0_u32;
-            while Instant::now() < end
-                && let Ok(change) = timeout(Duration::ZERO, source.changes.next()).await
-            {
-                count = count.wrapping_add(1);
-                if count.is_multiple_of(TURN) {
-                    tokio::task::yield_now().await;
-                }
-                let Some(change) = change else {
-                    return Ended::Deaf;
-                };
-                self.matters(&change, prefixes.as_ref());
+            let end = Instant::now() + wait.unwrap_or(BURST);
+            if self.hear(source, end, prefixes.as_ref()).await.is_break() {
+                return Ended::Deaf;
             }
             if self.sender.is_closed() {
                 return Ended::Unwanted;
             }
             let prefixes = *self.overlay.borrow_and_update();
-            wait = match list(&source.handle, prefixes).await {
+            let look = list(&source.handle, prefixes);
+            tokio::pin!(look);
+            let mut comes_late = false;
+            let found = loop {
+                tokio::select! {
+                    found = &mut look => break found,
+                    change = source.changes.next() => match change {
+                        Some(change) => comes_late |= self.matters(&change, prefixes.as_ref()),
+                        None => return Ended::Deaf,
+                    },
+                }
+            };
+            wait = match found {
                 Ok(found) => {
                     self.tell(found);
-                    None
+                    comes_late.then_some(BURST)
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot list the interfaces; trying again");
@@ -164,6 +182,27 @@ impl Watcher {
                 }
             };
         }
+    }
+
+    /// Takes note of changes until `end`.
+    async fn hear(
+        &mut self,
+        source: &mut Netlink,
+        end: Instant,
+        overlay: Option<&OverlayPrefixes>,
+    ) -> ControlFlow<()> {
+        let mut count = 0_u32;
+        while let Ok(change) = timeout_at(end, source.changes.next()).await {
+            count = count.wrapping_add(1);
+            if count.is_multiple_of(TURN) {
+                tokio::task::yield_now().await;
+            }
+            let Some(change) = change else {
+                return ControlFlow::Break(());
+            };
+            self.matters(&change, overlay);
+        }
+        ControlFlow::Continue(())
     }
 
     fn tell(&self, mut found: NetworkView) {
@@ -182,6 +221,7 @@ impl Watcher {
         payload: &NetlinkPayload<RouteNetlinkMessage>,
         overlay: Option<&OverlayPrefixes>,
     ) -> bool {
+        self.changes.note();
         let overlaps = |message: &RouteMessage| {
             overlay
                 .zip(route::destination_of(message))
@@ -245,13 +285,16 @@ mod tests {
             overlay: watch::channel(None).1,
             sender: watch::channel(view).0,
             disturbed: 0,
+            changes: Arc::default(),
         }
     }
 
     #[test]
     fn what_was_lost_on_the_way_may_have_been_about_ours() {
         let mut watcher = watcher(NetworkView::default());
+        let before = watcher.changes.now();
         assert!(watcher.matters(&NetlinkPayload::Overrun(Vec::new()), None));
+        assert_ne!(watcher.changes.now(), before);
         assert_eq!(watcher.disturbed, 1);
         assert!(!watcher.matters(&NetlinkPayload::Noop, None));
         assert_eq!(watcher.disturbed, 1);
@@ -312,10 +355,14 @@ mod tests {
         let (told, overlay) = watch::channel(None);
         let view = list(&source.handle, None).await.unwrap();
         source.cut();
-        let mut receiver = begin(thread, source, view, "tun0", overlay);
+        let changes = Arc::<NetworkChanges>::default();
+        assert_eq!(changes.now(), None);
+        let mut receiver = begin(thread, source, view, "tun0", overlay, Arc::clone(&changes));
         receiver.changed().await.unwrap();
+        assert!(changes.now().is_some(), "others are told, too");
         assert_eq!(receiver.borrow_and_update().disturbed, 1);
         drop(told);
         assert!(receiver.changed().await.is_err(), "nobody asks any more");
+        assert_eq!(changes.now(), None, "nor does anybody tell");
     }
 }

@@ -3,12 +3,13 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::UdpSocketState;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::path_mtu;
 use super::segmentation::Segmentation;
@@ -39,6 +40,7 @@ impl Udp {
                     return Ok(Self {
                         workers: with_company(first, options),
                         options,
+                        changes: Arc::default(),
                         too_big: AtomicU64::new(0),
                         unsent: AtomicU64::new(0),
                     });
@@ -51,8 +53,8 @@ impl Udp {
 }
 
 /// The sockets of all workers; fewer where the kernel lets no more share the port.
-fn with_company(first: Vec<Port>, options: UdpOptions) -> Vec<Vec<Port>> {
-    let addresses: Vec<SocketAddr> = first.iter().map(Port::local).collect();
+fn with_company(first: Vec<Arc<Port>>, options: UdpOptions) -> Vec<Vec<Arc<Port>>> {
+    let addresses: Vec<SocketAddr> = first.iter().map(|port| port.local()).collect();
     let shared = first
         .iter()
         .try_for_each(|port| setsockopt(&port.socket, sockopt::ReusePort, &true));
@@ -62,9 +64,10 @@ fn with_company(first: Vec<Port>, options: UdpOptions) -> Vec<Vec<Port>> {
         return workers;
     }
     while workers.len() < options.workers {
-        let another: io::Result<Vec<Port>> = addresses
+        let buffer = receive_buffer(options.workers);
+        let another: io::Result<Vec<_>> = addresses
             .iter()
-            .map(|address| bind_one(*address, options, true))
+            .map(|address| bind_one(*address, options, true, buffer).map(Arc::new))
             .collect();
         match another {
             Ok(ports) => workers.push(ports),
@@ -77,16 +80,16 @@ fn with_company(first: Vec<Port>, options: UdpOptions) -> Vec<Vec<Port>> {
     workers
 }
 
-fn bind_all(addresses: &[SocketAddr], options: UdpOptions) -> Result<Vec<Port>> {
-    let mut ports: Vec<Port> = Vec::new();
+fn bind_all(addresses: &[SocketAddr], options: UdpOptions) -> Result<Vec<Arc<Port>>> {
+    let mut ports: Vec<Arc<Port>> = Vec::new();
     let mut missing = None;
     for address in addresses {
         let mut address = *address;
         if address.port() == 0 {
             address.set_port(ports.first().map_or(0, |port| port.local.port()));
         }
-        match bind_one(address, options, false) {
-            Ok(port) => ports.push(port),
+        match bind_one(address, options, false, receive_buffer(options.workers)) {
+            Ok(port) => ports.push(Arc::new(port)),
             // A host without one of the families is fine; a port that is taken is not.
             Err(error) if is_family_missing(&error) => missing = Some((address, error)),
             Err(error) => {
@@ -107,7 +110,13 @@ fn bind_all(addresses: &[SocketAddr], options: UdpOptions) -> Result<Vec<Port>> 
     }
 }
 
-fn bind_one(address: SocketAddr, options: UdpOptions, shares: bool) -> io::Result<Port> {
+/// One socket, whose receive buffer has `buffer` bytes; `shares` the port with those that are there.
+pub(super) fn bind_one(
+    address: SocketAddr,
+    options: UdpOptions,
+    shares: bool,
+    buffer: usize,
+) -> io::Result<Port> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::DGRAM,
@@ -119,11 +128,10 @@ fn bind_one(address: SocketAddr, options: UdpOptions, shares: bool) -> io::Resul
     if let Err(error) = socket.set_mark(options.mark) {
         tracing::warn!(%error, "cannot mark the WireGuard socket; it takes CAP_NET_ADMIN");
     }
-    enlarge(&socket, receive_buffer(options.workers));
+    enlarge(&socket, buffer);
     if shares {
         socket.set_reuse_port(true)?;
     }
-    socket.bind(&address.into())?;
     let socket = UdpSocket::from(socket);
     let state = UdpSocketState::new((&socket).into())?;
     path_mtu::follow(&socket, address.is_ipv4())?;
@@ -137,9 +145,14 @@ fn bind_one(address: SocketAddr, options: UdpOptions, shares: bool) -> io::Resul
         // It was switched on with `state`, where the kernel has it (Linux 5.0).
         setsockopt(&socket, sockopt::UdpGroSegment, &false)?;
     }
+    // Last of all: what comes from now on comes in this form.
+    SockRef::from(&socket).bind(&address.into())?;
     Ok(Port {
         local: socket.local_addr()?,
-        segmentation: Segmentation::new(options.offload && state.max_gso_segments() > 1),
+        peer: None,
+        segmentation: Arc::new(Segmentation::new(
+            options.offload && state.max_gso_segments() > 1,
+        )),
         coalesces: options.offload && state.gro_segments() > 1,
         state,
         socket,
@@ -149,6 +162,11 @@ fn bind_one(address: SocketAddr, options: UdpOptions, shares: bool) -> io::Resul
 /// Bytes of the receive buffer of each of so many workers.
 fn receive_buffer(workers: usize) -> usize {
     (RECEIVE_BUFFERS / workers.max(1)).clamp(LEAST_BUFFER, KERNEL_BUFFER)
+}
+
+/// Bytes of the receive buffer of a socket that is connected to one peer.
+pub(super) fn connected_buffer(workers: usize) -> usize {
+    (receive_buffer(workers) / 2).max(LEAST_BUFFER)
 }
 
 /// Raises the kernel's buffers: past the host's limit where we may, up to it otherwise.
@@ -174,6 +192,7 @@ fn is_family_missing(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::connected::MAX_CONNECTED;
     use super::*;
 
     #[test]
@@ -188,6 +207,8 @@ mod tests {
         for workers in 1..=8 {
             let doubled = 2 * receive_buffer(workers);
             assert!(FAMILIES * workers * doubled <= LIMIT / 4, "{workers}");
+            let doubled = 2 * connected_buffer(workers);
+            assert!(MAX_CONNECTED * workers * doubled <= LIMIT / 4, "{workers}");
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The WireGuard sockets: for every worker one per address family, all on one port.
 //!
 //! The kernel spreads what arrives over the workers' sockets by addresses and ports, so that one peer's
-//! datagrams come to one worker, in order.
+//! datagrams come to one worker, in order. That worker may have a socket for this peer alone ([`connected`]).
 
 mod bind;
+mod connected;
 mod control;
 mod pages;
 mod path_mtu;
@@ -14,15 +15,18 @@ mod shape;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quinn_udp::{UdpSockRef, UdpSocketState};
 
 use gatereeve_client_core::api::UdpOffloads;
 
+pub use connected::{Connections, Made};
 pub use receive::Receiver;
 pub use send::{Sender, TooBig};
 
+use crate::routes::changes::NetworkChanges;
 use segmentation::Segmentation;
 
 /// One socket.
@@ -31,11 +35,19 @@ pub struct Port {
     socket: UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
-    segmentation: Segmentation,
+    /// Whom it is connected to, if it is.
+    peer: Option<SocketAddr>,
+    segmentation: Arc<Segmentation>,
     coalesces: bool,
 }
 
 impl Port {
+    /// Whether it is connected to one peer.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.peer.is_some()
+    }
+
     /// Readable when datagrams are waiting.
     #[must_use]
     pub fn readable(&self) -> BorrowedFd<'_> {
@@ -68,8 +80,9 @@ pub struct UdpOptions {
 #[derive(Debug)]
 pub struct Udp {
     /// By worker, then by family.
-    workers: Vec<Vec<Port>>,
+    workers: Vec<Vec<Arc<Port>>>,
     options: UdpOptions,
+    changes: Arc<NetworkChanges>,
     too_big: AtomicU64,
     unsent: AtomicU64,
 }
@@ -81,9 +94,15 @@ impl Udp {
         self.workers.len()
     }
 
-    /// The sockets of one worker.
+    /// To be told of changes of the host's addresses and routes. Until it is, no socket is connected.
     #[must_use]
-    pub fn ports(&self, worker: usize) -> &[Port] {
+    pub fn changes(&self) -> &Arc<NetworkChanges> {
+        &self.changes
+    }
+
+    /// The shared sockets of one worker.
+    #[must_use]
+    pub fn ports(&self, worker: usize) -> &[Arc<Port>] {
         self.workers.get(worker).map_or(&[], Vec::as_slice)
     }
 
@@ -125,7 +144,7 @@ impl Udp {
     /// What the kernel takes off the data path, on all sockets.
     #[must_use]
     pub fn offloads(&self) -> UdpOffloads {
-        let all = |holds: fn(&Port) -> bool| self.workers.iter().flatten().all(holds);
+        let all = |holds: fn(&Arc<Port>) -> bool| self.workers.iter().flatten().all(holds);
         UdpOffloads {
             gso: all(|port| port.segmentation.is_on()),
             gro: all(|port| port.coalesces),

@@ -11,6 +11,7 @@ use socket2::{MsgHdr, SockAddr, SockRef};
 use gatereeve_client_core::datapath::Run;
 use gatereeve_client_core::wg::{LEAST_MTU, OVERHEAD};
 
+use super::connected::Connections;
 use super::control::Control;
 use super::path_mtu::Fragmenting;
 use super::{Port, Udp};
@@ -20,6 +21,8 @@ const MAX_WAIT_MS: u8 = 5;
 /// How often it may in one batch. The kernel calls a buffer writable when it is half empty, so on a slow path each takes all
 /// of its time; four of them drain a batch of bulk at 100 Mbit/s.
 const MAX_WAITS: u8 = 4;
+/// The first byte of a data message (WireGuard, section 5.4.6).
+const DATA: u8 = 4;
 /// Datagrams that were too big for their path, remembered until they are taken.
 const MAX_TOO_BIG: usize = 16;
 
@@ -36,6 +39,7 @@ pub struct TooBig {
 #[derive(Debug, Default)]
 pub struct Sender {
     too_big: Vec<TooBig>,
+    connections: Connections,
 }
 
 /// How often a full kernel buffer may hold the thread up in one batch: as often as lets a slow path take all of it. More would
@@ -86,7 +90,25 @@ impl Sender {
     /// counted and gone, as on any wire.
     pub fn send<'a>(&mut self, udp: &Udp, worker: usize, runs: impl IntoIterator<Item = Run<'a>>) {
         let mut patience = Patience::default();
-        for run in runs {
+        for mut run in runs {
+            if let Some(own) = self.connections.port(run.to) {
+                let (sent, result) = send_plainly(&own, &run, &mut patience);
+                run.bytes = run.bytes.get(sent..).unwrap_or_default();
+                match result {
+                    Ok(()) => continue,
+                    // There is no more room behind another socket.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        unsent(udp, run.count());
+                        continue;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, to = %run.to, "a connected socket does not send");
+                        self.connections.retire(run.to);
+                    }
+                }
+            } else if run.is_single() && run.bytes.first() == Some(&DATA) {
+                self.connections.count(run.to);
+            }
             let port = udp
                 .ports(worker)
                 .iter()
@@ -98,6 +120,11 @@ impl Sender {
                 _ => unsent(udp, run.count()),
             }
         }
+    }
+
+    /// The sockets of its own that it sends with, for who reads them.
+    pub fn connections(&mut self) -> &mut Connections {
+        &mut self.connections
     }
 
     /// The datagrams that were too big for their path since the last call, and longer than the least that the data path makes
@@ -207,6 +234,26 @@ impl Sender {
     }
 }
 
+/// Sends `run` over a socket that is connected to where it goes, as far as that goes without more ado. How many bytes went, and
+/// what stopped it.
+fn send_plainly(port: &Port, run: &Run<'_>, patience: &mut Patience) -> (usize, io::Result<()>) {
+    if run.is_single() || port.segmentation.wanted() {
+        let segment = u16::try_from(run.segment).ok();
+        let segment = segment.filter(|_| !run.is_single());
+        let result = patience.send_waiting(port, run, segment);
+        return (result.as_ref().map_or(0, |()| run.bytes.len()), result);
+    }
+    let mut sent = 0;
+    for bytes in run.datagrams() {
+        let single = Run { bytes, ..*run };
+        if let Err(error) = patience.send_waiting(port, &single, None) {
+            return (sent, Err(error));
+        }
+        sent += bytes.len();
+    }
+    (sent, Ok(()))
+}
+
 fn is_too_big(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::EMSGSIZE as i32)
 }
@@ -218,15 +265,22 @@ fn send_now(port: &Port, run: &Run<'_>, segment: Option<u16>) -> io::Result<()> 
     let ecn = run.ecn.bits();
     if ecn == 0 && segment.is_none() {
         // With nothing to say beside it, the kernel has less to read.
-        return port.socket.send_to(run.bytes, run.to).map(drop);
+        return match port.peer {
+            Some(_) => port.socket.send(run.bytes).map(drop),
+            None => port.socket.send_to(run.bytes, run.to).map(drop),
+        };
     }
     let control = Control::new(run.to, ecn, segment);
     let bytes = [IoSlice::new(run.bytes)];
     let to = SockAddr::from(run.to);
     let message = MsgHdr::new()
-        .with_addr(&to)
         .with_buffers(&bytes)
         .with_control(control.bytes());
+    // Told an address, a connected socket looks the route up all the same.
+    let message = match port.peer {
+        Some(_) => message,
+        None => message.with_addr(&to),
+    };
     SockRef::from(&port.socket).sendmsg(&message, 0).map(drop)
 }
 

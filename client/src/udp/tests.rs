@@ -7,6 +7,7 @@ use socket2::{Domain, Socket, Type};
 use gatereeve_client_core::datapath::{Batch, Run};
 use gatereeve_client_core::packet::offload::Ecn;
 
+use super::connected::MAX_CONNECTED;
 use super::*;
 
 const SLOT: usize = 65_600;
@@ -116,7 +117,7 @@ fn a_port_that_somebody_else_would_share_is_taken_all_the_same() {
 #[test]
 fn what_one_sender_sends_comes_to_one_worker_in_order() {
     let udp = loopback(3);
-    let ports: Vec<_> = (0..3).map(|worker| &udp.ports(worker)[0]).collect();
+    let ports: Vec<&Port> = (0..3).map(|worker| &*udp.ports(worker)[0]).collect();
     let mut batch = Batch::new(64, SLOT);
     for _ in 0..8 {
         let from = other();
@@ -407,4 +408,208 @@ fn without_checksums(socket: &UdpSocket) {
         )
     };
     assert_eq!(result, 0);
+}
+
+/// Sockets of so many workers on all addresses, and somebody who tells of changes.
+fn anywhere(workers: usize) -> Udp {
+    let udp = Udp::bind(&["0.0.0.0:0".parse().unwrap()], options(workers)).unwrap();
+    udp.changes().note();
+    udp
+}
+
+/// The connected socket that `sender` gets for `to`, once it has sent there often enough.
+fn connected(udp: &Udp, sender: &mut Sender, to: &UdpSocket) -> Option<Arc<Port>> {
+    sender.connections().look(udp);
+    for _ in 0..100 {
+        if sender.connections().has_work() {
+            break;
+        }
+        sender.send(udp, 0, [run(to, 10, &[4; 10])]);
+        assert_eq!(next(to, 1), [(10, 4)]);
+        sender.connections().heard(to.local_addr().unwrap());
+    }
+    let connections = sender.connections();
+    assert!(connections.retired().is_empty());
+    let made = connections.wanted(udp, 0)?;
+    let port = Arc::clone(made.port());
+    let place = to.local_addr().unwrap().port().into();
+    connections.add(made, Ok(place));
+    Some(port)
+}
+
+/// What came to `port`.
+fn received(port: &Port) -> Vec<u8> {
+    let mut batch = Batch::new(64, SLOT);
+    Receiver::new().receive(port, 64, &mut batch).unwrap();
+    batch
+        .packets()
+        .flat_map(|(bytes, _)| bytes.to_vec())
+        .collect()
+}
+
+#[test]
+fn a_peer_with_a_socket_of_its_own_is_sent_to_and_heard_over_that() {
+    let (udp, mut sender) = (anywhere(2), Sender::default());
+    let (peer, another) = (other(), other());
+    let to = SocketAddr::from(([127, 0, 0, 1], udp.port()));
+    another.send_to(b"another", to).unwrap();
+    let of_another = |what: &[u8]| {
+        let heard = |worker| received(&udp.ports(worker)[0]) == what;
+        (0..2).find(|worker| heard(*worker)).unwrap()
+    };
+    let before = of_another(b"another");
+    let own = connected(&udp, &mut sender, &peer).unwrap();
+    assert!(own.is_connected());
+    assert_eq!(own.local(), to);
+
+    peer.send_to(b"peer", to).unwrap();
+    assert_eq!(received(&own), b"peer");
+    for n in 0..50_u8 {
+        another.send_to(&[n], to).unwrap();
+        assert_eq!(
+            of_another(&[n]),
+            before,
+            "the kernel spreads others as before"
+        );
+    }
+    assert!(received(&own).is_empty());
+
+    // One, and several in one call, marked and not; all from the one port.
+    sender.send(&udp, 0, [run(&peer, 10, &[1; 10]), run(&peer, 100, &six())]);
+    let marked = Run {
+        ecn: Ecn::CE,
+        ..run(&peer, 7, &[2; 7])
+    };
+    sender.send(&udp, 0, [marked]);
+    assert_eq!(next(&peer, 1), [(10, 1)]);
+    assert_eq!(next(&peer, 6), SIX);
+    let (len, from) = peer.recv_from(&mut [0; 99]).unwrap();
+    assert_eq!((len, from), (7, to));
+    assert!(!sender.connections().has_work(), "nothing went wrong");
+    sender.send(&udp, 0, [run(&another, 10, &[3; 10])]);
+    assert_eq!(next(&another, 1), [(10, 3)]);
+    assert_eq!(udp.drops(), [("udp_path_mtu", 0), ("udp_unsent", 0)]);
+}
+
+#[test]
+fn nobody_has_a_socket_of_its_own_while_changes_go_unnoticed_or_where_the_shared_are_bound() {
+    let peer = other();
+    let (bound, unnoticed) = (loopback(1), anywhere(1));
+    bound.changes().note();
+    unnoticed.changes().lost();
+    for udp in [bound, unnoticed] {
+        assert!(connected(&udp, &mut Sender::default(), &peer).is_none());
+        // Positive control.
+        assert!(connected(&anywhere(1), &mut Sender::default(), &peer).is_some());
+    }
+}
+
+#[test]
+fn what_a_connected_socket_does_not_take_goes_over_the_shared_one() {
+    let (udp, mut sender) = (anywhere(1), Sender::default());
+    let peer = other();
+    let own = connected(&udp, &mut sender, &peer).unwrap();
+    let at = peer.local_addr().unwrap();
+    drop(peer);
+    // Nobody is there, as the host says at once.
+    let lost = Run {
+        to: at,
+        ecn: Ecn::default(),
+        segment: 10,
+        bytes: &[1; 10],
+    };
+    sender.send(&udp, 0, [lost]);
+    let peer = UdpSocket::bind(at).unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    sender.send(&udp, 0, [run(&peer, 100, &six())]);
+    assert_eq!(next(&peer, 6), SIX);
+    let retired = sender.connections().retired();
+    assert_eq!(retired, [usize::from(at.port())]);
+    assert_eq!(udp.drops(), [("udp_path_mtu", 0), ("udp_unsent", 0)]);
+    // It has none for a while, or until the network changes.
+    drop(own);
+    assert!(connected(&udp, &mut sender, &peer).is_none());
+    std::thread::sleep(Duration::from_millis(1100));
+    udp.changes().note();
+    assert!(connected(&udp, &mut sender, &peer).is_some());
+}
+
+#[test]
+fn a_change_of_the_network_ends_what_the_kernel_would_not_choose_any_more() {
+    let (udp, mut sender) = (anywhere(1), Sender::default());
+    let peer = other();
+    let own = connected(&udp, &mut sender, &peer).unwrap();
+    udp.changes().note();
+    std::thread::sleep(Duration::from_millis(100));
+    sender.connections().look(&udp);
+    assert!(!sender.connections().has_work(), "nothing is different");
+    let at = peer.local_addr().unwrap();
+    assert!(sender.connections().port(at).is_some());
+    udp.changes().lost();
+    sender.connections().look(&udp);
+    let retired = sender.connections().retired();
+    assert_eq!(retired, [usize::from(at.port())]);
+    assert!(sender.connections().port(at).is_none());
+    drop(own);
+}
+
+#[test]
+fn the_places_of_those_not_used_lately_are_given_to_others() {
+    let (udp, mut sender) = (anywhere(1), Sender::default());
+    let peers: Vec<_> = (0..MAX_CONNECTED + 1).map(|_| other()).collect();
+    let (last, first) = peers.split_last().unwrap();
+    for peer in first {
+        assert!(connected(&udp, &mut sender, peer).is_some());
+    }
+    // All were used; from now on, the second and those behind it.
+    assert!(connected(&udp, &mut sender, last).is_none());
+    for peer in &first[1..] {
+        sender.send(&udp, 0, [run(peer, 10, &[0; 10])]);
+    }
+    assert!(connected(&udp, &mut sender, last).is_none());
+    let place = |peer: &UdpSocket| usize::from(peer.local_addr().unwrap().port());
+    let retired = sender.connections().retired();
+    assert_eq!(retired, [place(&first[0])]);
+    assert!(connected(&udp, &mut sender, last).is_some());
+    let at = first[0].local_addr().unwrap();
+    assert!(sender.connections().port(at).is_none());
+}
+
+#[test]
+fn what_a_socket_has_when_its_peer_is_let_go_can_be_read_and_the_rest_comes_to_the_shared_one() {
+    let (udp, mut sender) = (anywhere(1), Sender::default());
+    let peer = other();
+    let to = SocketAddr::from(([127, 0, 0, 1], udp.port()));
+    let own = connected(&udp, &mut sender, &peer).unwrap();
+    peer.send_to(b"before", to).unwrap();
+    own.let_go().unwrap();
+    peer.send_to(b"after", to).unwrap();
+    assert_eq!(received(&udp.ports(0)[0]), b"after");
+    assert_eq!(received(&own), b"before");
+    assert!(received(&own).is_empty());
+}
+
+#[test]
+fn a_peer_of_ipv6_has_a_socket_of_its_own_as_well() {
+    let Ok(peer) = UdpSocket::bind("[::1]:0") else {
+        // A host without IPv6.
+        return;
+    };
+    let patience = Some(Duration::from_secs(10));
+    peer.set_read_timeout(patience).unwrap();
+    let any = ["0.0.0.0:0".parse().unwrap(), "[::]:0".parse().unwrap()];
+    let udp = Udp::bind(&any, options(2)).unwrap();
+    udp.changes().note();
+    let mut sender = Sender::default();
+    let own = connected(&udp, &mut sender, &peer).unwrap();
+    assert_eq!(
+        own.local(),
+        SocketAddr::new(peer.local_addr().unwrap().ip(), udp.port())
+    );
+    peer.send_to(b"peer", own.local()).unwrap();
+    assert_eq!(received(&own), b"peer");
+    sender.send(&udp, 0, [run(&peer, 100, &six())]);
+    assert_eq!(next(&peer, 6), SIX);
+    assert!(!sender.connections().has_work());
 }

@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -30,9 +30,9 @@ const QUIET: Duration = Duration::from_micros(500);
 
 /// Where packets come from.
 #[derive(Debug)]
-struct Source<'a, T> {
-    reader: T,
-    readable: BorrowedFd<'a>,
+struct Source<T> {
+    /// `None` where it was [removed](Sources::remove).
+    reader: Option<T>,
     state: State,
 }
 
@@ -50,9 +50,9 @@ enum State {
 
 /// All sources of one worker.
 #[derive(Debug)]
-pub(super) struct Sources<'a, T> {
+pub(super) struct Sources<T> {
     epoll: Epoll,
-    all: Vec<Source<'a, T>>,
+    all: Vec<Source<T>>,
     /// Were empty, and have something again.
     sparse: VecDeque<usize>,
     /// Have had a turn, and may have more.
@@ -87,34 +87,65 @@ pub(super) enum Turn {
     Failed,
 }
 
-impl<'a, T> Sources<'a, T> {
-    /// `sources`, each readable when it has something, and `stop`, readable when the thread is to end.
+impl<T: AsFd> Sources<T> {
+    /// `readers`, each readable when it has something, and `stop`, readable when the thread is to end.
     ///
     /// # Errors
     /// When the process is out of file descriptors.
-    pub(super) fn new(
-        stop: &EventFd,
-        sources: impl IntoIterator<Item = (T, BorrowedFd<'a>)>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(stop: &EventFd, readers: impl IntoIterator<Item = T>) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(stop.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
-        let mut all = Vec::new();
-        for (reader, readable) in sources {
-            epoll.add(readable, interest(all.len()))?;
-            all.push(Source {
-                reader,
-                readable,
-                state: State::Empty(Mono(0)),
-            });
-        }
-        Ok(Self {
+        let mut sources = Self {
             epoll,
-            sparse: VecDeque::with_capacity(all.len()),
-            bulk: VecDeque::with_capacity(all.len()),
+            all: Vec::new(),
+            sparse: VecDeque::new(),
+            bulk: VecDeque::new(),
             resting: 0,
             events: vec![EpollEvent::empty(); EVENTS],
-            all,
-        })
+        };
+        for reader in readers {
+            sources.add(reader)?;
+        }
+        Ok(sources)
+    }
+
+    /// One more source. Where it is among them.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(super) fn add(&mut self, reader: T) -> io::Result<usize> {
+        let vacant = self.all.iter().position(|source| source.reader.is_none());
+        let position = vacant.unwrap_or(self.all.len());
+        self.epoll.add(reader.as_fd(), interest(position))?;
+        let source = Source {
+            reader: Some(reader),
+            state: State::Empty(Mono(0)),
+        };
+        match self.all.get_mut(position) {
+            Some(place) => *place = source,
+            None => self.all.push(source),
+        }
+        Ok(position)
+    }
+
+    /// The source at `position` is one no more. What has its turn already loses it.
+    pub(super) fn remove(&mut self, position: usize) {
+        let Some(source) = self.all.get_mut(position) else {
+            return;
+        };
+        let Some(reader) = source.reader.take() else {
+            return;
+        };
+        match source.state {
+            // Out of the kernel's list already.
+            State::Resting(_) => self.resting -= 1,
+            State::Empty(_) | State::Unknown(_) | State::Ready { .. } => {
+                let _ = self.epoll.delete(reader.as_fd());
+            }
+        }
+        source.state = State::Empty(Mono(0));
+        self.sparse.retain(|turn| *turn != position);
+        self.bulk.retain(|turn| *turn != position);
     }
 
     /// Waits until a source may have something, at most for `longest` milliseconds. Does not wait where one has
@@ -206,7 +237,16 @@ impl<'a, T> Sources<'a, T> {
 
     /// What reads the source at `position`.
     pub(super) fn reader(&mut self, position: usize) -> Option<&mut T> {
-        self.all.get_mut(position).map(|source| &mut source.reader)
+        self.all.get_mut(position)?.reader.as_mut()
+    }
+
+    /// The first of which `is_it` says so.
+    pub(super) fn find(&mut self, is_it: impl Fn(&T) -> bool) -> Option<&mut T> {
+        let mut readers = self
+            .all
+            .iter_mut()
+            .filter_map(|source| source.reader.as_mut());
+        readers.find(|reader| is_it(reader))
     }
 
     /// The source at `position` has had its turn.
@@ -232,7 +272,9 @@ impl<'a, T> Sources<'a, T> {
                 let rest = Duration::from_millis(REST_MS.into());
                 source.state = State::Resting(Clock::mono().saturating_add(rest));
                 self.resting += 1;
-                let _ = self.epoll.delete(source.readable);
+                if let Some(reader) = &source.reader {
+                    let _ = self.epoll.delete(reader.as_fd());
+                }
             }
         }
     }
@@ -247,7 +289,10 @@ impl<'a, T> Sources<'a, T> {
             if now < until {
                 continue;
             }
-            source.state = match self.epoll.add(source.readable, interest(position)) {
+            let Some(reader) = &source.reader else {
+                continue;
+            };
+            source.state = match self.epoll.add(reader.as_fd(), interest(position)) {
                 Ok(()) | Err(Errno::EEXIST) => {
                     self.resting -= 1;
                     State::Empty(now)
@@ -280,7 +325,7 @@ mod tests {
     }
 
     /// Waits, and plays one round in which each source has more or not.
-    fn round(sources: &mut Sources<'_, &EventFd>, has_more: &[bool]) -> Vec<usize> {
+    fn round(sources: &mut Sources<&EventFd>, has_more: &[bool]) -> Vec<usize> {
         assert_eq!(sources.wait(None), Waited::Ready);
         let mut turns = Vec::new();
         let mut round = sources.round();
@@ -301,8 +346,7 @@ mod tests {
     fn what_was_empty_comes_before_what_has_more_which_takes_turns() {
         let events = [event(), event(), event()];
         let stop = event();
-        let mut sources =
-            Sources::new(&stop, events.iter().map(|event| (event, event.as_fd()))).unwrap();
+        let mut sources = Sources::new(&stop, &events).unwrap();
         for event in &events[..2] {
             event.write(1).unwrap();
         }
@@ -324,8 +368,7 @@ mod tests {
     #[test]
     fn a_source_that_is_looked_at_has_its_turn_in_the_same_round() {
         let (stop, events) = (event(), [event(), event()]);
-        let mut sources =
-            Sources::new(&stop, events.iter().map(|event| (event, event.as_fd()))).unwrap();
+        let mut sources = Sources::new(&stop, &events).unwrap();
         events[0].write(1).unwrap();
         assert_eq!(sources.wait(None), Waited::Ready);
         let mut round = sources.round();
@@ -355,7 +398,7 @@ mod tests {
     #[test]
     fn a_quiet_source_is_known_by_the_time_since_it_was_empty() {
         let (stop, event) = (event(), event());
-        let mut sources = Sources::new(&stop, [(&event, event.as_fd())]).unwrap();
+        let mut sources = Sources::new(&stop, [&event]).unwrap();
         let mut turn = |turn: Turn| {
             assert_eq!(sources.wait(None), Waited::Ready);
             let sparse = sources.round().sparse > 0;
@@ -384,7 +427,7 @@ mod tests {
     fn beside_bulk_nobody_is_asked_for_one_packet_for_long() {
         let (stop, first, second) = (event(), event(), event());
         let events = [&first, &second];
-        let mut sources = Sources::new(&stop, events.map(|event| (event, event.as_fd()))).unwrap();
+        let mut sources = Sources::new(&stop, events).unwrap();
         first.write(1).unwrap();
         assert_eq!(round(&mut sources, &[true, true]), [0, 0]);
         second.write(1).unwrap();
@@ -403,7 +446,7 @@ mod tests {
     #[test]
     fn nothing_comes_of_a_short_wait_and_what_comes_later_is_not_missed() {
         let (stop, event) = (event(), event());
-        let mut sources = Sources::new(&stop, [(&event, event.as_fd())]).unwrap();
+        let mut sources = Sources::new(&stop, [&event]).unwrap();
         assert_eq!(sources.wait(Some(1)), Waited::Nothing);
         event.write(1).unwrap();
         assert_eq!(sources.wait(Some(1)), Waited::Ready);
@@ -412,10 +455,42 @@ mod tests {
     }
 
     #[test]
+    fn a_source_that_is_removed_has_no_turn_and_its_place_is_taken_by_the_next() {
+        let (stop, events) = (event(), [event(), event(), event()]);
+        let mut sources = Sources::new(&stop, &events[..2]).unwrap();
+        events[0].write(1).unwrap();
+        events[1].write(1).unwrap();
+        let has_more = [true, false, false];
+        assert_eq!(round(&mut sources, &has_more), [0, 1, 0]);
+        sources.remove(0);
+        sources.remove(0);
+        sources.remove(7);
+        assert!(sources.reader(0).is_none());
+        assert_eq!(sources.wait(Some(1)), Waited::Nothing);
+        events[2].write(1).unwrap();
+        assert_eq!(sources.add(&events[2]).unwrap(), 0);
+        assert_eq!(sources.wait(None), Waited::Ready);
+        let mut turns = sources.round();
+        assert_eq!(sources.next(&mut turns), Some((0, true)));
+        assert!(std::ptr::eq(
+            *sources.reader(0).unwrap(),
+            &raw const events[2]
+        ));
+        // One that rests does so no more.
+        sources.done(0, Turn::Failed);
+        sources.remove(0);
+        events[2].read().unwrap();
+        assert_eq!(sources.wait(Some(1)), Waited::Nothing);
+        assert_eq!(sources.add(&events[2]).unwrap(), 0);
+        assert_eq!(sources.add(&events[0]).unwrap(), 2);
+        assert_eq!(round(&mut sources, &has_more), [2]);
+    }
+
+    #[test]
     fn one_that_failed_rests_until_the_time_is_over() {
         let (stop, failed) = (event(), event());
         failed.write(1).unwrap();
-        let mut sources = Sources::new(&stop, [((), failed.as_fd())]).unwrap();
+        let mut sources = Sources::new(&stop, [failed.as_fd()]).unwrap();
         assert_eq!(sources.wait(None), Waited::Ready);
         let mut first = sources.round();
         assert_eq!(sources.next(&mut first), Some((0, true)));

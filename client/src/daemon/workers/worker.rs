@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,6 +32,8 @@ const PUT_OFF_MS: u8 = 1;
 pub(super) const PUT_OFF_ROUNDS: u8 = 16;
 /// Most datagrams that are put off: with more, nothing is.
 pub(super) const MAX_PUT_OFF: usize = 256;
+/// Batches that are taken from a socket at most to empty it: about as many as its buffer holds.
+const MAX_LEFT: u32 = 256;
 /// The shortest time between runs of the timers: what is due about the same time is done in one.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
 
@@ -85,7 +87,16 @@ impl Datagram {
 #[derive(Debug)]
 enum Reader<'a> {
     Tun(&'a dyn TunQueue),
-    Udp(&'a Port, Receiver),
+    Udp(Arc<Port>, Receiver),
+}
+
+impl AsFd for Reader<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Reader::Tun(queue) => queue.readable(),
+            Reader::Udp(port, _) => port.readable(),
+        }
+    }
 }
 
 impl Worker {
@@ -107,10 +118,9 @@ impl Worker {
     /// Moves packets until told to stop: a batch at a time, what is sparse before what is bulk.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
-        let tun = shared.tun.queues(self.index).into_iter();
-        let tun = tun.map(|queue| (Reader::Tun(queue), queue.readable()));
+        let tun = shared.tun.queues(self.index).into_iter().map(Reader::Tun);
         let udp = shared.udp.ports(self.index).iter();
-        let udp = udp.map(|port| (Reader::Udp(port, Receiver::new()), port.readable()));
+        let udp = udp.map(|port| Reader::Udp(Arc::clone(port), Receiver::new()));
         let stop = Arc::clone(&self.stop);
         let mut sources = match Sources::new(&stop, tun.chain(udp)) {
             Ok(sources) => sources,
@@ -136,6 +146,7 @@ impl Worker {
             if waits {
                 self.count_round();
             }
+            self.sender.connections().look(&shared.udp);
             let mut round = sources.round();
             while let Some((position, quiet)) = sources.next(&mut round) {
                 let Some(reader) = sources.reader(position) else {
@@ -146,6 +157,15 @@ impl Worker {
                     Ok(true) if quiet => Turn::Unknown,
                     Ok(true) => Turn::More,
                     Ok(false) => Turn::Emptied,
+                    // Its peer's host says that nobody is there, as a rule. What comes is read all the same.
+                    Err(error)
+                        if let Reader::Udp(port, _) = reader
+                            && port.is_connected() =>
+                    {
+                        tracing::debug!(%error, "a socket that is connected to a peer has failed");
+                        self.sender.connections().retire_at(position);
+                        Turn::Unknown
+                    }
                     Err(error) => {
                         self.note(reader, &error);
                         Turn::Failed
@@ -163,7 +183,59 @@ impl Worker {
                     sources.look(answers, &mut round);
                 }
             }
+            if self.sender.connections().has_work() {
+                self.connect(&mut sources, &mut batch);
+            }
         }
+    }
+
+    /// Closes connected sockets that are not sent with any more, and makes one that is worth it. What their peers have sent stays in
+    /// order: what lies in the one socket is taken before anything is read from the other.
+    fn connect(&mut self, sources: &mut Sources<Reader<'_>>, batch: &mut Batch) {
+        for position in self.sender.connections().retired() {
+            if let Some(reader) = sources.reader(position) {
+                if let Reader::Udp(port, _) = reader
+                    && let Err(error) = port.let_go()
+                {
+                    tracing::debug!(%error, local = %port.local(), "a socket keeps its peer until it is closed");
+                }
+                self.empty(reader, batch);
+            }
+            sources.remove(position);
+        }
+        let wanted = self
+            .sender
+            .connections()
+            .wanted(&self.shared.udp, self.index);
+        let Some(made) = wanted else {
+            return;
+        };
+        let is_v6 = made.port().local().is_ipv6();
+        let shared = sources.find(|reader| match reader {
+            Reader::Tun(_) => false,
+            Reader::Udp(port, _) => !port.is_connected() && port.local().is_ipv6() == is_v6,
+        });
+        if let Some(shared) = shared {
+            self.empty(shared, batch);
+        }
+        let place = sources.add(Reader::Udp(Arc::clone(made.port()), Receiver::new()));
+        self.sender.connections().add(made, place);
+    }
+
+    /// Takes what a socket has.
+    fn empty(&mut self, reader: &mut Reader<'_>, batch: &mut Batch) {
+        for _ in 0..MAX_LEFT {
+            let more = self.pass(reader, BATCH, batch);
+            batch.clear();
+            if let Reader::Udp(_, receiver) = reader {
+                receiver.give_back(batch);
+            }
+            // An error says nothing of what is behind it.
+            if more.is_ok_and(|more| !more) {
+                break;
+            }
+        }
+        self.answers = None;
     }
 
     /// Takes one batch of `most` reads at most all the way. Whether more may be waiting.
@@ -181,7 +253,12 @@ impl Worker {
         if !batch.is_empty() {
             match reader {
                 Reader::Tun(_) => self.outbound(batch),
-                Reader::Udp(..) => self.inbound(batch),
+                Reader::Udp(port, _) => {
+                    if most == 1 && !port.is_connected() {
+                        self.hear(batch);
+                    }
+                    self.inbound(batch);
+                }
             }
         }
         more
@@ -203,6 +280,14 @@ impl Worker {
         datapath.inbound(batch, Clock::now(), &mut self.outbox);
         self.flush();
         self.outbox.give_back(batch);
+    }
+
+    /// Takes note of whom a lone datagram is from.
+    fn hear(&mut self, batch: &Batch) {
+        let from = batch.packets().next().and_then(|(_, from)| from);
+        if let Some(from) = from {
+            self.sender.connections().heard(from);
+        }
     }
 
     fn note(&self, reader: &Reader<'_>, error: &io::Error) {
