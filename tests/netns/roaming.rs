@@ -158,6 +158,11 @@ pub(crate) fn another_source_address_is_taken_up() -> anyhow::Result<()> {
         }))
     };
     ensure!(!knows()?, "control: it is the old one");
+    // A worker connects to whom it hears itself, and a flow of UDP stays with the worker that it began at. Of these, some
+    // begin at the one that hears the server.
+    let slow = Duration::from_millis(40);
+    let more = (2..18).map(|flow| UdpSender::start(&client.namespace, server.v4(53)?, flow, slow));
+    let _more = more.collect::<anyhow::Result<Vec<_>>>()?;
     wait_for("a socket of the peer's own", PATIENCE, || {
         let connected = connected_from(&client)?;
         ensure!(!connected.contains(&new), "{connected:?}");
