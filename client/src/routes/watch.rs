@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::RouteNetlinkMessage;
@@ -77,6 +77,7 @@ fn begin(
         overlay,
         sender,
         disturbed: 0,
+        taken: 0,
         changes,
     };
     #[expect(
@@ -110,6 +111,9 @@ fn begin(
     receiver
 }
 
+/// What the kernel tells of.
+type Change = NetlinkPayload<RouteNetlinkMessage>;
+
 /// Why the following of one socket has ended.
 enum Ended {
     /// Nobody wants to know any more.
@@ -123,6 +127,8 @@ struct Watcher {
     overlay: watch::Receiver<Option<OverlayPrefixes>>,
     sender: watch::Sender<NetworkView>,
     disturbed: u64,
+    /// Changes that were taken, in turns of [`TURN`].
+    taken: u32,
     changes: Arc<NetworkChanges>,
 }
 
@@ -152,7 +158,12 @@ impl Watcher {
             }
             // Where routes come and go without end, what is left is seen after the look.
             let end = Instant::now() + wait.unwrap_or(BURST);
-            if self.hear(source, end, prefixes.as_ref()).await.is_break() {
+            let overlay = prefixes.as_ref();
+            if self
+                .hear(&mut source.changes, end, overlay)
+                .await
+                .is_break()
+            {
                 return Ended::Deaf;
             }
             if self.sender.is_closed() {
@@ -166,7 +177,7 @@ impl Watcher {
                 tokio::select! {
                     found = &mut look => break found,
                     change = source.changes.next() => match change {
-                        Some(change) => comes_late |= self.matters(&change, prefixes.as_ref()),
+                        Some(change) => comes_late |= self.take(&change, prefixes.as_ref()).await,
                         None => return Ended::Deaf,
                     },
                 }
@@ -187,22 +198,29 @@ impl Watcher {
     /// Takes note of changes until `end`.
     async fn hear(
         &mut self,
-        source: &mut Netlink,
+        changes: &mut (impl Stream<Item = Change> + Unpin),
         end: Instant,
         overlay: Option<&OverlayPrefixes>,
     ) -> ControlFlow<()> {
-        let mut count = 0_u32;
-        while let Ok(change) = timeout_at(end, source.changes.next()).await {
-            count = count.wrapping_add(1);
-            if count.is_multiple_of(TURN) {
-                tokio::task::yield_now().await;
-            }
+        // Asked each time: as long as there is a change, the time-out does not look at the clock.
+        while Instant::now() < end
+            && let Ok(change) = timeout_at(end, changes.next()).await
+        {
             let Some(change) = change else {
                 return ControlFlow::Break(());
             };
-            self.matters(&change, overlay);
+            self.take(&change, overlay).await;
         }
         ControlFlow::Continue(())
+    }
+
+    /// As [`Self::matters`], and lets others of this thread have their turn now and then.
+    async fn take(&mut self, change: &Change, overlay: Option<&OverlayPrefixes>) -> bool {
+        self.taken = self.taken.wrapping_add(1);
+        if self.taken.is_multiple_of(TURN) {
+            tokio::task::yield_now().await;
+        }
+        self.matters(change, overlay)
     }
 
     fn tell(&self, mut found: NetworkView) {
@@ -216,11 +234,7 @@ impl Watcher {
 
     /// Whether it is worth looking again after this notification. Counts those that something of ours is gone, or
     /// may be. Routes that have nothing to do with the overlay come in great numbers on some hosts.
-    fn matters(
-        &mut self,
-        payload: &NetlinkPayload<RouteNetlinkMessage>,
-        overlay: Option<&OverlayPrefixes>,
-    ) -> bool {
+    fn matters(&mut self, payload: &Change, overlay: Option<&OverlayPrefixes>) -> bool {
         self.changes.note();
         let overlaps = |message: &RouteMessage| {
             overlay
@@ -285,6 +299,7 @@ mod tests {
             overlay: watch::channel(None).1,
             sender: watch::channel(view).0,
             disturbed: 0,
+            taken: 0,
             changes: Arc::default(),
         }
     }
@@ -346,6 +361,24 @@ mod tests {
         assert_eq!(count(gone("192.0.2.1")), 0);
         let new = RouteNetlinkMessage::NewAddress(address("100.64.0.1"));
         assert_eq!(count(new), 0);
+    }
+
+    /// On a router changes come without end.
+    #[tokio::test]
+    async fn what_comes_without_end_holds_up_neither_the_look_nor_others() {
+        let mut watcher = watcher(NetworkView::default());
+        let mut endless = futures_util::stream::repeat_with(|| Change::Noop);
+        let end = Instant::now() + BURST;
+        let heard = watcher.hear(&mut endless, end, None);
+        // Which has its turn only where the other lets it.
+        let heard = tokio::time::timeout(Duration::from_secs(30), heard).await;
+        assert_eq!(heard, Ok(ControlFlow::Continue(())));
+        assert!(watcher.taken > TURN);
+        // Positive control: a stream that ends.
+        let mut ended = futures_util::stream::empty();
+        let end = Instant::now() + BURST;
+        let heard = watcher.hear(&mut ended, end, None).await;
+        assert_eq!(heard, ControlFlow::Break(()));
     }
 
     #[tokio::test(start_paused = true)]
