@@ -104,10 +104,16 @@ pub(crate) fn a_lan_within_the_overlay_keeps_working() -> anyhow::Result<()> {
     ensure!(attempt(&client.namespace, SocketAddr::new(v4.into(), 80), LIMIT)?.is_connected());
     ensure!(impostor.accepted() == before, "the neighbour got it");
     // A neighbour that asks for the client's overlay address past the tunnel gets nothing.
-    let overlay = client.addresses()?.v4;
-    run(&printer, &format!("route add {overlay}/32 dev eth0"))?;
-    ensure!(ping(&printer, overlay.into(), 1, QUIET)? == 0);
-    nothing_arrives_unasked(&printer, &client.namespace, overlay.into(), own)?;
+    let overlay = client.addresses()?;
+    run(&printer, &format!("route add {}/32 dev eth0", overlay.v4))?;
+    ensure!(ping(&printer, overlay.v4.into(), 1, QUIET)? == 0);
+    nothing_arrives_unasked(&printer, &client.namespace, overlay.v4.into(), own)?;
+    run(&printer, "address add 2001:db8::1/64 dev eth0")?;
+    run(&client.namespace, "address add 2001:db8::2/64 dev eth0")?;
+    let past = format!("route add {}/128 via 2001:db8::2 dev eth0", overlay.v6);
+    run(&printer, &past)?;
+    let own_v6 = "2001:db8::2".parse()?;
+    nothing_arrives_unasked(&printer, &client.namespace, overlay.v6.into(), own_v6)?;
 
     // The peer's address stays the overlay's while no daemon runs.
     client.kill();
