@@ -41,6 +41,10 @@ const MAX_BARRED: usize = 8;
 const BARRED: Duration = Duration::from_secs(30);
 /// How much of that lasts when the network changes, which may be what was wrong.
 const BARRED_STILL: Duration = Duration::from_secs(1);
+/// One socket is made in so long, each a dozen system calls: whoever moves all the time shall not have us make them all the time.
+const APART: Duration = Duration::from_secs(1);
+/// But so many at once, when none was made for as long as they take.
+const AT_ONCE: u32 = 8;
 /// Between two comparisons with what the kernel would choose, where the network changes all the time.
 const REST: Duration = Duration::from_millis(100);
 
@@ -54,6 +58,8 @@ pub struct Connections {
     /// Who gets none until then.
     barred: Vec<(SocketAddr, Mono)>,
     wanted: Option<SocketAddr>,
+    /// When those that were made would all have been, one after the other.
+    due: Mono,
     /// As of which change those that are open were right, and when that was found.
     seen: Option<u64>,
     looked: Mono,
@@ -133,9 +139,13 @@ impl Connections {
             return;
         }
         let now = Clock::mono();
+        let due = self.due.max(now).saturating_add(APART);
+        if due.since(now) > APART * AT_ONCE {
+            return;
+        }
         self.barred.retain(|(_, until)| now < *until);
         if !self.barred.iter().any(|(address, _)| *address == to) {
-            self.wanted = Some(to);
+            (self.wanted, self.due) = (Some(to), due);
         }
     }
 
@@ -418,6 +428,25 @@ mod tests {
         }
         assert!(is_wanted(&mut connections));
         assert!(connections.barred.is_empty());
+    }
+
+    #[test]
+    fn whoever_moves_all_the_time_gets_some_and_then_one_now_and_then() {
+        let mut connections = told();
+        let got = |connections: &mut Connections| {
+            let wanted = (0..100_u16).filter(|port| {
+                for _ in 0..2 * WORTH {
+                    connections.count(address(*port));
+                    connections.heard(address(*port));
+                }
+                connections.wanted.take().is_some()
+            });
+            wanted.count()
+        };
+        assert_eq!(got(&mut connections), AT_ONCE as usize);
+        assert_eq!(got(&mut connections), 0);
+        connections.due = Clock::mono().saturating_add(APART * (AT_ONCE - 2));
+        assert_eq!(got(&mut connections), 2);
     }
 
     #[test]
