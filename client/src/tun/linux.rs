@@ -278,14 +278,26 @@ impl Tun for LinuxTun {
         let share = self.share(worker).len();
         // Without queues of its own a worker writes to the first.
         let (first, share) = if share == 0 { (0, 1) } else { (worker, share) };
-        let last = Cell::new(None);
         // What a flow is answered by comes back by the queue that it was written to, which is one of this worker
         // but for UDP of which packets were read from another.
-        let queue = |packet: &[u8]| {
-            let position = self.shared.steering.queue_of(packet).unwrap_or_else(|| {
+        let position_for = |packet: &[u8]| {
+            self.shared.steering.queue_of(packet).unwrap_or_else(|| {
                 let place = spread(packet) % share;
                 first.saturating_add(place.saturating_mul(self.workers))
-            });
+            })
+        };
+        if self.shared.tso
+            && let Some(packet) = outbox.lone()
+        {
+            let position = position_for(packet.head);
+            let queue = self.queues.get(position);
+            let written = |queue: &Queue| queue.write(&packet.offload, packet.head, packet.tails());
+            let taken = queue.is_some_and(|queue| written(queue).is_ok());
+            return self.delivered(worker, u64::from(!taken), Some(position));
+        }
+        let last = Cell::new(None);
+        let queue = |packet: &[u8]| {
+            let position = position_for(packet);
             last.set(Some(position));
             self.queues.get(position)
         };

@@ -93,18 +93,12 @@ impl Sender {
         for mut run in runs {
             if let Some(own) = self.connections.port(run.to) {
                 let (sent, result) = send_plainly(&own, &run, &mut patience);
+                let Err(error) = result else {
+                    continue;
+                };
                 run.bytes = run.bytes.get(sent..).unwrap_or_default();
-                match result {
-                    Ok(()) => continue,
-                    // There is no more room behind another socket.
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        unsent(udp, run.count());
-                        continue;
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, to = %run.to, "a connected socket does not send");
-                        self.connections.retire(run.to);
-                    }
+                if !self.goes_elsewhere(udp, &run, &error) {
+                    continue;
                 }
             } else if run.is_single() && run.bytes.first() == Some(&DATA) {
                 self.connections.count(run.to);
@@ -127,10 +121,29 @@ impl Sender {
         &mut self.connections
     }
 
+    /// Whether there are any to be [taken](Self::take_too_big).
+    #[must_use]
+    pub fn has_too_big(&self) -> bool {
+        !self.too_big.is_empty()
+    }
+
     /// The datagrams that were too big for their path since the last call, and longer than the least that the data path makes
     /// of them. They are few: what does not fit into the list is counted all the same.
     pub fn take_too_big(&mut self) -> impl Iterator<Item = TooBig> + '_ {
         self.too_big.drain(..)
+    }
+
+    /// What a connected socket has not sent of `run`: whether it is to be sent with a shared one.
+    #[cold]
+    fn goes_elsewhere(&mut self, udp: &Udp, run: &Run<'_>, error: &io::Error) -> bool {
+        // There is no more room behind another socket.
+        if error.kind() == io::ErrorKind::WouldBlock {
+            unsent(udp, run.count());
+            return false;
+        }
+        tracing::debug!(%error, to = %run.to, "a connected socket does not send");
+        self.connections.retire(run.to);
+        true
     }
 
     fn send_run(&mut self, udp: &Udp, port: &Port, run: &Run<'_>, patience: &mut Patience) {

@@ -1,6 +1,6 @@
 //! The only reader of clocks: everything else takes [`Now`] as an argument.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use gatereeve_shared::time::{Mono, Now, UnixMillis};
 use nix::time::{ClockId, clock_gettime};
@@ -23,26 +23,34 @@ impl Clock {
     /// CLOCK_BOOTTIME.
     #[must_use]
     pub fn mono() -> Mono {
-        // Linux has had the clock since 2.6.39: the call cannot fail there.
-        let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Into::into);
-        Mono(u64::try_from(since_boot.as_nanos()).unwrap_or(u64::MAX))
+        let (seconds, nanos) = read(ClockId::CLOCK_BOOTTIME);
+        Mono(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
     }
 
     /// The wall clock.
     #[must_use]
     pub fn unix() -> UnixMillis {
-        #[expect(clippy::disallowed_methods, reason = "this is the one reader")]
-        let wall = SystemTime::now();
-        let since_1970 = wall
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        UnixMillis(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
+        let (seconds, nanos) = read(ClockId::CLOCK_REALTIME);
+        let millis = seconds.saturating_mul(1_000);
+        UnixMillis(millis.saturating_add(nanos / 1_000_000))
     }
 
     /// How long from now until `mono`; zero where it has passed.
     #[must_use]
     pub fn until(mono: Mono) -> Duration {
         mono.since(Self::mono())
+    }
+}
+
+/// Seconds and nanoseconds; zero before the clock's zero.
+fn read(clock: ClockId) -> (u64, u64) {
+    // Linux has had both since 2.6.39: the call cannot fail there.
+    let Ok(time) = clock_gettime(clock) else {
+        return (0, 0);
+    };
+    match (u64::try_from(time.tv_sec()), u64::try_from(time.tv_nsec())) {
+        (Ok(seconds), Ok(nanos)) => (seconds, nanos),
+        _ => (0, 0),
     }
 }
 

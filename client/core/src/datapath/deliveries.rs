@@ -131,25 +131,37 @@ impl Deliveries {
 
     /// The same packets, joined where they are one stretch of a flow.
     pub(super) fn joined(&self) -> impl Iterator<Item = Joined<'_>> {
-        self.stretches().map(|(stretch, packets)| {
-            let bytes = self.bytes_of(stretch.origin);
-            let header = || self.headers.get(stretch.header.clone());
-            let (head, packets, header_len) = match (&stretch.stretch, packets) {
-                (Some(joined), _) => (header(), packets, joined.header_len()),
-                (None, [_, _]) if let Some(pair) = self.pair(stretch) => {
-                    (header(), &pair.rest[..], 0)
-                }
-                (None, [whole, ..]) => (bytes.get(whole.clone()), &[][..], 0),
-                (None, []) => (None, &[][..], 0),
-            };
-            Joined {
-                offload: stretch.offload,
-                head: head.unwrap_or_default(),
-                bytes,
-                packets,
-                header_len,
+        self.stretches()
+            .map(|(stretch, packets)| self.whole(stretch, packets))
+    }
+
+    /// The packet, if it is the only one.
+    pub(super) fn lone(&self) -> Option<Joined<'_>> {
+        match (self.stretches.as_slice(), self.packets.as_slice()) {
+            ([stretch], packets @ [_]) if stretch.pair.is_none() => {
+                Some(self.whole(stretch, packets))
             }
-        })
+            _ => None,
+        }
+    }
+
+    /// What the `packets` of `stretch` are written as.
+    fn whole<'a>(&'a self, stretch: &'a StretchOf, packets: &'a [Range<usize>]) -> Joined<'a> {
+        let bytes = self.bytes_of(stretch.origin);
+        let header = || self.headers.get(stretch.header.clone());
+        let (head, packets, header_len) = match (&stretch.stretch, packets) {
+            (Some(joined), _) => (header(), packets, joined.header_len()),
+            (None, [_, _]) if let Some(pair) = self.pair(stretch) => (header(), &pair.rest[..], 0),
+            (None, [whole, ..]) => (bytes.get(whole.clone()), &[][..], 0),
+            (None, []) => (None, &[][..], 0),
+        };
+        Joined {
+            offload: stretch.offload,
+            head: head.unwrap_or_default(),
+            bytes,
+            packets,
+            header_len,
+        }
     }
 
     /// Whether there are none.

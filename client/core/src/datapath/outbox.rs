@@ -150,6 +150,12 @@ impl Outbox {
         self.delivered.packets()
     }
 
+    /// The packet for the host, if it is the only one: what [`Self::joined`] has then, without the machinery for many.
+    #[must_use]
+    pub fn lone(&self) -> Option<Joined<'_>> {
+        self.delivered.lone()
+    }
+
     /// The same packets, joined where they are one stretch of a flow.
     pub fn joined(&self) -> impl Iterator<Item = Joined<'_>> {
         self.delivered.joined()

@@ -116,6 +116,7 @@ impl Worker {
     }
 
     /// Moves packets until told to stop: a batch at a time, what is sparse before what is bulk.
+    #[inline(never)] // `fast-path.ld` knows it by its name.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let tun = shared.tun.queues(self.index).into_iter().map(Reader::Tun);
@@ -394,6 +395,24 @@ impl Worker {
             }
             self.shared.echo.look(&self.outbox);
         }
+        // As a rule there is neither; out of line, it leaves less code to go through.
+        if !self.outbox.events().is_empty() {
+            self.hint();
+        }
+        if self.sender.has_too_big() {
+            self.learn_mtu();
+        }
+        self.put_off();
+        self.outbox.clear();
+        self.mark.done();
+        if self.elsewhere.len() > MAX_PUT_OFF {
+            self.make_up();
+        }
+    }
+
+    /// Keeps what the batch has for the slow path.
+    #[cold]
+    fn hint(&mut self) {
         for event in self.outbox.take_events() {
             // Where a peer is now is all that counts: one that moves with every datagram must not fill the queue.
             if let DataPathEvent::EndpointMoved { device, .. } = &event {
@@ -403,6 +422,11 @@ impl Worker {
             }
             self.hints.push(event);
         }
+    }
+
+    /// Asks the kernel how much the paths carry that datagrams were too big for.
+    #[cold]
+    fn learn_mtu(&mut self) {
         for too_big in self.sender.take_too_big() {
             let carried = self.shared.udp.path_mtu(too_big.to);
             tracing::debug!(to = %too_big.to, size = too_big.size, ?carried, "a datagram is too big for its path");
@@ -411,12 +435,6 @@ impl Worker {
                     .datapath
                     .path_mtu(too_big.to, carried, Clock::now());
             }
-        }
-        self.put_off();
-        self.outbox.clear();
-        self.mark.done();
-        if self.elsewhere.len() > MAX_PUT_OFF {
-            self.make_up();
         }
     }
 
