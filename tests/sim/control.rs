@@ -222,7 +222,7 @@ impl World {
         match output {
             DeviceOutput::Publish(spec) => {
                 device.table = Some(spec.generation);
-                device.datapath.publish(spec, now);
+                device.datapath.publish(spec, now.mono);
             }
             DeviceOutput::OpenUntil(until) => device.datapath.open_until(until),
             DeviceOutput::Shut => device.datapath.shut(),
@@ -322,7 +322,7 @@ impl World {
         device.batch.push(packet, None);
         device
             .datapath
-            .outbound(&mut device.batch, self.now, &mut device.outbox);
+            .outbound(&mut device.batch, self.now.mono, &mut device.outbox);
         self.empty_outbox(at);
     }
 
@@ -334,7 +334,7 @@ impl World {
         device.batch.push(bytes, Some(from));
         device
             .datapath
-            .inbound(&mut device.batch, self.now, &mut device.outbox);
+            .inbound(&mut device.batch, self.now.mono, &mut device.outbox);
         self.empty_outbox(at);
     }
 }

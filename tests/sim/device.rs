@@ -103,7 +103,7 @@ fn make(
     let engine = Engine::new(config, stored, random.seed32(), now);
     (
         engine,
-        DataPath::new(random.seed32(), Box::new(FakeTunnels), now),
+        DataPath::new(random.seed32(), Box::new(FakeTunnels), now.mono),
     )
 }
 

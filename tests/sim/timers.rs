@@ -11,7 +11,7 @@ use gatereeve_client_core::datapath::{
 use gatereeve_client_core::packet::samples;
 use gatereeve_shared::identity::wg_key::WgSecret;
 use gatereeve_shared::ids::{DeviceId, DeviceName, RuleId};
-use gatereeve_shared::time::{Mono, Now, UnixMillis};
+use gatereeve_shared::time::Mono;
 use gatereeve_shared::wire::map::{OverlayAddresses, OverlayPrefixes};
 use gatereeve_tests::fake_tunnel::FakeTunnels;
 use gatereeve_tests::random::Random;
@@ -188,24 +188,21 @@ struct World {
     /// Everybody is looked at each time.
     looks_at_all: bool,
     nodes: Vec<Node>,
-    now: Now,
+    now: Mono,
     wire: VecDeque<(usize, SocketAddr, Vec<u8>)>,
     seen: Seen,
 }
 
 impl World {
     fn new(looks_at_all: bool) -> Self {
-        let now = Now {
-            mono: Mono(1_000_000_000_000),
-            unix: UnixMillis(1_795_313_383_042),
-        };
+        let now = Mono(1_000_000_000_000);
         let nodes = (0..NODES).map(|node| {
             let path = DataPath::new([byte(node); 32], Box::new(FakeTunnels), now);
             path.open_until(Mono(u64::MAX));
             Node {
                 path,
                 serial: 0,
-                sleeps_until: now.mono,
+                sleeps_until: now,
             }
         });
         let mut world = Self {
@@ -243,7 +240,7 @@ impl World {
                 Vec::new()
             }
             Action::Pass(millis) => {
-                self.now = self.now.after(Duration::from_millis(millis));
+                self.now = self.now.saturating_add(Duration::from_millis(millis));
                 (0..NODES).filter_map(|node| self.tick(node)).collect()
             }
             Action::Publish {
@@ -265,7 +262,7 @@ impl World {
                 let until = if open { Mono(u64::MAX) } else { Mono(0) };
                 self.nodes[node].path.open_until(until);
                 // Nothing was done meanwhile, so a lot may be due.
-                self.nodes[node].sleeps_until = self.now.mono;
+                self.nodes[node].sleeps_until = self.now;
                 Vec::new()
             }
         }
@@ -298,7 +295,7 @@ impl World {
 
     /// What [`DataPath::next_tick`] had said must be true, whatever packets came since.
     fn check(&mut self, node: usize, acted: bool) {
-        let now = self.now.mono;
+        let now = self.now;
         let node = &mut self.nodes[node];
         if acted {
             self.seen.acted += 1;
@@ -310,7 +307,7 @@ impl World {
         node.sleep(now);
     }
 
-    fn run(&mut self, node: usize, work: impl FnOnce(&DataPath, Now, &mut Outbox)) -> Did {
+    fn run(&mut self, node: usize, work: impl FnOnce(&DataPath, Mono, &mut Outbox)) -> Did {
         let mut out = Outbox::new();
         work(&self.nodes[node].path, self.now, &mut out);
         let did = Did {
@@ -336,7 +333,7 @@ impl World {
         let peers = peers.iter().enumerate().filter(|(other, _)| *other != node);
         let peers = peers.filter_map(|(other, peer)| {
             let (end, keys) = (*peer)?;
-            let end = end.map(|millis| now.mono.saturating_add(Duration::from_millis(millis)));
+            let end = end.map(|millis| now.saturating_add(Duration::from_millis(millis)));
             let rules: Vec<_> = end.into_iter().map(rule).collect();
             Some(PeerSpec {
                 device: DeviceId([byte(other); 20]),
@@ -373,7 +370,7 @@ impl World {
             ..TableSpec::default()
         };
         node_of.path.publish(spec, now);
-        node_of.sleep(now.mono);
+        node_of.sleep(now);
     }
 
     /// What the nodes would tell.

@@ -257,7 +257,7 @@ impl World {
             Event::Tick => {
                 for at in 0..self.devices.len() {
                     let device = &mut self.devices[at];
-                    device.datapath.tick(self.now, &mut device.outbox);
+                    device.datapath.tick(self.now.mono, &mut device.outbox);
                     self.empty_outbox(at);
                 }
                 self.later(TICK, Event::Tick);

@@ -14,7 +14,7 @@ use gatereeve_client_core::wg::{
     Proof, SessionView, Tunnel, TunnelError, TunnelFactory,
 };
 use gatereeve_shared::identity::wg_key::{WgPublicKey, WgSecret};
-use gatereeve_shared::time::{Mono, Now};
+use gatereeve_shared::time::Mono;
 
 const INITIATION: usize = 148;
 const RESPONSE: usize = 92;
@@ -35,7 +35,7 @@ impl TunnelFactory for FakeTunnels {
         local: &WgSecret,
         remote: &WgPublicKey,
         index: u32,
-        _now: Now,
+        _now: Mono,
     ) -> Result<Box<dyn Tunnel>, TunnelError> {
         if local.public() == *remote || !local.contributes_with(remote) {
             return Err(TunnelError::Key);
@@ -94,8 +94,8 @@ struct Session {
 }
 
 impl Session {
-    fn is_alive(&self, now: Now) -> bool {
-        now.mono.since(self.established) < LIFETIME
+    fn is_alive(&self, now: Mono) -> bool {
+        now.since(self.established) < LIFETIME
     }
 
     /// Takes a message's number, unless it was seen or is too old.
@@ -117,7 +117,7 @@ impl FakeTunnel {
     }
 
     /// Keeps it, in the place of the oldest that is not in use.
-    fn keep(&mut self, session: Session, now: Now) {
+    fn keep(&mut self, session: Session, now: Mono) {
         self.sessions.push(session);
         if self.sessions.len() > SESSIONS {
             let used = self.sending(now);
@@ -127,13 +127,13 @@ impl FakeTunnel {
     }
 
     /// The newest session that may send.
-    fn sending(&self, now: Now) -> Option<usize> {
+    fn sending(&self, now: Mono) -> Option<usize> {
         self.sessions
             .iter()
             .rposition(|session| session.is_confirmed && session.is_alive(now))
     }
 
-    fn seal(&mut self, packet: &[u8], now: Now, out: &mut [u8]) -> Result<usize, TunnelError> {
+    fn seal(&mut self, packet: &[u8], now: Mono, out: &mut [u8]) -> Result<usize, TunnelError> {
         let at = self.sending(now).ok_or(TunnelError::NoSession)?;
         let padded = packet.len().next_multiple_of(16);
         let padded = padded.min(OVERLAY_MTU.max(packet.len()));
@@ -156,7 +156,7 @@ impl FakeTunnel {
     fn initiation(
         &mut self,
         datagram: &[u8],
-        now: Now,
+        now: Mono,
         out: &mut [u8],
     ) -> Result<Opened, TunnelError> {
         if !is_signed(datagram, 0)
@@ -183,7 +183,7 @@ impl FakeTunnel {
             local,
             remote,
             key: key(timestamp, local, remote),
-            established: now.mono,
+            established: now,
             is_initiator: false,
             is_confirmed: false,
             sent: 0,
@@ -197,7 +197,7 @@ impl FakeTunnel {
     fn response(
         &mut self,
         datagram: &[u8],
-        now: Now,
+        now: Mono,
         out: &mut [u8],
     ) -> Result<Opened, TunnelError> {
         let (remote, local) = (index_at(datagram, 4), index_at(datagram, 8));
@@ -206,7 +206,7 @@ impl FakeTunnel {
             || field(datagram, 12) != self.local.0
             || !self.pending.is_some_and(|pending| {
                 (pending.index, pending.timestamp) == (local, timestamp)
-                    && now.mono.since(pending.sent) < ANSWER_WITHIN
+                    && now.since(pending.sent) < ANSWER_WITHIN
             })
         {
             return Err(TunnelError::Crypto);
@@ -216,7 +216,7 @@ impl FakeTunnel {
             local,
             remote,
             key: key(timestamp, remote, local),
-            established: now.mono,
+            established: now,
             is_initiator: true,
             is_confirmed: true,
             sent: 0,
@@ -228,7 +228,7 @@ impl FakeTunnel {
             .map(|len| Opened::Established { len })
     }
 
-    fn data(&mut self, datagram: &[u8], now: Now) -> Result<Opened, TunnelError> {
+    fn data(&mut self, datagram: &[u8], now: Mono) -> Result<Opened, TunnelError> {
         let local = index_at(datagram, 4);
         let session = self
             .sessions
@@ -250,16 +250,16 @@ impl FakeTunnel {
 }
 
 impl Tunnel for FakeTunnel {
-    fn initiate(&mut self, now: Now, out: &mut [u8]) -> Result<usize, TunnelError> {
+    fn initiate(&mut self, now: Mono, out: &mut [u8]) -> Result<usize, TunnelError> {
         if out.len() < HANDSHAKE_ROOM {
             return Err(TunnelError::Room);
         }
         let local = self.next_index();
-        self.last_sent = now.mono.0.max(self.last_sent + 1);
+        self.last_sent = now.0.max(self.last_sent + 1);
         self.pending = Some(Pending {
             index: local,
             timestamp: self.last_sent,
-            sent: now.mono,
+            sent: now,
         });
         let message = &mut out[..INITIATION];
         message.fill(0);
@@ -276,13 +276,13 @@ impl Tunnel for FakeTunnel {
         &mut self,
         _permit: &Permit,
         packet: &[u8],
-        now: Now,
+        now: Mono,
         out: &mut [u8],
     ) -> Result<usize, TunnelError> {
         self.seal(packet, now, out)
     }
 
-    fn keepalive(&mut self, now: Now, out: &mut [u8]) -> Result<usize, TunnelError> {
+    fn keepalive(&mut self, now: Mono, out: &mut [u8]) -> Result<usize, TunnelError> {
         self.seal(&[], now, out)
     }
 
@@ -290,7 +290,7 @@ impl Tunnel for FakeTunnel {
         &mut self,
         _from: SocketAddr,
         datagram: &mut [u8],
-        now: Now,
+        now: Mono,
         out: &mut [u8],
     ) -> Result<Opened, TunnelError> {
         let is_data = datagram.first() == Some(&4);
@@ -305,7 +305,7 @@ impl Tunnel for FakeTunnel {
         }
     }
 
-    fn session(&self, now: Now) -> Option<SessionView> {
+    fn session(&self, now: Mono) -> Option<SessionView> {
         let session = &self.sessions[self.sending(now)?];
         Some(SessionView {
             established: session.established,
@@ -327,11 +327,11 @@ impl Tunnel for FakeTunnel {
         self.pending.is_some_and(|pending| pending.index == index)
     }
 
-    fn maintain(&mut self, now: Now) {
+    fn maintain(&mut self, now: Mono) {
         self.sessions.retain(|session| session.is_alive(now));
         self.pending = self
             .pending
-            .filter(|pending| now.mono.since(pending.sent) < ANSWER_WITHIN);
+            .filter(|pending| now.since(pending.sent) < ANSWER_WITHIN);
     }
 
     fn erase(&mut self) {

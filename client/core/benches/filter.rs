@@ -25,7 +25,7 @@ pub(crate) fn judgements(criterion: &mut Criterion) {
         bencher.iter(|| {
             let parsed = black_box(&parsed);
             filter
-                .judge(&mut state, parsed, Direction::Outbound, NOW.mono)
+                .judge(&mut state, parsed, Direction::Outbound, NOW)
                 .unwrap()
         });
     });
@@ -35,7 +35,7 @@ pub(crate) fn judgements(criterion: &mut Criterion) {
             || FilterState::new(budget.clone(), HashKey::new([5; 16])),
             |state| {
                 filter
-                    .judge(state, black_box(&parsed), Direction::Outbound, NOW.mono)
+                    .judge(state, black_box(&parsed), Direction::Outbound, NOW)
                     .unwrap()
             },
             BatchSize::SmallInput,

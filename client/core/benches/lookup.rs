@@ -48,7 +48,7 @@ pub(crate) fn flows(criterion: &mut Criterion) {
             .collect();
         let mut judge = |packet| {
             filter
-                .judge(&mut state, packet, Direction::Outbound, NOW.mono)
+                .judge(&mut state, packet, Direction::Outbound, NOW)
                 .unwrap()
         };
         packets.iter().for_each(|packet| drop(judge(packet)));

@@ -10,13 +10,10 @@ use gatereeve_client_core::wg::NoiseTunnels;
 use gatereeve_shared::identity::wg_key::WgSecret;
 use gatereeve_shared::ids::{DeviceId, DeviceName, RuleId};
 use gatereeve_shared::policy::port::PortSpec;
-use gatereeve_shared::time::{Mono, Now, UnixMillis};
+use gatereeve_shared::time::Mono;
 use gatereeve_shared::wire::map::{OverlayAddresses, OverlayPrefixes};
 
-pub(crate) const NOW: Now = Now {
-    mono: Mono(1_000_000_000_000),
-    unix: UnixMillis(1_795_313_383_042),
-};
+pub(crate) const NOW: Mono = Mono(1_000_000_000_000);
 
 /// A key for each number.
 pub(crate) fn secret(number: u16) -> WgSecret {

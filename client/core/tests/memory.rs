@@ -14,7 +14,7 @@ use gatereeve_client_core::packet::samples;
 use gatereeve_client_core::wg::{NoiseTunnels, Opened, TunnelFactory as _};
 use gatereeve_shared::identity::wg_key::WgSecret;
 use gatereeve_shared::ids::{DeviceId, DeviceName, RuleId};
-use gatereeve_shared::time::{Mono, Now, UnixMillis};
+use gatereeve_shared::time::Mono;
 use gatereeve_shared::wire::map::OverlayAddresses;
 
 const PEERS: u16 = 4_000;
@@ -51,10 +51,7 @@ unsafe impl GlobalAlloc for Counting {
 
 #[test]
 fn a_silent_peer_takes_little() {
-    let now = Now {
-        mono: Mono(1_000_000_000_000),
-        unix: UnixMillis(1_795_313_383_042),
-    };
+    let now = Mono(1_000_000_000_000);
     let path = DataPath::new([1; 32], Box::new(NoiseTunnels), now);
     path.open_until(Mono(u64::MAX));
     let before = taken();
@@ -94,7 +91,7 @@ fn a_silent_peer_takes_little() {
 }
 
 /// What either end of a session takes for it.
-fn session(now: Now) -> usize {
+fn session(now: Mono) -> usize {
     let (ours, theirs, from) = (secret(1), secret(2), SocketAddr::from(([192, 0, 2, 1], 1)));
     let create = |ours: &WgSecret, theirs: &WgSecret, index| {
         let tunnel = NoiseTunnels.create(ours, &theirs.public(), index, now);

@@ -124,7 +124,7 @@ impl Joined {
             identity: Arc::clone(&identity),
             network: network.fingerprint,
         };
-        let datapath = Arc::new(DataPath::new(seed()?, Box::new(NoiseTunnels), now));
+        let datapath = Arc::new(DataPath::new(seed()?, Box::new(NoiseTunnels), now.mono));
         datapath.greet(state.take_recent(now.unix));
         let (enforced_sender, enforced) = mpsc::channel(1);
         let (collected_sender, collected) = mpsc::channel(1);
@@ -202,7 +202,7 @@ impl Joined {
             Output::Publish(spec) => {
                 let serial = spec.serial;
                 self.remember(&spec);
-                self.datapath.publish(spec, Clock::now());
+                self.datapath.publish(spec, Clock::mono());
                 self.has_new_table = true;
                 // Idle workers hold nothing up: most tables are enforced by now.
                 if self.datapath.enforced() >= serial {

@@ -11,7 +11,7 @@
 //! is not sent with any more, and the shared socket takes its place.
 //!
 //! What is kept has to be true still. So they are made only where somebody tells of changes of the host's network
-//! ([`NetworkChanges`]), and after one, each is compared with what the kernel would choose now.
+//! ([`NetworkChanges`]), and after one, each is compared with what the kernel would choose now, before anything is sent.
 //!
 //! [`NetworkChanges`]: crate::routes::changes::NetworkChanges
 
@@ -198,9 +198,13 @@ impl Connections {
     /// Retires those that the kernel would not make so any more, if something has changed.
     pub fn look(&mut self, udp: &Udp) {
         let now = udp.changes.now();
-        if now == self.seen {
-            return;
+        if now != self.seen {
+            self.look_again(udp, now);
         }
+    }
+
+    #[cold]
+    fn look_again(&mut self, udp: &Udp, now: Option<u64>) {
         let at = Clock::mono();
         if now.is_some() && !self.open.is_empty() && at.since(self.looked) < REST {
             return;

@@ -89,6 +89,7 @@ impl Sender {
     /// Sends `runs` over the sockets of `worker`, in order per destination. What the network does not take is
     /// counted and gone, as on any wire.
     pub fn send<'a>(&mut self, udp: &Udp, worker: usize, runs: impl IntoIterator<Item = Run<'a>>) {
+        self.connections.look(udp);
         let mut patience = Patience::default();
         for mut run in runs {
             if let Some(own) = self.connections.port(run.to) {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use gatereeve_shared::time::Now;
+use gatereeve_shared::time::Mono;
 
 use super::batch::Batch;
 use super::event::Direction;
@@ -22,7 +22,7 @@ use crate::wg::{CONTENTS_AT, HANDSHAKE_ROOM, OVERLAY_MTU, Proof};
 pub(super) struct Inbound<'a> {
     pub(super) table: &'a ForwardingTable,
     pub(super) shared: &'a Shared,
-    pub(super) now: Now,
+    pub(super) now: Mono,
     pub(super) out: &'a mut Outbox,
     pub(super) held: Option<Held<'a>>,
     /// Which of the held peer's links the last datagram was for.
@@ -112,7 +112,7 @@ impl<'a> Inbound<'a> {
             return Err(DropReason::PeerGone);
         }
         // A peer without a live rule has no business with us: no handshake, no session.
-        if !held.peer.filter.is_live(self.now.mono) {
+        if !held.peer.filter.is_live(self.now) {
             return Err(DropReason::NoRule);
         }
         Ok(self.held.insert(held))
@@ -187,12 +187,9 @@ impl<'a> Inbound<'a> {
         } else if !table.is_own(packet.destination) {
             Err(DropReason::NotForUs)
         } else {
-            held.peer.filter.judge(
-                &mut held.state.filter,
-                &packet,
-                Direction::Inbound,
-                cx.now.mono,
-            )
+            held.peer
+                .filter
+                .judge(&mut held.state.filter, &packet, Direction::Inbound, cx.now)
         };
         let most = held.state.mtu();
         if most < OVERLAY_MTU && verdict.is_ok() {
@@ -212,7 +209,7 @@ impl<'a> Inbound<'a> {
                     direction: Direction::Inbound,
                     reason,
                 };
-                cx.shared.denied(&packet, denial, cx.now.mono, cx.out);
+                cx.shared.denied(&packet, denial, cx.now, cx.out);
             }
         }
     }
@@ -232,7 +229,7 @@ impl<'a> Inbound<'a> {
             let link = links.position(|link| link.local == gate.local);
             let is_only = !links.any(|link| link.local == gate.local);
             if let (Some(link), true) = (link, is_only)
-                && held.state.may_admit_initiation(now.mono)
+                && held.state.may_admit_initiation(now)
                 && self.admitted_handshake(link, datagram, from).is_ok()
             {
                 return Ok(());
@@ -241,7 +238,7 @@ impl<'a> Inbound<'a> {
         let remote = gate.gate.sender(datagram).ok_or(DropReason::Crypto)?;
         let position = *table.by_key.get(&remote).ok_or(DropReason::UnknownKey)?;
         let held = self.hold(position)?;
-        if !held.state.may_admit_initiation(now.mono) {
+        if !held.state.may_admit_initiation(now) {
             return Err(DropReason::HandshakeRate);
         }
         let mut links = held.state.links.iter();
@@ -261,7 +258,7 @@ impl<'a> Inbound<'a> {
     ) -> Result<(), DropReason> {
         self.handshake(link, datagram, from)?;
         if let Some(held) = &mut self.held {
-            held.state.charge_initiation(self.now.mono);
+            held.state.charge_initiation(self.now);
         }
         Ok(())
     }
@@ -320,7 +317,7 @@ impl<'a> Inbound<'a> {
         datagram: &[u8],
         from: SocketAddr,
     ) -> Result<(), DropReason> {
-        let (source, now) = (from.ip(), self.now.mono);
+        let (source, now) = (from.ip(), self.now);
         if self.shared.sources.lock().admit_claimed(source, now) {
             return Ok(());
         }

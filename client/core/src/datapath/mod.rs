@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use gatereeve_shared::ids::DeviceId;
-use gatereeve_shared::time::{Mono, Now};
+use gatereeve_shared::time::Mono;
 use parking_lot::Mutex;
 
 pub use batch::Batch;
@@ -95,8 +95,8 @@ impl DataPath {
 
     /// A data path whose randomness comes from `seed`, 32 bytes drawn from the operating system.
     #[must_use]
-    pub fn new(seed: [u8; 32], tunnels: Box<dyn TunnelFactory>, now: Now) -> Self {
-        let shared = Shared::new(seed, now.mono);
+    pub fn new(seed: [u8; 32], tunnels: Box<dyn TunnelFactory>, now: Mono) -> Self {
+        let shared = Shared::new(seed, now);
         Self {
             table: ArcSwap::from_pointee(ForwardingTable::new(shared.hash)),
             marks: Marks::default(),
@@ -112,7 +112,7 @@ impl DataPath {
     /// Puts a table in force, whole. Peers that stay keep their sessions and flows, each flow judged
     /// again on its next packet; peers that are gone lose their keys before this returns. A table that
     /// is not newer than the one in force is ignored. [`Self::next_tick`] may be sooner than it was before.
-    pub fn publish(&self, spec: TableSpec, now: Now) {
+    pub fn publish(&self, spec: TableSpec, now: Mono) {
         let publishing = self.publishing.lock();
         if spec.serial <= self.marks.serial() {
             return;
@@ -134,7 +134,7 @@ impl DataPath {
         let table = Arc::new(table);
         self.table.store(Arc::clone(&table));
         self.marks.publish(serial);
-        self.watch.table_changed(now.mono);
+        self.watch.table_changed(now);
         drop(publishing);
         let fresh = fresh
             .into_iter()
@@ -148,7 +148,7 @@ impl DataPath {
 
     /// Makes what first handshakes with new peers need, ahead of them. To be called after [`Self::publish`], where nothing waits
     /// for it: a peer takes 0.1 ms.
-    pub fn prepare(&self, now: Now) {
+    pub fn prepare(&self, now: Mono) {
         let unprepared = std::mem::take(&mut *self.unprepared.lock());
         for state in unprepared {
             state.lock().prepare(now);
@@ -197,7 +197,7 @@ impl DataPath {
     }
 
     /// Packets read from the TUN device. Empties the batch.
-    pub fn outbound(&self, from_tun: &mut Batch, now: Now, out: &mut Outbox) {
+    pub fn outbound(&self, from_tun: &mut Batch, now: Mono, out: &mut Outbox) {
         let table = self.table.load();
         let outbound = Outbound {
             table: &table,
@@ -214,7 +214,7 @@ impl DataPath {
 
     /// Datagrams read from the UDP socket. Empties the batch, and may leave its buffers with `out`, for the packets lie in them:
     /// [`Outbox::give_back`] returns them. What `out` still has of another batch is not delivered any more.
-    pub fn inbound(&self, from_udp: &mut Batch, now: Now, out: &mut Outbox) {
+    pub fn inbound(&self, from_udp: &mut Batch, now: Mono, out: &mut Outbox) {
         if self.is_open(now) {
             let table = self.table.load();
             let inbound = Inbound {
@@ -235,7 +235,7 @@ impl DataPath {
     }
 
     /// Timers, of peers that have something under way only; at [`Self::next_tick`] or soon after.
-    pub fn tick(&self, now: Now, out: &mut Outbox) {
+    pub fn tick(&self, now: Mono, out: &mut Outbox) {
         if self.is_open(now) {
             self.watch.look(&self.table, &self.shared, now, out);
             out.delivered.end_stretch();
@@ -258,11 +258,11 @@ impl DataPath {
 
     /// A datagram to `to` was too long: the path carries `outer` bytes, IP header included. Believed for
     /// ten minutes.
-    pub fn path_mtu(&self, to: SocketAddr, outer: usize, now: Now) {
+    pub fn path_mtu(&self, to: SocketAddr, outer: usize, now: Mono) {
         let table = self.table.load();
         for peer in &table.peers {
             let mut state = peer.state.lock();
-            state.learn_mtu(to, outer, now.mono);
+            state.learn_mtu(to, outer, now);
             self.shared.woken.note(&mut state);
         }
     }
@@ -291,7 +291,7 @@ impl DataPath {
         stats.collect()
     }
 
-    fn is_open(&self, now: Now) -> bool {
-        now.mono.0 < self.open_until.load(Ordering::SeqCst)
+    fn is_open(&self, now: Mono) -> bool {
+        now.0 < self.open_until.load(Ordering::SeqCst)
     }
 }

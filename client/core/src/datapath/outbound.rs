@@ -1,6 +1,6 @@
 //! From the TUN device to the underlay: whose packet, whose address, which rule, which tunnel.
 
-use gatereeve_shared::time::Now;
+use gatereeve_shared::time::Mono;
 use parking_lot::MutexGuard;
 
 use super::batch::Batch;
@@ -62,7 +62,7 @@ pub(super) struct Outbound<'a> {
     pub(super) table: &'a ForwardingTable,
     pub(super) shared: &'a Shared,
     pub(super) is_open: bool,
-    pub(super) now: Now,
+    pub(super) now: Mono,
     pub(super) out: &'a mut Outbox,
     pub(super) held: Option<Held<'a>>,
 }
@@ -105,7 +105,7 @@ impl Outbound<'_> {
             &mut held.state.filter,
             packet,
             Direction::Outbound,
-            self.now.mono,
+            self.now,
         )?;
         let mut cx = Context {
             filter: &held.peer.filter,
@@ -157,7 +157,7 @@ impl Outbound<'_> {
     /// Answers a question for a name, if it is one.
     #[cold]
     fn names(&mut self, bytes: &[u8], packet: &IpPacket) -> bool {
-        let Some(directory) = self.table.directory(self.now.mono) else {
+        let Some(directory) = self.table.directory(self.now) else {
             return false;
         };
         if !self.table.is_resolver(packet.destination) {
@@ -187,12 +187,12 @@ impl Outbound<'_> {
             direction: Direction::Outbound,
             reason,
         };
-        self.shared.denied(packet, denial, self.now.mono, self.out);
+        self.shared.denied(packet, denial, self.now, self.out);
         // Whatever the reason, the answer is the same: it does not tell who exists. A packet with
         // somebody else's source gets none.
         if reason != DropReason::NotFromUs {
             self.shared
-                .refuse(bytes, packet, Refusal::Prohibited, self.now.mono, self.out);
+                .refuse(bytes, packet, Refusal::Prohibited, self.now, self.out);
         }
     }
 
@@ -218,7 +218,7 @@ impl Outbound<'_> {
         let mtu = mtu.max(least);
         let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
         self.shared
-            .refuse(bytes, packet, Refusal::TooBig(mtu), self.now.mono, self.out);
+            .refuse(bytes, packet, Refusal::TooBig(mtu), self.now, self.out);
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use gatereeve_shared::identity::wg_key::{WgPublicKey, WgSecret};
 use gatereeve_shared::ids::DeviceId;
-use gatereeve_shared::time::Now;
+use gatereeve_shared::time::Mono;
 use parking_lot::Mutex;
 
 use super::shared::Shared;
@@ -34,7 +34,7 @@ pub(super) struct Builder<'a> {
     pub(super) old: &'a ForwardingTable,
     pub(super) tunnels: &'a dyn TunnelFactory,
     pub(super) shared: &'a Shared,
-    pub(super) now: Now,
+    pub(super) now: Mono,
 }
 
 impl Builder<'_> {
@@ -77,7 +77,7 @@ impl Builder<'_> {
                 if self.update(&mut state, &peer, &locals, &mut table) {
                     fresh.push(position);
                 }
-                if !filter.is_live(self.now.mono) {
+                if !filter.is_live(self.now) {
                     // With the last rule the session keys go, and they go now.
                     state.forget_sessions(self.shared, self.now);
                 }
@@ -117,7 +117,7 @@ impl Builder<'_> {
     fn new_state(&self, device: DeviceId) -> Arc<Mutex<PeerState>> {
         let (flows, queues) = (self.shared.flows.clone(), self.shared.queues.clone());
         let filter = FilterState::new(flows, self.shared.hash);
-        let mut state = PeerState::new(device, filter, queues, self.now.mono);
+        let mut state = PeerState::new(device, filter, queues, self.now);
         state.greets = self.shared.greetings.lock().remove(&device);
         Arc::new(Mutex::new(state))
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use gatereeve_shared::ids::DeviceId;
-use gatereeve_shared::time::{Mono, Now};
+use gatereeve_shared::time::Mono;
 use parking_lot::Mutex;
 
 use super::outbox::Outbox;
@@ -65,7 +65,7 @@ impl Watch {
         &self,
         table: &ArcSwap<ForwardingTable>,
         shared: &Shared,
-        now: Now,
+        now: Mono,
         out: &mut Outbox,
     ) {
         let mut listed = self.0.lock();
@@ -79,7 +79,7 @@ impl Watch {
             .filter_map(|device| table.by_device.get(device).copied())
             .collect();
         listed.devices.clear();
-        listed.looked = now.mono;
+        listed.looked = now;
         listed.due = None;
         for peer in positions.into_iter().filter_map(|at| table.peers.get(at)) {
             let mut state = peer.state.lock();
@@ -95,7 +95,7 @@ impl Watch {
             state.is_watched = !state.is_settled();
             if state.is_watched {
                 listed.devices.insert(peer.device);
-                let due = state.due(&peer.filter, now.mono);
+                let due = state.due(&peer.filter, now);
                 listed.due = listed.due.into_iter().chain(due).min();
             }
         }

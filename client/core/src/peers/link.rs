@@ -1,7 +1,7 @@
 //! One tunnel of a peer: between one of our keys and one of its.
 
 use gatereeve_shared::identity::wg_key::WgPublicKey;
-use gatereeve_shared::time::Now;
+use gatereeve_shared::time::Mono;
 
 use crate::wg::Tunnel;
 use crate::wg::timers::Timers;
@@ -29,7 +29,7 @@ impl Link {
     }
 
     /// Messages sealed with the session in use.
-    pub(crate) fn sent(&self, now: Now) -> Option<u64> {
+    pub(crate) fn sent(&self, now: Mono) -> Option<u64> {
         self.tunnel.session(now).map(|session| session.sent)
     }
 

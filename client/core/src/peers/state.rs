@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use gatereeve_shared::ids::DeviceId;
-use gatereeve_shared::time::{Mono, Now};
+use gatereeve_shared::time::Mono;
 
 use super::link::Link;
 use super::path_mtu::PathMtu;
@@ -56,7 +56,7 @@ pub(crate) struct PeerState {
 pub(crate) struct Context<'a> {
     pub(crate) filter: &'a PeerFilter,
     pub(crate) shared: &'a Shared,
-    pub(crate) now: Now,
+    pub(crate) now: Mono,
     pub(crate) out: &'a mut Outbox,
 }
 
@@ -145,7 +145,7 @@ impl PeerState {
                 let len = u64::try_from(packet.len()).unwrap_or(0);
                 self.tx = self.tx.saturating_add(len);
                 self.improve(position, cx);
-                if self.path.is_due(packet.len(), cx.now.mono) {
+                if self.path.is_due(packet.len(), cx.now) {
                     self.probe(SOONEST, cx);
                 }
                 return;
@@ -178,7 +178,7 @@ impl PeerState {
             return false;
         };
         cx.out.commit_in(lane, len, to, ip::ecn(packet));
-        if link.timers.sent_data(Some(session), cx.now.mono) {
+        if link.timers.sent_data(Some(session), cx.now) {
             self.initiate(position, cx);
         }
         true
@@ -188,7 +188,7 @@ impl PeerState {
     #[cold]
     fn probe(&mut self, soonest: Duration, cx: &mut Context<'_>) {
         let before = self.path.inner();
-        let (search, probes) = self.path.look(cx.now.mono, soonest);
+        let (search, probes) = self.path.look(cx.now, soonest);
         let carries = self.path.inner();
         tracing::debug!(device = %self.device, search, probes = probes.len(), carries, "looking at the path");
         if carries != before {
@@ -219,12 +219,11 @@ impl PeerState {
     ) {
         match message.kind {
             Kind::Answer => {
-                self.path
-                    .answered(message.search, message.length, cx.now.mono);
+                self.path.answered(message.search, message.length, cx.now);
             }
             Kind::Probe => {
                 if let Some(to) = self.destination()
-                    && self.probes.take(cx.now.mono)
+                    && self.probes.take(cx.now)
                 {
                     let answer = PathMessage {
                         kind: Kind::Answer,
@@ -257,7 +256,7 @@ impl PeerState {
             let Some(link) = self.links.get(position) else {
                 return;
             };
-            if !link.timers.is_trying() && !link.timers.is_pausing(cx.now.mono) {
+            if !link.timers.is_trying() && !link.timers.is_pausing(cx.now) {
                 self.initiate(position, cx);
             }
         }
@@ -279,7 +278,7 @@ impl PeerState {
     }
 
     /// Makes what first handshakes need, ahead of them.
-    pub(crate) fn prepare(&mut self, now: Now) {
+    pub(crate) fn prepare(&mut self, now: Mono) {
         for link in &mut self.links {
             link.tunnel.prepare(now);
         }
@@ -292,7 +291,7 @@ impl PeerState {
             return;
         };
         let jitter = cx.shared.jitter();
-        link.timers.initiated(cx.now.mono, jitter);
+        link.timers.initiated(cx.now, jitter);
         let room = cx.out.transmit_room(HANDSHAKE_ROOM);
         let Ok(len) = link.tunnel.initiate(cx.now, room) else {
             return;
@@ -398,7 +397,7 @@ impl PeerState {
             link.timers.established();
         }
         let session = link.tunnel.session(cx.now);
-        let renew = link.timers.received(len.is_some(), session, cx.now.mono);
+        let renew = link.timers.received(len.is_some(), session, cx.now);
         if !link.is_announced {
             link.is_announced = true;
             cx.out.event(DataPathEvent::KeyInUse {
@@ -420,7 +419,7 @@ impl PeerState {
     /// A session is usable: what waited goes out, judged again by the table in force.
     #[cold]
     pub(crate) fn established(&mut self, position: usize, cx: &mut Context<'_>) {
-        self.last_handshake = Some(cx.now.mono);
+        self.last_handshake = Some(cx.now);
         if let Some(link) = self.links.get_mut(position) {
             link.is_announced = false;
         }
@@ -433,7 +432,7 @@ impl PeerState {
             };
             let judged = IpPacket::parse(&bytes).and_then(|packet| {
                 cx.filter
-                    .judge(&mut self.filter, &packet, Direction::Outbound, cx.now.mono)
+                    .judge(&mut self.filter, &packet, Direction::Outbound, cx.now)
             });
             match judged {
                 Ok(permit) => self.send(&permit, &bytes, cx),
@@ -481,9 +480,9 @@ impl PeerState {
 
     /// Timers.
     pub(crate) fn tick(&mut self, cx: &mut Context<'_>) {
-        self.filter.prune(cx.now.mono);
-        self.path.forget(cx.now.mono);
-        if !cx.filter.is_live(cx.now.mono) {
+        self.filter.prune(cx.now);
+        self.path.forget(cx.now);
+        if !cx.filter.is_live(cx.now) {
             // The last lease has run out: the session keys go with it.
             self.forget_sessions(cx.shared, cx.now);
             return;
@@ -495,7 +494,7 @@ impl PeerState {
             };
             link.tunnel.maintain(cx.now);
             let was_trying = link.timers.is_trying();
-            match link.timers.due(cx.now.mono) {
+            match link.timers.due(cx.now) {
                 Due::Nothing => {}
                 Due::Initiation => {
                     is_silent |= !was_trying;
@@ -506,9 +505,9 @@ impl PeerState {
             }
         }
         if is_silent {
-            self.path.doubt(cx.now.mono);
+            self.path.doubt(cx.now);
         }
-        if self.path.is_late(cx.now.mono) {
+        if self.path.is_late(cx.now) {
             self.probe(Duration::ZERO, cx);
         }
         let greets = std::mem::take(&mut self.greets);
@@ -553,12 +552,12 @@ impl PeerState {
     fn unreachable(bytes: &[u8], cx: &mut Context<'_>) {
         if let Ok(packet) = IpPacket::parse(bytes) {
             cx.shared
-                .refuse(bytes, &packet, Refusal::Unreachable, cx.now.mono, cx.out);
+                .refuse(bytes, &packet, Refusal::Unreachable, cx.now, cx.out);
         }
     }
 
     /// The peer has no live rule: what there was between us is over.
-    pub(crate) fn forget_sessions(&mut self, shared: &Shared, now: Now) {
+    pub(crate) fn forget_sessions(&mut self, shared: &Shared, now: Mono) {
         for link in &mut self.links {
             // One that the other side has not confirmed yet is a session, too.
             if link.tunnel.expires().is_some() {

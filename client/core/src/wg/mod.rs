@@ -29,7 +29,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use gatereeve_shared::identity::wg_key::{WgPublicKey, WgSecret};
-use gatereeve_shared::time::{Mono, Now};
+use gatereeve_shared::time::Mono;
 use thiserror::Error;
 
 use crate::filter::Permit;
@@ -65,14 +65,14 @@ pub const LEAST_MTU: usize = 1280;
 pub trait Tunnel: Send + fmt::Debug {
     /// Makes what the first handshake needs, ahead of it: time for memory. That includes its initiation, which counts as in
     /// flight from now on, as if the network held it up until [`Self::initiate`] sends it. Does nothing the second time.
-    fn prepare(&mut self, _now: Now) {}
+    fn prepare(&mut self, _now: Mono) {}
 
     /// Writes a new handshake initiation, or one that was made ahead and still is the last; it replaces one in flight.
     /// Returns its length. `out` has at least [`HANDSHAKE_ROOM`] bytes.
     ///
     /// # Errors
     /// [`TunnelError::Room`] where `out` is too small, [`TunnelError::Crypto`] where it cannot be made.
-    fn initiate(&mut self, now: Now, out: &mut [u8]) -> Result<usize, TunnelError>;
+    fn initiate(&mut self, now: Mono, out: &mut [u8]) -> Result<usize, TunnelError>;
 
     /// Seals a packet that passed the filter and returns the datagram's length. The contents are padded
     /// to a multiple of 16 bytes, but not beyond [`OVERLAY_MTU`]. `out` has room for the packet,
@@ -84,7 +84,7 @@ pub trait Tunnel: Send + fmt::Debug {
         &mut self,
         permit: &Permit,
         packet: &[u8],
-        now: Now,
+        now: Mono,
         out: &mut [u8],
     ) -> Result<usize, TunnelError>;
 
@@ -92,7 +92,7 @@ pub trait Tunnel: Send + fmt::Debug {
     ///
     /// # Errors
     /// As [`Self::encapsulate`].
-    fn keepalive(&mut self, now: Now, out: &mut [u8]) -> Result<usize, TunnelError>;
+    fn keepalive(&mut self, now: Mono, out: &mut [u8]) -> Result<usize, TunnelError>;
 
     /// Opens a datagram. What a data message has in it is opened where it lies, at [`CONTENTS_AT`]. Other messages stay as they
     /// are, and what is to be sent for them is written to `out`, which has at least [`HANDSHAKE_ROOM`] bytes for them.
@@ -103,12 +103,12 @@ pub trait Tunnel: Send + fmt::Debug {
         &mut self,
         from: SocketAddr,
         datagram: &mut [u8],
-        now: Now,
+        now: Mono,
         out: &mut [u8],
     ) -> Result<Opened, TunnelError>;
 
     /// The session that [`Self::encapsulate`] would use.
-    fn session(&self, now: Now) -> Option<SessionView>;
+    fn session(&self, now: Mono) -> Option<SessionView>;
 
     /// Whether `response` is for the last initiation that was sent and not answered, nor [forgotten](Self::maintain).
     fn awaits(&self, response: &[u8]) -> bool;
@@ -118,7 +118,7 @@ pub trait Tunnel: Send + fmt::Debug {
     fn expires(&self) -> Option<Mono>;
 
     /// Erases the keys of sessions and initiations that are too old. To be called at [`Self::expires`] or soon after.
-    fn maintain(&mut self, now: Now);
+    fn maintain(&mut self, now: Mono);
 
     /// Erases all sessions, and what may become one by an answer.
     fn erase(&mut self);
@@ -199,7 +199,7 @@ pub trait TunnelFactory: Send + Sync + fmt::Debug {
         local: &WgSecret,
         remote: &WgPublicKey,
         index: u32,
-        now: Now,
+        now: Mono,
     ) -> Result<Box<dyn Tunnel>, TunnelError>;
 
     /// The gate before the tunnels of one local key.

@@ -108,7 +108,7 @@ fn neighbours_who_have_proved_to_be_there_do_not_keep_a_peer_out() {
         [] as [Vec<u8>; 0],
         "it was asked to prove it"
     );
-    world.now = world.now.after(Duration::from_millis(5_400));
+    world.now = world.now.saturating_add(Duration::from_millis(5_400));
     flood(&mut world);
     world.tick(0);
     world.settle();
@@ -177,7 +177,7 @@ fn a_flood_in_a_peers_name_keeps_the_peer_out_of_nothing() {
             world.send(from, &packet);
             for _ in 0..620 {
                 arrive(&mut world, 1);
-                world.now = world.now.after(Duration::from_millis(10));
+                world.now = world.now.saturating_add(Duration::from_millis(10));
                 world.tick(from);
                 world.settle();
             }

@@ -81,7 +81,7 @@ fn a_name_is_had_by_those_who_may_be_reached() {
 #[test]
 fn a_name_ends_with_its_rule_and_with_the_peer() {
     let mut world = World::new(3);
-    let soon = world.now.mono.saturating_add(Duration::from_secs(30));
+    let soon = world.now.saturating_add(Duration::from_secs(30));
     world.allow(0, 1, &["tcp:443"], soon);
     world.allow(0, 2, &["tcp:443"], FOREVER);
     assert_eq!(ask(&mut world, 0, "node-1").0, NO_ERROR);

@@ -30,7 +30,7 @@ fn a_new_key_takes_over_without_a_lost_packet() {
         });
         world.publish(rotating);
         assert_eq!(exchange(&mut world, 20), (20, 20));
-        // Now it does.
+        // Mono it does.
         world
             .peer(other, rotating)
             .keys

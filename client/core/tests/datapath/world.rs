@@ -13,7 +13,7 @@ use gatereeve_client_core::wg::NoiseTunnels;
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::identity::wg_key::WgSecret;
 use gatereeve_shared::ids::{DeviceId, DeviceName, RuleId};
-use gatereeve_shared::time::{Mono, Now, UnixMillis};
+use gatereeve_shared::time::Mono;
 use gatereeve_shared::wire::map::{OverlayAddresses, OverlayPrefixes};
 
 pub(crate) type Datagram = (SocketAddr, SocketAddr, Vec<u8>);
@@ -34,7 +34,7 @@ pub(crate) struct Node {
 
 pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
-    pub(crate) now: Now,
+    pub(crate) now: Mono,
     wire: VecDeque<Datagram>,
     /// Everything that was ever on the wire.
     pub(crate) seen: Vec<Datagram>,
@@ -89,10 +89,7 @@ pub(crate) const FOREVER: Mono = Mono(u64::MAX);
 impl World {
     /// `count` devices that know nobody.
     pub(crate) fn new(count: usize) -> Self {
-        let now = Now {
-            mono: Mono(1_000_000_000_000),
-            unix: UnixMillis(1_795_313_383_042),
-        };
+        let now = Mono(1_000_000_000_000);
         let nodes = (0..count)
             .map(|node| {
                 let seed = [u8::try_from(node).unwrap(); 32];
@@ -275,7 +272,7 @@ impl World {
     /// Time passes in ticks of 250 ms.
     pub(crate) fn pass(&mut self, time: Duration) {
         for _ in 0..time.as_millis() / 250 {
-            self.now = self.now.after(Duration::from_millis(250));
+            self.now = self.now.saturating_add(Duration::from_millis(250));
             for node in 0..self.nodes.len() {
                 self.tick(node);
             }

@@ -115,7 +115,7 @@ impl Pinger {
         mark.begin();
         shared
             .datapath
-            .outbound(&mut batch, Clock::now(), &mut outbox);
+            .outbound(&mut batch, Clock::mono(), &mut outbox);
         let runs = outbox.runs().chain(outbox.elsewhere());
         Sender::default().send(&shared.udp, 0, runs);
         for event in outbox.take_events() {

@@ -12,7 +12,7 @@ use gatereeve_client_core::wg::{
 use gatereeve_runtime::clock::Clock;
 use gatereeve_shared::identity::wg_key::{WgPublicKey, WgSecret};
 use gatereeve_shared::ids::{DeviceId, DeviceName, RuleId};
-use gatereeve_shared::time::{Mono, Now};
+use gatereeve_shared::time::Mono;
 use gatereeve_shared::wire::map::OverlayAddresses;
 
 use super::worker::{MAX_PUT_OFF, PUT_OFF_ROUNDS};
@@ -48,7 +48,7 @@ fn shared_with(
     broken: mpsc::Sender<String>,
 ) -> Shared {
     Shared {
-        datapath: Arc::new(DataPath::new([7; 32], tunnels, Clock::now())),
+        datapath: Arc::new(DataPath::new([7; 32], tunnels, Clock::mono())),
         tun,
         udp: Arc::new(Udp::bind(&["127.0.0.1:0".parse().unwrap()], two_workers()).unwrap()),
         events: mpsc::channel(8).0,
@@ -133,7 +133,7 @@ fn worker(peers: u8, sockets: &[UdpSocket]) -> (Arc<Shared>, Worker) {
     let stop = Arc::new(EventFd::new().unwrap());
     shared.datapath.open_until(Mono(u64::MAX));
     let spec = table(1, peers, sockets);
-    shared.datapath.publish(spec, Clock::now());
+    shared.datapath.publish(spec, Clock::mono());
     (Arc::clone(&shared), Worker::new(0, shared, stop))
 }
 
@@ -150,7 +150,7 @@ fn an_initiation_goes_to_where_else_the_peer_may_be_when_nothing_else_is_to_be_d
     assert_eq!((initiation.len(), initiation[0]), (HANDSHAKE_ROOM, 1));
     assert!(others.iter().all(is_silent));
     // Until the others have it, the table by which they get it counts as worked with.
-    datapath.publish(table(2, 1, &sockets), Clock::now());
+    datapath.publish(table(2, 1, &sockets), Clock::mono());
     assert_eq!(datapath.enforced(), 1);
     worker.make_up();
     for other in others {
@@ -176,7 +176,7 @@ fn under_load_it_goes_after_some_rounds_and_at_once_where_a_newer_table_waits() 
         assert!(sockets[1..].iter().all(is_silent));
         if is_newer {
             let spec = table(2, 1, &sockets);
-            shared.datapath.publish(spec, Clock::now());
+            shared.datapath.publish(spec, Clock::mono());
         }
         worker.count_round();
         assert!(!sockets[1..].iter().any(is_silent));
@@ -206,7 +206,7 @@ fn a_worker_with_nothing_to_do_sends_the_initiation_everywhere() {
     running.datapath.open_until(Mono(u64::MAX));
     let publish = |serial| {
         let spec = table(serial, 1, &sockets);
-        running.datapath.publish(spec, Clock::now());
+        running.datapath.publish(spec, Clock::mono());
     };
     publish(1);
     assert!(running.tun.push(&packet()));
@@ -234,7 +234,7 @@ impl TunnelFactory for Counting {
         _: &WgSecret,
         _: &WgPublicKey,
         _: u32,
-        _: Now,
+        _: Mono,
     ) -> Result<Box<dyn Tunnel>, TunnelError> {
         Ok(Box::new(self.clone()))
     }
@@ -245,11 +245,11 @@ impl TunnelFactory for Counting {
 }
 
 impl Tunnel for Counting {
-    fn prepare(&mut self, _: Now) {
+    fn prepare(&mut self, _: Mono) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn initiate(&mut self, _: Now, _: &mut [u8]) -> Result<usize, TunnelError> {
+    fn initiate(&mut self, _: Mono, _: &mut [u8]) -> Result<usize, TunnelError> {
         Err(TunnelError::Crypto)
     }
 
@@ -257,13 +257,13 @@ impl Tunnel for Counting {
         &mut self,
         _: &Permit,
         _: &[u8],
-        _: Now,
+        _: Mono,
         _: &mut [u8],
     ) -> Result<usize, TunnelError> {
         Err(TunnelError::NoSession)
     }
 
-    fn keepalive(&mut self, _: Now, _: &mut [u8]) -> Result<usize, TunnelError> {
+    fn keepalive(&mut self, _: Mono, _: &mut [u8]) -> Result<usize, TunnelError> {
         Err(TunnelError::NoSession)
     }
 
@@ -271,13 +271,13 @@ impl Tunnel for Counting {
         &mut self,
         _: SocketAddr,
         _: &mut [u8],
-        _: Now,
+        _: Mono,
         _: &mut [u8],
     ) -> Result<Opened, TunnelError> {
         Err(TunnelError::Crypto)
     }
 
-    fn session(&self, _: Now) -> Option<SessionView> {
+    fn session(&self, _: Mono) -> Option<SessionView> {
         None
     }
 
@@ -289,7 +289,7 @@ impl Tunnel for Counting {
         None
     }
 
-    fn maintain(&mut self, _: Now) {}
+    fn maintain(&mut self, _: Mono) {}
 
     fn erase(&mut self) {}
 }
@@ -300,7 +300,7 @@ fn tunnels_that_are_new_are_prepared_when_the_threads_start_and_with_every_table
     let tun = Arc::new(ChannelTun::new("test").unwrap());
     let shared = shared_with(Box::new(counting.clone()), tun, mpsc::channel(1).0);
     let datapath = Arc::clone(&shared.datapath);
-    let publish = |serial, peers| datapath.publish(table(serial, peers, &[]), Clock::now());
+    let publish = |serial, peers| datapath.publish(table(serial, peers, &[]), Clock::mono());
     let prepared = || counting.0.load(Ordering::SeqCst);
     let wait_for = |count| {
         let deadline = Clock::mono().saturating_add(Duration::from_secs(30));
@@ -365,7 +365,7 @@ fn a_table_is_enforced_while_workers_run_and_after_they_have_ended() {
             serial,
             ..TableSpec::default()
         };
-        running.datapath.publish(spec, Clock::now());
+        running.datapath.publish(spec, Clock::mono());
         watch.published(serial);
         runtime.block_on(enforced.recv())
     };
@@ -422,7 +422,7 @@ fn a_thread_that_dies_is_told_of_and_holds_no_table_back() {
         serial: 1,
         ..TableSpec::default()
     };
-    datapath.publish(spec, Clock::now());
+    datapath.publish(spec, Clock::mono());
     let deadline = Clock::mono().saturating_add(Duration::from_secs(30));
     while datapath.enforced() < 1 && Clock::mono() < deadline {
         std::thread::yield_now();

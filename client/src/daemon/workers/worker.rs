@@ -147,7 +147,6 @@ impl Worker {
             if waits {
                 self.count_round();
             }
-            self.sender.connections().look(&shared.udp);
             let mut round = sources.round();
             while let Some((position, quiet)) = sources.next(&mut round) {
                 let Some(reader) = sources.reader(position) else {
@@ -269,7 +268,7 @@ impl Worker {
     pub(super) fn outbound(&mut self, batch: &mut Batch) {
         self.mark.begin();
         let datapath = &self.shared.datapath;
-        datapath.outbound(batch, Clock::now(), &mut self.outbox);
+        datapath.outbound(batch, Clock::mono(), &mut self.outbox);
         self.flush();
     }
 
@@ -278,7 +277,7 @@ impl Worker {
         self.answers = None;
         self.mark.begin();
         let datapath = &self.shared.datapath;
-        datapath.inbound(batch, Clock::now(), &mut self.outbox);
+        datapath.inbound(batch, Clock::mono(), &mut self.outbox);
         self.flush();
         self.outbox.give_back(batch);
     }
@@ -308,10 +307,10 @@ impl Worker {
     /// readable when they may be due sooner than was said before.
     pub(super) fn run_timers(mut self, nudge: &EventFd) {
         let shared = Arc::clone(&self.shared);
-        shared.datapath.prepare(Clock::now());
+        shared.datapath.prepare(Clock::mono());
         while self.sleep(nudge) {
             self.mark.begin();
-            shared.datapath.tick(Clock::now(), &mut self.outbox);
+            shared.datapath.tick(Clock::mono(), &mut self.outbox);
             self.flush();
             self.make_up();
         }
@@ -321,7 +320,7 @@ impl Worker {
     fn sleep(&self, nudge: &EventFd) -> bool {
         self.mark.park();
         // From the beginning on: nudges, however many, put nothing off.
-        let began = Clock::now().mono;
+        let began = Clock::mono();
         let (earliest, latest) = (
             began.saturating_add(SHORTEST_SLEEP),
             began.saturating_add(DataPath::LONGEST_SLEEP),
@@ -329,7 +328,7 @@ impl Worker {
         loop {
             let due = self.shared.datapath.next_tick().unwrap_or(latest);
             let due = due.clamp(earliest, latest);
-            let now = Clock::now().mono;
+            let now = Clock::mono();
             if due <= now {
                 return true;
             }
@@ -346,7 +345,7 @@ impl Worker {
                 // Two nudges are as good as one.
                 Ok(_) => {
                     let _ = nudge.read();
-                    self.shared.datapath.prepare(Clock::now());
+                    self.shared.datapath.prepare(Clock::mono());
                 }
                 Err(errno) => {
                     tracing::error!(error = %io::Error::from(errno), "the timers' thread cannot wait, and ends");
@@ -433,7 +432,7 @@ impl Worker {
             if let Some(carried) = carried {
                 self.shared
                     .datapath
-                    .path_mtu(too_big.to, carried, Clock::now());
+                    .path_mtu(too_big.to, carried, Clock::mono());
             }
         }
     }

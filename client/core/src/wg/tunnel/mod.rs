@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use gatereeve_shared::identity::wg_key::{WgPublicKey, WgSecret};
-use gatereeve_shared::time::{Mono, Now};
+use gatereeve_shared::time::Mono;
 
 use gate::NoiseGate;
 use handshakes::{Handshakes, check_clock};
@@ -30,7 +30,7 @@ impl TunnelFactory for NoiseTunnels {
         local: &WgSecret,
         remote: &WgPublicKey,
         index: u32,
-        _now: Now,
+        _now: Mono,
     ) -> Result<Box<dyn Tunnel>, TunnelError> {
         if local.public() == *remote || !local.contributes_with(remote) {
             return Err(TunnelError::Key);
@@ -61,7 +61,7 @@ impl TunnelFactory for NoiseTunnels {
 
 /// A handshake and an empty message, of keys that belong to nobody.
 fn rehearse(tunnels: NoiseTunnels, [out, answer]: &mut [[u8; WARM_UP_ROOM]; 2]) -> Option<()> {
-    let (now, from) = (Now::default(), SocketAddr::from(([0, 0, 0, 0], 0)));
+    let (now, from) = (Mono::default(), SocketAddr::from(([0, 0, 0, 0], 0)));
     let (ours, theirs) = (WgSecret::from_bytes([1; 32]), WgSecret::from_bytes([2; 32]));
     let gate = tunnels.gate(&theirs);
     let mut here = tunnels.create(&ours, &theirs.public(), 1, now).ok()?;
@@ -142,7 +142,7 @@ impl NoiseTunnel {
         &mut self,
         from: SocketAddr,
         initiation: &[u8],
-        now: Now,
+        now: Mono,
         out: &mut [u8],
     ) -> Result<Opened, TunnelError> {
         // Whoever knows both public keys can have it come this far: what fails leaves nothing.
@@ -161,23 +161,23 @@ impl Live {
         from: SocketAddr,
         kind: Datagram,
         message: &[u8],
-        now: Now,
+        now: Mono,
         out: &mut [u8],
     ) -> Result<Opened, TunnelError> {
         let (handshakes, from) = (&mut self.handshakes, from.ip());
         match kind {
             Datagram::Initiation => {
-                let (session, len) = handshakes.answer(from, message, now.mono, out)?;
-                self.sessions.add(session, now.mono);
+                let (session, len) = handshakes.answer(from, message, now, out)?;
+                self.sessions.add(session, now);
                 Ok(Opened::Response { len })
             }
             Datagram::Response { .. } => {
-                let (session, len) = handshakes.finish(from, message, now.mono, out)?;
-                self.sessions.add(session, now.mono);
+                let (session, len) = handshakes.finish(from, message, now, out)?;
+                self.sessions.add(session, now);
                 Ok(Opened::Established { len })
             }
             Datagram::Cookie { .. } => {
-                handshakes.keep_cookie(from, message, now.mono, out)?;
+                handshakes.keep_cookie(from, message, now, out)?;
                 Ok(Opened::Cookie)
             }
             Datagram::Data { .. } | Datagram::Junk => Err(TunnelError::Junk),
@@ -186,46 +186,46 @@ impl Live {
 }
 
 impl Tunnel for NoiseTunnel {
-    fn prepare(&mut self, now: Now) {
+    fn prepare(&mut self, now: Mono) {
         if self.live.is_some() {
             return;
         }
         // What cannot be made now is tried again with the handshake, which then fails and says why.
         if let Ok(live) = self.live() {
-            live.handshakes.prepare(now.mono);
+            live.handshakes.prepare(now);
         }
     }
 
-    fn initiate(&mut self, now: Now, out: &mut [u8]) -> Result<usize, TunnelError> {
-        self.live()?.handshakes.initiate(now.mono, out)
+    fn initiate(&mut self, now: Mono, out: &mut [u8]) -> Result<usize, TunnelError> {
+        self.live()?.handshakes.initiate(now, out)
     }
 
     fn encapsulate(
         &mut self,
         _permit: &Permit,
         packet: &[u8],
-        now: Now,
+        now: Mono,
         out: &mut [u8],
     ) -> Result<usize, TunnelError> {
         let live = self.live.as_mut().ok_or(TunnelError::NoSession)?;
-        live.sessions.seal(packet, now.mono, out)
+        live.sessions.seal(packet, now, out)
     }
 
-    fn keepalive(&mut self, now: Now, out: &mut [u8]) -> Result<usize, TunnelError> {
+    fn keepalive(&mut self, now: Mono, out: &mut [u8]) -> Result<usize, TunnelError> {
         let live = self.live.as_mut().ok_or(TunnelError::NoSession)?;
-        live.sessions.seal(&[], now.mono, out)
+        live.sessions.seal(&[], now, out)
     }
 
     fn decapsulate(
         &mut self,
         from: SocketAddr,
         datagram: &mut [u8],
-        now: Now,
+        now: Mono,
         out: &mut [u8],
     ) -> Result<Opened, TunnelError> {
         match (classify(datagram), &mut self.live) {
             (Datagram::Junk, _) => Err(TunnelError::Junk),
-            (Datagram::Data { .. }, Some(live)) => live.sessions.open(datagram, now.mono),
+            (Datagram::Data { .. }, Some(live)) => live.sessions.open(datagram, now),
             (Datagram::Data { .. }, None) => Err(TunnelError::NoSession),
             (kind, Some(live)) => live.handshake(from, kind, datagram, now, out),
             (Datagram::Initiation, None) => self.answer_first(from, datagram, now, out),
@@ -233,8 +233,8 @@ impl Tunnel for NoiseTunnel {
         }
     }
 
-    fn session(&self, now: Now) -> Option<SessionView> {
-        self.live.as_ref()?.sessions.sending(now.mono)
+    fn session(&self, now: Mono) -> Option<SessionView> {
+        self.live.as_ref()?.sessions.sending(now)
     }
 
     fn expires(&self) -> Option<Mono> {
@@ -248,10 +248,10 @@ impl Tunnel for NoiseTunnel {
         live.is_some_and(|live| live.handshakes.awaits(index_at(response, 8)))
     }
 
-    fn maintain(&mut self, now: Now) {
+    fn maintain(&mut self, now: Mono) {
         if let Some(live) = &mut self.live {
-            live.sessions.expire(now.mono);
-            live.handshakes.expire(now.mono);
+            live.sessions.expire(now);
+            live.handshakes.expire(now);
         }
     }
 

@@ -23,17 +23,17 @@ fn underlay() -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], 1))
 }
 
-fn at(secs: u64) -> Now {
-    Now::default().after(std::time::Duration::from_secs(secs))
+fn at(secs: u64) -> Mono {
+    Mono::default().saturating_add(std::time::Duration::from_secs(secs))
 }
 
-fn initiate(tunnel: &mut NoiseTunnel, now: Now) -> [u8; HANDSHAKE_ROOM] {
+fn initiate(tunnel: &mut NoiseTunnel, now: Mono) -> [u8; HANDSHAKE_ROOM] {
     let mut sent = [0; HANDSHAKE_ROOM];
     assert_eq!(tunnel.initiate(now, &mut sent), Ok(HANDSHAKE_ROOM));
     sent
 }
 
-fn answer(tunnel: &mut NoiseTunnel, initiation: &[u8], now: Now) -> Vec<u8> {
+fn answer(tunnel: &mut NoiseTunnel, initiation: &[u8], now: Mono) -> Vec<u8> {
     let (mut initiation, mut answer) = (initiation.to_vec(), vec![0; HANDSHAKE_ROOM]);
     let opened = tunnel.decapsulate(underlay(), &mut initiation, now, &mut answer);
     let Ok(Opened::Response { len }) = opened else {
@@ -43,7 +43,7 @@ fn answer(tunnel: &mut NoiseTunnel, initiation: &[u8], now: Now) -> Vec<u8> {
     answer
 }
 
-fn finish(tunnel: &mut NoiseTunnel, response: &[u8], now: Now) -> Vec<u8> {
+fn finish(tunnel: &mut NoiseTunnel, response: &[u8], now: Mono) -> Vec<u8> {
     let (mut response, mut keepalive) = (response.to_vec(), vec![0; HANDSHAKE_ROOM]);
     let opened = tunnel.decapsulate(underlay(), &mut response, now, &mut keepalive);
     let Ok(Opened::Established { len }) = opened else {
@@ -54,7 +54,7 @@ fn finish(tunnel: &mut NoiseTunnel, response: &[u8], now: Now) -> Vec<u8> {
 }
 
 /// A handshake that the second begins, up to where both may send.
-fn shake([answers, begins]: &mut [NoiseTunnel; 2], now: Now) {
+fn shake([answers, begins]: &mut [NoiseTunnel; 2], now: Mono) {
     let response = answer(answers, &initiate(begins, now), now);
     let mut keepalive = finish(begins, &response, now);
     let opened = answers.decapsulate(underlay(), &mut keepalive, now, &mut []);
@@ -67,7 +67,7 @@ fn inner() -> Vec<u8> {
 }
 
 /// Seals a packet, and opens it on the other side.
-fn pass(from: &mut NoiseTunnel, to: &mut NoiseTunnel, now: Now) -> Result<Opened, TunnelError> {
+fn pass(from: &mut NoiseTunnel, to: &mut NoiseTunnel, now: Mono) -> Result<Opened, TunnelError> {
     let mut sealed = [0; 256];
     let len = from.encapsulate(&permit(&inner()), &inner(), now, &mut sealed)?;
     let sealed = &mut sealed[..len];
@@ -170,7 +170,7 @@ fn the_older_of_two_initiations_ends_sooner() {
             let initiation = initiate(&mut begins, at(secs));
             answer(&mut answers, &initiation, at(secs))
         });
-        assert_eq!(begins.expires(), Some(at(90).mono));
+        assert_eq!(begins.expires(), Some(at(90)));
         (begins, responses)
     };
     let takes = |begins: &mut NoiseTunnel, response: &[u8], secs| {
@@ -199,7 +199,7 @@ fn the_older_of_two_initiations_ends_sooner() {
     }
     let (mut begins, [first, second]) = two();
     begins.maintain(at(90));
-    assert_eq!(begins.expires(), Some(at(170).mono));
+    assert_eq!(begins.expires(), Some(at(170)));
     assert!(begins.awaits(&second));
     let library = &mut begins.live.as_mut().unwrap().handshakes;
     assert!(!library.opens(&first), "its key is gone");
@@ -211,13 +211,13 @@ fn what_ends_first_is_what_is_looked_after_next() {
     let [mut answers, mut begins] = pair();
     let response = answer(&mut answers, &initiate(&mut begins, at(0)), at(0));
     finish(&mut begins, &response, at(0));
-    assert_eq!(begins.expires(), Some(at(180).mono));
+    assert_eq!(begins.expires(), Some(at(180)));
     initiate(&mut begins, at(10));
-    assert_eq!(begins.expires(), Some(at(100).mono));
+    assert_eq!(begins.expires(), Some(at(100)));
     begins.maintain(at(100));
-    assert_eq!(begins.expires(), Some(at(180).mono));
+    assert_eq!(begins.expires(), Some(at(180)));
     initiate(&mut begins, at(120));
-    assert_eq!(begins.expires(), Some(at(180).mono));
+    assert_eq!(begins.expires(), Some(at(180)));
 }
 
 /// Either of the two that are on their way is gone on with, whoever has sent it first.
@@ -326,15 +326,15 @@ fn a_cookie_is_used_while_it_is_good() {
         let Proof::Asked { len } = gate.prove(underlay(), &message, &mut cookie) else {
             panic!("no cookie");
         };
-        let comes = sent.after(std::time::Duration::from_secs(after));
+        let comes = sent.saturating_add(std::time::Duration::from_secs(after));
         for is_first in [true, false] {
             let mut cookie = cookie;
             let opened = begins.decapsulate(underlay(), &mut cookie[..len], comes, &mut out);
             assert_eq!(opened.is_ok(), is_taken && is_first, "{opened:?}");
         }
-        let next = comes.after(COOKIE_FOR - std::time::Duration::from_secs(1));
+        let next = comes.saturating_add(COOKIE_FOR - std::time::Duration::from_secs(1));
         assert_eq!(proof(&initiate(begins, next)) != none, is_taken);
-        let next = comes.after(COOKIE_FOR);
+        let next = comes.saturating_add(COOKIE_FOR);
         assert_eq!(proof(&initiate(begins, next)), none);
     }
 }
