@@ -26,7 +26,7 @@ Examples:
   gatereeve repair --remove        remove it all, so that the host is as if we had never been there
   gatereeve repair --remove --all  the same for every daemon on this host
 
-Addresses, the interface and the nftables table that guards them go with the daemon, however it ends.";
+Addresses, the interface and the nftables tables that guard them go with the daemon, however it ends.";
 
 /// How long a daemon may take to show that it is alive.
 const ALIVE: Duration = Duration::from_secs(5);

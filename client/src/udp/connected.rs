@@ -11,7 +11,8 @@
 //! is not sent with any more, and the shared socket takes its place.
 //!
 //! What is kept has to be true still. So they are made only where somebody tells of changes of the host's network
-//! ([`NetworkChanges`]), and after one, each is compared with what the kernel would choose now, before anything is sent.
+//! ([`NetworkChanges`]), and after one, each is compared with what the kernel would choose now, before something is sent, but
+//! at most ten times a second.
 //!
 //! [`NetworkChanges`]: crate::routes::changes::NetworkChanges
 
@@ -92,6 +93,8 @@ pub struct Made {
     to: SocketAddr,
     port: Arc<Port>,
     way: Next,
+    /// As of which change that is the way.
+    as_of: Option<u64>,
 }
 
 impl Made {
@@ -139,14 +142,18 @@ impl Connections {
             return;
         }
         let now = Clock::mono();
-        let due = self.due.max(now).saturating_add(APART);
-        if due.since(now) > APART * AT_ONCE {
+        if self.due.since(now) > APART * (AT_ONCE - 1) {
             return;
         }
         self.barred.retain(|(_, until)| now < *until);
         if !self.barred.iter().any(|(address, _)| *address == to) {
-            (self.wanted, self.due) = (Some(to), due);
+            self.wanted = Some(to);
         }
+    }
+
+    /// One is made.
+    fn charge(&mut self) {
+        self.due = self.due.max(Clock::mono()).saturating_add(APART);
     }
 
     fn begin_to_count(&mut self, to: SocketAddr) {
@@ -245,6 +252,7 @@ impl Connections {
             self.retired.push(idle.place);
             return None;
         }
+        self.charge();
         match udp.connect(worker, to) {
             Ok(made) => Some(made),
             Err(error) => {
@@ -258,7 +266,12 @@ impl Connections {
     /// From now on what goes to its peer is sent with `made`, which the worker reads at `place`; not at all where it has none for
     /// it.
     pub fn add(&mut self, made: Made, place: io::Result<usize>) {
-        let Made { to, port, way } = made;
+        let Made {
+            to,
+            port,
+            way,
+            as_of,
+        } = made;
         match place {
             Ok(place) => {
                 tracing::debug!(%to, local = %port.local, "a socket of its own");
@@ -269,6 +282,8 @@ impl Connections {
                     place,
                     is_used: true,
                 });
+                // Where something has changed in the meantime, it is compared like the others.
+                self.seen = as_of;
             }
             Err(error) => {
                 tracing::debug!(%error, %to, "a connected socket cannot be watched");
@@ -284,6 +299,10 @@ impl Udp {
     /// # Errors
     /// Those of the system, and of [`Self::way_to`].
     fn connect(&self, worker: usize, to: SocketAddr) -> io::Result<Made> {
+        let as_of = self.changes.now();
+        if as_of.is_none() {
+            return Err(io::Error::other("nobody tells of changes of the network"));
+        }
         let (local, way) = self.way_to(to)?;
         let shared = self.shared_for(worker, to)?;
         let buffer = connected_buffer(self.options.workers);
@@ -299,6 +318,7 @@ impl Udp {
             to,
             port: Arc::new(port),
             way,
+            as_of,
         })
     }
 
@@ -443,7 +463,11 @@ mod tests {
                     connections.count(address(*port));
                     connections.heard(address(*port));
                 }
-                connections.wanted.take().is_some()
+                let is_wanted = connections.wanted.take().is_some();
+                if is_wanted {
+                    connections.charge();
+                }
+                is_wanted
             });
             wanted.count()
         };

@@ -555,6 +555,26 @@ fn a_change_of_the_network_ends_what_the_kernel_would_not_choose_any_more() {
 }
 
 #[test]
+fn what_changes_while_a_socket_is_made_is_looked_at_when_it_is_there() {
+    let (udp, mut sender) = (anywhere(1), Sender::default());
+    let peer = other();
+    let at = peer.local_addr().unwrap();
+    sender.connections().look(&udp);
+    while !sender.connections().has_work() {
+        sender.send(&udp, 0, [run(&peer, 10, &[4; 10])]);
+        sender.connections().heard(at);
+    }
+    let made = sender.connections().wanted(&udp, 0).unwrap();
+    // The worker empties the shared socket now, and sends what that brings.
+    udp.changes().lost();
+    sender.send(&udp, 0, [run(&peer, 10, &[4; 10])]);
+    sender.connections().add(made, Ok(7));
+    sender.send(&udp, 0, [run(&peer, 10, &[4; 10])]);
+    assert_eq!(sender.connections().retired(), [7]);
+    assert!(sender.connections().port(at).is_none());
+}
+
+#[test]
 fn the_places_of_those_not_used_lately_are_given_to_others() {
     let (udp, mut sender) = (anywhere(1), Sender::default());
     let peers: Vec<_> = (0..MAX_CONNECTED + 1).map(|_| other()).collect();
