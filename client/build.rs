@@ -7,7 +7,6 @@ const PLAIN: &str = "GATEREEVE_PLAIN_LAYOUT";
 
 fn main() {
     println!("cargo:rerun-if-changed=fast-path.ld");
-    println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed={PLAIN}");
     // An addition to the script of ld and lld; other systems have others.
     let is_linux = env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux");

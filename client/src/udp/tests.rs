@@ -555,6 +555,23 @@ fn a_change_of_the_network_ends_what_the_kernel_would_not_choose_any_more() {
 }
 
 #[test]
+fn none_is_made_when_nobody_tells_of_changes_any_more() {
+    let peer = other();
+    for is_told in [false, true] {
+        let (udp, mut sender) = (anywhere(1), Sender::default());
+        while !sender.connections().has_work() {
+            sender.send(&udp, 0, [run(&peer, 10, &[4; 10])]);
+            sender.connections().heard(peer.local_addr().unwrap());
+        }
+        if !is_told {
+            udp.changes().lost();
+        }
+        let made = sender.connections().wanted(&udp, 0);
+        assert_eq!(made.is_some(), is_told);
+    }
+}
+
+#[test]
 fn what_changes_while_a_socket_is_made_is_looked_at_when_it_is_there() {
     let (udp, mut sender) = (anywhere(1), Sender::default());
     let peer = other();

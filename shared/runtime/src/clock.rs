@@ -1,4 +1,4 @@
-//! The only reader of clocks: everything else takes [`Now`] as an argument.
+//! The only reader of clocks: everything else takes [`Now`], or [`Mono`] where that is enough, as an argument.
 
 use std::time::Duration;
 

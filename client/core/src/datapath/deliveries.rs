@@ -493,6 +493,37 @@ mod tests {
         assert_eq!(left, [0; 5]);
     }
 
+    /// What is alone is written as if it were among others.
+    #[test]
+    fn a_lone_packet_is_what_is_joined_of_it() {
+        let addresses = ["100.64.0.1", "100.64.0.2"].map(|text| text.parse().unwrap());
+        let pair = (addresses[0], addresses[1]);
+        let fragment = |units, more| samples::fragment(pair, 17, 9, units, more, &[0; 16]);
+        // Of what may be joined the headers are apart; two are one datagram, or one stretch.
+        let batches: [(&[Vec<u8>], bool); 6] = [
+            (&[packet(1)], true),
+            (&[samples::udp((pair.0, 1), (pair.1, 2), &[7; 30])], true),
+            (&[fragment(0, true)], true),
+            (&[fragment(0, true), fragment(2, false)], false),
+            (&[packet(1), packet(2)], false),
+            (&[], false),
+        ];
+        for (packets, is_lone) in batches {
+            let (mut batch, mut out) = (Batch::new(2, 100), Deliveries::default());
+            assert!(packets.iter().all(|packet| batch.push(packet, None)));
+            deliver(&mut batch, &mut out);
+            let contents = |one: Joined<'_>| {
+                let tails: Vec<_> = one.tails().map(<[u8]>::to_vec).collect();
+                (one.offload, one.head.to_vec(), tails)
+            };
+            let lone = out.lone().map(contents);
+            assert_eq!(lone.is_some(), is_lone);
+            if is_lone {
+                assert_eq!(lone, out.joined().map(contents).next());
+            }
+        }
+    }
+
     /// An answer of ours may come in between.
     #[test]
     fn what_was_joined_so_far_is_whole_when_something_is_made() {
