@@ -21,7 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, sethostname};
+use nix::unistd::{Pid, sethostname, setsid};
 use rustix::process::PidfdFlags;
 
 use crate::clock::Stopwatch;
@@ -228,11 +228,13 @@ pub struct Setting {
     pub tun_node: Option<PathBuf>,
 }
 
-/// Makes `command` enter its setting, form a process group of its own (so that Ctrl-C reaches us
-/// first) and die with us.
+/// Makes `command` enter its setting, begin a session of its own and die with us.
+///
+/// A session of its own is what a service has, and a person's shell. Ctrl-C reaches us first; and where the kernel shares the processors between
+/// sessions (`sched_autogroup_enabled`), a daemon has its own share, not a part of that of what measures it.
 pub fn prepare(command: &mut Command, setting: Setting) {
-    command.process_group(0);
     let enter = move || {
+        setsid()?;
         if let Some(namespace) = &setting.namespace {
             setns(namespace, CloneFlags::CLONE_NEWNET)?;
         }
