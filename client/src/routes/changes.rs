@@ -28,7 +28,7 @@ impl NetworkChanges {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
-    /// Another value than before, if something has changed since. `None` while nobody tells.
+    /// A greater value than before, if something has changed since. `None` while nobody tells.
     #[must_use]
     pub fn now(&self) -> Option<u64> {
         let now = self.0.load(Ordering::Relaxed);

@@ -94,7 +94,7 @@ pub struct Made {
     port: Arc<Port>,
     way: Next,
     /// As of which change that is the way.
-    as_of: Option<u64>,
+    as_of: u64,
 }
 
 impl Made {
@@ -225,6 +225,14 @@ impl Connections {
         });
     }
 
+    /// As if the kernel chose another way to all by now.
+    #[cfg(test)]
+    pub(super) fn mislead(&mut self) {
+        for connection in &mut self.open {
+            connection.way.interface = None;
+        }
+    }
+
     /// Whether there is something to be done between two rounds: [`Self::retired`], then [`Self::wanted`].
     #[must_use]
     pub fn has_work(&self) -> bool {
@@ -282,8 +290,9 @@ impl Connections {
                     place,
                     is_used: true,
                 });
-                // Where something has changed in the meantime, it is compared like the others.
-                self.seen = as_of;
+                // What has changed since either was found to be right is looked at for all: while this one was made, or before
+                // that and not seen so far.
+                self.seen = Some(self.seen.map_or(as_of, |seen| seen.min(as_of)));
             }
             Err(error) => {
                 tracing::debug!(%error, %to, "a connected socket cannot be watched");
@@ -299,10 +308,9 @@ impl Udp {
     /// # Errors
     /// Those of the system, and of [`Self::way_to`].
     fn connect(&self, worker: usize, to: SocketAddr) -> io::Result<Made> {
-        let as_of = self.changes.now();
-        if as_of.is_none() {
+        let Some(as_of) = self.changes.now() else {
             return Err(io::Error::other("nobody tells of changes of the network"));
-        }
+        };
         let (local, way) = self.way_to(to)?;
         let shared = self.shared_for(worker, to)?;
         let buffer = connected_buffer(self.options.workers);

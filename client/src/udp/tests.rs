@@ -592,6 +592,31 @@ fn what_changes_while_a_socket_is_made_is_looked_at_when_it_is_there() {
 }
 
 #[test]
+fn a_change_that_nobody_has_looked_at_is_not_forgotten_when_another_socket_is_made() {
+    for has_changed in [false, true] {
+        let (udp, mut sender) = (anywhere(1), Sender::default());
+        let (one, another) = (other(), other());
+        let at = one.local_addr().unwrap();
+        let _one = connected(&udp, &mut sender, &one).unwrap();
+        while !sender.connections().has_work() {
+            sender.send(&udp, 0, [run(&another, 10, &[4; 10])]);
+            sender.connections().heard(another.local_addr().unwrap());
+        }
+        sender.connections().mislead();
+        if has_changed {
+            udp.changes().note();
+        }
+        let made = sender.connections().wanted(&udp, 0).unwrap();
+        sender.connections().add(made, Ok(7));
+        std::thread::sleep(Duration::from_millis(100));
+        sender.connections().look(&udp);
+        let retired = sender.connections().retired();
+        let expected = has_changed.then(|| usize::from(at.port()));
+        assert!(retired.into_iter().eq(expected));
+    }
+}
+
+#[test]
 fn the_places_of_those_not_used_lately_are_given_to_others() {
     let (udp, mut sender) = (anywhere(1), Sender::default());
     let peers: Vec<_> = (0..MAX_CONNECTED + 1).map(|_| other()).collect();
