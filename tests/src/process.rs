@@ -10,6 +10,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -228,13 +229,26 @@ pub struct Setting {
     pub tun_node: Option<PathBuf>,
 }
 
-/// Makes `command` enter its setting, begin a session of its own and die with us.
-///
-/// A session of its own is what a service has, and a person's shell. Ctrl-C reaches us first; and where the kernel shares the processors between
-/// sessions (`sched_autogroup_enabled`), a daemon has its own share, not a part of that of what measures it.
+/// Whether children begin sessions.
+static SESSIONS: AtomicBool = AtomicBool::new(false);
+
+/// From now on each child begins a session of its own, as a service does. Where the kernel shares the processors between sessions
+/// (`sched_autogroup_enabled`), a daemon has its own share then, not a part of that of what measures it.
+pub fn begin_sessions() {
+    SESSIONS.store(true, Ordering::Relaxed);
+}
+
+/// Makes `command` enter its setting, form a process group of its own (so that Ctrl-C reaches us
+/// first) and die with us.
 pub fn prepare(command: &mut Command, setting: Setting) {
+    let begins_session = SESSIONS.load(Ordering::Relaxed);
+    if !begins_session {
+        command.process_group(0);
+    }
     let enter = move || {
-        setsid()?;
+        if begins_session {
+            setsid()?;
+        }
         if let Some(namespace) = &setting.namespace {
             setns(namespace, CloneFlags::CLONE_NEWNET)?;
         }
@@ -295,4 +309,28 @@ pub fn kill_all() {
 
 fn alive<T>(work: impl FnOnce(&mut BTreeMap<u32, &'static str>) -> T) -> T {
     work(&mut ALIVE.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::unistd::getsid;
+
+    use super::*;
+
+    #[test]
+    fn children_have_our_session_until_each_is_to_begin_its_own() {
+        let session_of_a_child = || {
+            let mut command = Command::new("sleep");
+            command.arg("60");
+            let child = Process::start("sleep", command, None, None).expect("it starts");
+            let id = Pid::from_raw(i32::try_from(child.id()).expect("a process ID"));
+            (id, getsid(Some(id)).expect("it lives"))
+        };
+        let ours = getsid(None).expect("we live");
+        let (_, before) = session_of_a_child();
+        assert_eq!(before, ours);
+        begin_sessions();
+        let (id, after) = session_of_a_child();
+        assert_eq!(after, id);
+    }
 }

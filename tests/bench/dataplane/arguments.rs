@@ -43,6 +43,9 @@ pub(crate) struct Arguments {
     /// Peers that each end knows, of which all but one are strangers that never send
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=5000))]
     pub(crate) peers: u16,
+    /// Which sessions the programs have: Linux shares the processors between sessions first
+    #[arg(long, value_enum, default_value_t = Sessions::One)]
+    pub(crate) sessions: Sessions,
     /// Write every raw value and the machine's facts here
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -77,6 +80,15 @@ impl Arguments {
     pub(crate) fn wants(&self, test: Test) -> bool {
         self.tests.contains(&test)
     }
+}
+
+/// Which sessions the programs have, and what measures them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sessions {
+    /// All have the one of this program
+    One,
+    /// Each has its own, as services have
+    Each,
 }
 
 /// What the cable between the two hosts does with large packets.

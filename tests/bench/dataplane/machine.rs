@@ -33,7 +33,7 @@ pub(crate) fn facts() -> Value {
         "load_average": read("/proc/loadavg").trim(),
         "rmem_max": read("/proc/sys/net/core/rmem_max").trim(),
         "wmem_max": read("/proc/sys/net/core/wmem_max").trim(),
-        // Whether the processors are shared between sessions, of which each program has one, or between threads.
+        // Whether the processors are shared between sessions, or between all threads.
         "sched_autogroup": read("/proc/sys/kernel/sched_autogroup_enabled").trim(),
     })
 }

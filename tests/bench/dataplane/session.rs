@@ -10,9 +10,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use gatereeve_tests::clock::Stopwatch;
-use gatereeve_tests::interrupt;
+use gatereeve_tests::{interrupt, process};
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, Sessions};
 use crate::figure::{Figure, digits};
 use crate::measure::{Record, Subject, Test, idle, usage};
 use crate::pair::Pair;
@@ -41,6 +41,9 @@ impl Session {
     pub(crate) fn new(arguments: Arguments) -> anyhow::Result<Self> {
         let scratch = tempfile::Builder::new().prefix("gr-bench-").tempdir()?;
         interrupt::register(scratch.path().to_owned());
+        if arguments.sessions == Sessions::Each {
+            process::begin_sessions();
+        }
         let tools = Tools::find(arguments.tools.clone(), scratch.path().to_owned())?;
         for warning in machine::warnings() {
             say(&format!("note: {warning}\n"));

@@ -26,6 +26,7 @@ pub(crate) fn document(
             "wire": format!("{:?}", arguments.wire).to_lowercase(),
             "congestion": arguments.congestion(),
             "ipv6": arguments.ipv6,
+            "sessions": format!("{:?}", arguments.sessions).to_lowercase(),
             "peers": arguments.peers,
             "tests": arguments.tests.iter().map(|test| test.name()).collect::<Vec<_>>(),
         },

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, Sessions};
 use crate::figure::{Better, Figure, digits};
 use crate::programs::Kind;
 use crate::results::Results;
@@ -76,8 +76,12 @@ fn subtitle(arguments: &Arguments, machine: &Value) -> String {
             .map_or_else(|| value.to_string(), str::to_owned)
     };
     let wire = format!("{:?}", arguments.wire).to_lowercase();
+    let sessions = match arguments.sessions {
+        Sessions::One => "",
+        Sessions::Each => " · a session each",
+    };
     format!(
-        "bars: medians of {} interleaved rounds of {} s, dots: rounds · wire offload {wire} · TCP {} · {} × {} · Linux {} · both ends and iperf3 share the cores",
+        "bars: medians of {} interleaved rounds of {} s, dots: rounds · wire offload {wire} · TCP {} · {} × {} · Linux {} · both ends and iperf3 share the cores{sessions}",
         arguments.rounds,
         arguments.secs,
         arguments.congestion(),
