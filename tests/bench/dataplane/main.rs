@@ -21,6 +21,7 @@ mod results;
 mod session;
 mod statistics;
 mod targets;
+mod together;
 mod tool;
 
 use std::io::Write as _;

@@ -3,6 +3,7 @@
 use crate::figure::{Better, Figure, digits};
 use crate::programs::Kind;
 use crate::results::Results;
+use crate::together::{Together, together};
 
 /// What a figure is held against.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,6 +34,8 @@ pub(crate) enum Verdict {
     NotYet,
     /// Past the first mark.
     Ok,
+    /// The first mark is to be equal, and nothing speaks for more than a twentieth beyond it.
+    Equal,
     /// Past the second one too.
     Further,
 }
@@ -44,10 +47,14 @@ impl Verdict {
             Self::Unknown => "not measured",
             Self::NotYet => "not yet",
             Self::Ok => "ok",
+            Self::Equal => "ok, equal within 5 %",
             Self::Further => "ok, and further",
         }
     }
 }
+
+/// How far all replies together may lie beyond the other's to be called equal, by any of nineteen in twenty draws.
+const EQUAL: f64 = 1.05;
 
 /// One line of the table.
 #[derive(Clone, Debug)]
@@ -108,21 +115,31 @@ pub(crate) fn lines(results: &Results, peers: u16) -> Vec<Line> {
 impl Target {
     fn line(&self, results: &Results) -> Line {
         let figure = self.figure;
-        let (relative_to, measured) = match self.against {
-            Against::Absolute => {
-                let value = results.median(Kind::Gatereeve, figure);
-                ("absolute".to_owned(), value.map(|value| (value, None)))
-            }
-            Against::Program(kind) => (kind.name().to_owned(), ratio(results, figure, kind)),
+        let (relative_to, peer) = match self.against {
+            Against::Absolute => ("absolute".to_owned(), None),
+            Against::Program(kind) => (kind.name().to_owned(), Some(kind)),
             Against::BestPeer => match results.best_peer(figure) {
-                Some(kind) => (format!("best peer ({kind})"), ratio(results, figure, kind)),
+                Some(kind) => (format!("best peer ({kind})"), Some(kind)),
                 None => ("best peer".to_owned(), None),
             },
         };
+        let measured = match self.against {
+            Against::Absolute => {
+                let value = results.median(Kind::Gatereeve, figure);
+                value.map(|value| (value, None))
+            }
+            Against::Program(_) | Against::BestPeer => {
+                peer.and_then(|kind| ratio(results, figure, kind))
+            }
+        };
+        let all = peer.and_then(|kind| together(results, figure, Kind::Gatereeve, kind));
         let show = |value: f64| match self.against {
             Against::Absolute => format!("{} {}", digits(value), figure.unit()),
             Against::Program(_) | Against::BestPeer => format!("{value:.2}x"),
         };
+        let together = all.map_or_else(String::new, |Together { ratio, low, high }| {
+            format!("; together {ratio:.2}x ({low:.2} to {high:.2})")
+        });
         Line {
             metric: figure.label(),
             relative_to,
@@ -132,22 +149,26 @@ impl Target {
                 None => "-".to_owned(),
                 Some((value, None)) => show(value),
                 Some((value, Some((least, most)))) => {
-                    format!("{} ({least:.2} to {most:.2})", show(value))
+                    format!("{} ({least:.2} to {most:.2}){together}", show(value))
                 }
             },
-            verdict: measured.map_or(Verdict::Unknown, |(value, _)| self.judge(value)),
+            verdict: measured.map_or(Verdict::Unknown, |(value, _)| self.judge(value, all)),
         }
     }
 
-    fn judge(&self, value: f64) -> Verdict {
+    fn judge(&self, value: f64, all: Option<Together>) -> Verdict {
         let reaches = |mark: f64| match self.figure.better() {
             Better::Higher => value >= mark,
             Better::Lower => value <= mark,
         };
+        // Of these, less is better.
+        let is_equal = || self.solid == 1.0 && all.is_some_and(|all| all.high <= EQUAL);
         if reaches(self.further) {
             Verdict::Further
         } else if reaches(self.solid) {
             Verdict::Ok
+        } else if is_equal() {
+            Verdict::Equal
         } else {
             Verdict::NotYet
         }
@@ -210,5 +231,24 @@ mod tests {
             verdict(&memory, Figure::MemoryLoad, "absolute"),
             (Verdict::Ok, "12.0 MiB".to_owned())
         );
+    }
+    #[test]
+    fn equal_is_what_all_replies_together_cannot_tell_apart() {
+        let against = "best peer (boringtun)";
+        // The round has 1.01x: by the median alone it is not there yet.
+        for (factor, spread, laps, wanted) in [
+            (1.01, 0.01, 40, Verdict::Equal),
+            // The same, and few laps that say little.
+            (1.01, 0.01, 10, Verdict::NotYet),
+            // As many laps, and more than a twentieth beyond.
+            (1.06, 0.01, 40, Verdict::NotYet),
+            // Not further, but no further than equal has to be.
+            (0.99, 0.01, 40, Verdict::Ok),
+        ] {
+            let results = crate::together::tests::two(factor, spread, laps);
+            let (found, measured) = verdict(&results, Figure::IdleP99, against);
+            assert_eq!(found, wanted, "{factor} of {laps} laps: {measured}");
+            assert_eq!(measured.contains("; together "), laps == 40, "{measured}");
+        }
     }
 }

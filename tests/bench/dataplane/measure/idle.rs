@@ -62,7 +62,8 @@ pub(crate) fn round(
         say(".");
     }
     for runner in runners {
-        runner.conclude(records.entry(runner.kind).or_default());
+        let record = records.entry(runner.kind).or_default();
+        runner.conclude(record);
     }
     records
 }
@@ -118,7 +119,7 @@ impl Runner {
         }
     }
 
-    fn conclude(&self, record: &mut Record) {
+    fn conclude(self, record: &mut Record) {
         let all = self.laps.concat();
         record.set(Figure::IdleMedian, percentile(&all, 0.5));
         record.set(Figure::IdleP99, percentile(&all, 0.99));
@@ -126,6 +127,7 @@ impl Runner {
         if let Some(status) = self.running.status() {
             record.keep("idle_status", status);
         }
+        record.idle_laps = self.laps;
     }
 }
 

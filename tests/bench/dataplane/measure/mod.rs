@@ -89,6 +89,8 @@ pub(crate) struct Record {
     pub(crate) figures: BTreeMap<Figure, f64>,
     /// What they were computed from.
     pub(crate) raw: Map<String, Value>,
+    /// Idle round trips in milliseconds, lap by lap.
+    pub(crate) idle_laps: Vec<Vec<f64>>,
     /// What went wrong, by test.
     pub(crate) failures: Vec<String>,
 }

@@ -6,6 +6,7 @@ use crate::arguments::Arguments;
 use crate::programs::{Kind, Program};
 use crate::results::{Results, Turn};
 use crate::statistics::Spread;
+use crate::together::{Together, together};
 use crate::{figure::Figure, targets};
 
 /// The whole session: the machine, what was asked for, every turn with its raw values, and what
@@ -65,7 +66,11 @@ fn ratios(results: &Results, to: Kind) -> Value {
             least,
             most,
         } = results.ratio(figure, Kind::Gatereeve, to)?;
-        let shown = json!({ "median": median, "least": least, "most": most });
+        let mut shown = json!({ "median": median, "least": least, "most": most });
+        if let Some(Together { ratio, low, high }) = together(results, figure, Kind::Gatereeve, to)
+        {
+            shown["together"] = json!({ "ratio": ratio, "low": low, "high": high });
+        }
         Some((figure.id().to_owned(), shown))
     });
     Value::Object(ratios.collect())
