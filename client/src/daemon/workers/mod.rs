@@ -85,9 +85,9 @@ impl Workers {
             threads: Vec::new(),
         };
         for index in 0..shared.udp.workers() {
-            workers.spawn(&format!("data-{index}"), &shared, index, Worker::run)?;
+            workers.spawn(worker_name(index), &shared, index, Worker::run)?;
         }
-        workers.spawn("timers", &shared, 0, move |worker| {
+        workers.spawn(TIMERS.to_owned(), &shared, 0, move |worker| {
             worker.run_timers(&nudge);
         })?;
         Ok(workers)
@@ -107,7 +107,7 @@ impl Workers {
 
     fn spawn(
         &mut self,
-        name: &str,
+        name: String,
         shared: &Arc<Shared>,
         index: usize,
         body: impl FnOnce(Worker) + Send + 'static,
@@ -115,7 +115,7 @@ impl Workers {
         let worker = Worker::new(index, Arc::clone(shared), Arc::clone(&self.stop));
         let watch = DeathWatch(shared.broken.clone());
         let thread = std::thread::Builder::new()
-            .name(format!("gatereeve-{name}"))
+            .name(name)
             .spawn(move || {
                 let _watch = watch;
                 body(worker);
@@ -124,6 +124,14 @@ impl Workers {
         self.threads.push(thread);
         Ok(())
     }
+}
+
+/// The timers' thread, as `top -H` has it.
+const TIMERS: &str = "gatereeve-timer";
+
+/// The thread of a worker, as `top -H` has it: Linux shows fifteen bytes.
+fn worker_name(index: usize) -> String {
+    format!("gatereeve-w{index}")
 }
 
 /// Tells when its thread dies: what the kernel sends to its queues and sockets would go nowhere. All threads are

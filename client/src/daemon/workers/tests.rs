@@ -138,6 +138,21 @@ fn worker(peers: u8, sockets: &[UdpSocket]) -> (Arc<Shared>, Worker) {
 }
 
 #[test]
+fn linux_shows_the_threads_by_different_names() {
+    /// `TASK_COMM_LEN` without its end.
+    const SHOWN: usize = 15;
+    let running = start();
+    let threads = running.workers.threads.iter();
+    let names: Vec<_> = threads
+        .filter_map(|thread| thread.thread().name())
+        .collect();
+    assert_eq!(names, ["gatereeve-w0", "gatereeve-w1", "gatereeve-timer"]);
+    assert!(names.iter().all(|name| name.len() <= SHOWN));
+    // The largest machines have so many cores.
+    assert!(super::worker_name(1023).len() <= SHOWN);
+}
+
+#[test]
 fn an_initiation_goes_to_where_else_the_peer_may_be_when_nothing_else_is_to_be_done() {
     let sockets = sockets();
     let [first, others @ ..] = &sockets;
