@@ -1,7 +1,7 @@
 //! `/dev/net/tun`: queues, with packets that are many in one where the kernel has them.
 
 use std::cell::Cell;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use nix::sys::uio::{readv, writev};
+use nix::sys::uio::writev;
+use nix::unistd::{read, write};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 use gatereeve_client_core::api::TunOffloads;
@@ -24,6 +25,8 @@ use super::{Delivered, MTU, Tun, TunQueue};
 /// Bytes that a batch should have at most before it is worked off, one packet more or less: three packets of bulk. They
 /// stay in the cache until they are sent, and a packet of somebody else waits for them (`client/docs/data-path.md`).
 const BATCH_BYTES: usize = 160 * 1024;
+/// Where a packet begins in its buffer, behind its header: at a place that is aligned as well as the buffer's own.
+const PACKET_AT: usize = 16;
 /// Most pieces of one packet: both headers and what was joined to them.
 const PIECES: usize = Joined::MAX_TAILS + 2;
 
@@ -291,8 +294,7 @@ impl Tun for LinuxTun {
         {
             let position = position_for(packet.head);
             let queue = self.queues.get(position);
-            let written = |queue: &Queue| queue.write(&packet.offload, packet.head, packet.tails());
-            let taken = queue.is_some_and(|queue| written(queue).is_ok());
+            let taken = queue.is_some_and(|queue| queue.write_packet(&packet).is_ok());
             return self.delivered(worker, u64::from(!taken), Some(position));
         }
         let last = Cell::new(None);
@@ -304,8 +306,7 @@ impl Tun for LinuxTun {
         // The interface takes a packet or drops it; waiting would hold up the packets behind.
         if !self.shared.tso {
             let refused = outbox.deliveries().filter(|packet| {
-                let taken = queue(packet)
-                    .is_some_and(|queue| nix::unistd::write(&queue.device, packet).is_ok());
+                let taken = queue(packet).is_some_and(|queue| write(&queue.device, packet).is_ok());
                 !taken
             });
             let refused = refused.count() as u64;
@@ -342,21 +343,22 @@ impl TunQueue for Queue {
         let (mut bytes, mut count) = (0, 0);
         while bytes < BATCH_BYTES && count < most {
             let Some(slot) = batch.slot() else { break };
-            let mut header = [0; HEADER];
-            let read = if self.shared.tso {
-                let mut pieces = [IoSliceMut::new(&mut header), IoSliceMut::new(slot)];
-                readv(&self.device, &mut pieces)
+            // Header and packet in one piece, so that the packet begins where it would without.
+            let offset = if self.shared.tso {
+                PACKET_AT - HEADER
             } else {
-                nix::unistd::read(&self.device, slot)
+                0
             };
+            let read = read(&self.device, slot.get_mut(offset..).unwrap_or_default());
             bytes += read.unwrap_or(0);
             count += 1;
             match read {
                 Ok(len) if self.shared.tso => {
-                    match (len.checked_sub(HEADER), vnet::decode(&header)) {
+                    let header = slot.get(offset..).and_then(<[u8]>::first_chunk);
+                    match (len.checked_sub(HEADER), header.and_then(vnet::decode)) {
                         (Some(len), Some(offload)) => {
-                            self.remember(slot, len);
-                            batch.commit_offloaded(len, offload);
+                            self.remember(slot.get(PACKET_AT..).unwrap_or_default(), len);
+                            batch.commit_offloaded(PACKET_AT, len, offload);
                         }
                         _ => {
                             self.shared.unreadable.fetch_add(1, Ordering::Relaxed);
@@ -445,10 +447,7 @@ impl Queue {
         if joining.is_some_and(|joining| !joining.is_on()) {
             return Whole::NotUnderstood;
         }
-        match (
-            self.write(&packet.offload, packet.head, packet.tails()),
-            joining,
-        ) {
+        match (self.write_packet(packet), joining) {
             (Ok(()), None) => Whole::Taken,
             (Ok(()), Some(joining)) => {
                 joining.taken();
@@ -467,6 +466,15 @@ impl Queue {
             // No room for so much at once; there may be for less.
             (Err(Errno::ENOMEM), _) if packet.count() > 1 => Whole::NotUnderstood,
             (Err(_), _) => Whole::Refused,
+        }
+    }
+
+    /// Writes a packet that may be many in one, as it is.
+    fn write_packet(&self, packet: &Joined<'_>) -> Result<(), Errno> {
+        // As most are that nothing was joined to: one piece is two copies and a list of pieces less for the kernel.
+        match packet.behind_zeros(HEADER) {
+            Some(whole) => write(&self.device, whole).map(drop),
+            None => self.write(&packet.offload, packet.head, packet.tails()),
         }
     }
 

@@ -101,6 +101,12 @@ mod tests {
         }
     }
 
+    /// A packet that lies behind zeros is written with them.
+    #[test]
+    fn what_is_left_to_nobody_is_zero() {
+        assert_eq!(encode(&Offload::default()), [0; HEADER]);
+    }
+
     #[test]
     fn the_bytes_are_those_of_the_kernel() {
         let tcp = Offload {

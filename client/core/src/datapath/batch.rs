@@ -19,6 +19,8 @@ pub struct Batch {
 
 #[derive(Clone, Copy, Debug)]
 struct Filled {
+    /// Where it begins in its slot.
+    at: usize,
     len: usize,
     /// Bytes of each datagram in it but the last, which may have less.
     stride: usize,
@@ -101,6 +103,7 @@ impl Batch {
     /// they came from. Without a free slot it does nothing.
     pub fn commit(&mut self, len: usize, from: Option<SocketAddr>) {
         self.fill(Filled {
+            at: 0,
             len,
             stride: len,
             from,
@@ -109,9 +112,11 @@ impl Batch {
         });
     }
 
-    /// Keeps a packet of the host, and what it has left to do on it.
-    pub fn commit_offloaded(&mut self, len: usize, offload: Offload) {
+    /// Keeps a packet of the host, `len` bytes from `at` on in the buffer that [`Self::slot`] gave, and what the host has left to do
+    /// on it.
+    pub fn commit_offloaded(&mut self, at: usize, len: usize, offload: Offload) {
         self.fill(Filled {
+            at,
             len,
             stride: len,
             from: None,
@@ -123,6 +128,7 @@ impl Batch {
     /// Keeps datagrams of `stride` bytes each, of which the last may have less.
     pub fn commit_coalesced(&mut self, len: usize, stride: usize, from: SocketAddr, ecn: Ecn) {
         self.fill(Filled {
+            at: 0,
             len,
             stride,
             from: Some(from),
@@ -134,7 +140,7 @@ impl Batch {
     fn fill(&mut self, filled: Filled) {
         if !self.is_full() {
             self.filled.push(Filled {
-                len: filled.len.min(self.slot_bytes),
+                len: filled.len.min(self.slot_bytes.saturating_sub(filled.at)),
                 ..filled
             });
         }
@@ -214,14 +220,17 @@ impl Batch {
         self.bytes
             .chunks_mut(self.slot_bytes.max(1))
             .zip(&self.filled)
-            .filter_map(|(slot, filled)| Some((slot.get_mut(..filled.len)?, filled.offload)))
+            .filter_map(|(slot, filled)| {
+                let packet = slot.get_mut(filled.at..)?.get_mut(..filled.len)?;
+                Some((packet, filled.offload))
+            })
     }
 }
 
 /// What is in the slots that are filled, each of `slot_bytes`.
 fn received(filled: &[Filled], slot_bytes: usize) -> impl Iterator<Item = Received> {
     filled.iter().enumerate().map(move |(slot, filled)| {
-        let start = slot.saturating_mul(slot_bytes);
+        let start = slot.saturating_mul(slot_bytes).saturating_add(filled.at);
         Received {
             range: start..start.saturating_add(filled.len),
             stride: filled.stride,
@@ -248,6 +257,25 @@ mod tests {
         assert_eq!(packets, [b"one".to_vec(), b"two".to_vec()]);
         batch.clear();
         assert!(batch.is_empty());
+    }
+
+    #[test]
+    fn a_packet_may_begin_behind_something_else() {
+        let mut batch = Batch::new(2, 8);
+        for (at, len) in [(3, 4), (6, 9)] {
+            if let Some(slot) = batch.slot() {
+                slot.copy_from_slice(b"abcdefgh");
+            }
+            batch.commit_offloaded(at, len, Offload::default());
+        }
+        let packets: Vec<_> = batch.packets().map(|(bytes, _)| bytes.to_vec()).collect();
+        // No further than its own buffer goes.
+        assert_eq!(packets, [&b"defg"[..], b"gh"]);
+        let in_place: Vec<_> = batch
+            .packets_mut()
+            .map(|(bytes, _)| bytes.to_vec())
+            .collect();
+        assert_eq!(in_place, packets);
     }
 
     #[test]

@@ -12,10 +12,14 @@ use crate::packet::fragment::{FRAGMENT_HEADER, WHOLE_HEADER, reunited};
 use crate::packet::ip::Fragment;
 use crate::packet::join::{MAX_TAILS, Stretch};
 use crate::packet::offload::Offload;
+use crate::wg::CONTENTS_AT;
 
 /// First fragments whose rest is looked for; as many as a batch of the host's has. A peer that sends more in one go does not have each
 /// compared with each.
 const MAX_BEGUN: usize = 64;
+
+/// Bytes before a packet that was opened in place, which were its message's header and are zero once it is delivered.
+const ROOM: usize = CONTENTS_AT;
 
 /// What one batch has for the host, in order. Filled with proofs of the filter only.
 #[derive(Debug, Default)]
@@ -71,6 +75,8 @@ pub struct Joined<'a> {
     pub offload: Offload,
     /// The headers, or a whole packet where nothing is left to the host.
     pub head: &'a [u8],
+    /// The head behind [`ROOM`], where it lies so and nothing is left to the host.
+    roomy: Option<&'a [u8]>,
     bytes: &'a [u8],
     packets: &'a [Range<usize>],
     header_len: usize,
@@ -86,6 +92,19 @@ impl<'a> Joined<'a> {
         self.packets.len().max(1)
     }
 
+    /// The whole packet behind `count` bytes that are zero, where it lies so and nothing is left to the host: whoever writes it with
+    /// a header that is zero then has both in one piece.
+    #[must_use]
+    pub fn behind_zeros(&self, count: usize) -> Option<&'a [u8]> {
+        let roomy = self.roomy?;
+        // A header that is something else would be an order to the host.
+        let (room, _) = roomy.split_first_chunk::<ROOM>()?;
+        if *room != [0; ROOM] {
+            return None;
+        }
+        roomy.get(ROOM.checked_sub(count)?..)
+    }
+
     /// What follows the head, in order.
     pub fn tails(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let (bytes, header_len) = (self.bytes, self.header_len);
@@ -93,6 +112,14 @@ impl<'a> Joined<'a> {
             let payload = range.start.saturating_add(header_len)..range.end;
             bytes.get(payload).unwrap_or_default()
         })
+    }
+}
+
+/// Clears what lies before the packet at `start`.
+fn make_room(opened: &mut [u8], start: usize) {
+    let room = start.checked_sub(ROOM).map(|from| from..start);
+    if let Some(room) = room.and_then(|room| opened.get_mut(room)) {
+        room.fill(0);
     }
 }
 
@@ -149,15 +176,22 @@ impl Deliveries {
     fn whole<'a>(&'a self, stretch: &'a StretchOf, packets: &'a [Range<usize>]) -> Joined<'a> {
         let bytes = self.bytes_of(stretch.origin);
         let header = || self.headers.get(stretch.header.clone());
+        let is_opened = stretch.origin == Origin::Opened && stretch.offload == Offload::default();
+        let roomy = |packet: &Range<usize>| bytes.get(packet.start.checked_sub(ROOM)?..packet.end);
+        let mut behind = None;
         let (head, packets, header_len) = match (&stretch.stretch, packets) {
             (Some(joined), _) => (header(), packets, joined.header_len()),
             (None, [_, _]) if let Some(pair) = self.pair(stretch) => (header(), &pair.rest[..], 0),
-            (None, [whole, ..]) => (bytes.get(whole.clone()), &[][..], 0),
+            (None, [whole, ..]) => {
+                behind = is_opened.then(|| roomy(whole)).flatten();
+                (bytes.get(whole.clone()), &[][..], 0)
+            }
             (None, []) => (None, &[][..], 0),
         };
         Joined {
             offload: stretch.offload,
             head: head.unwrap_or_default(),
+            roomy: behind,
             bytes,
             packets,
             header_len,
@@ -224,10 +258,11 @@ impl Deliveries {
         &mut self,
         _permit: &Permit,
         packet: &IpPacket,
-        opened: &[u8],
+        opened: &mut [u8],
         start: usize,
     ) {
         self.end_stretch();
+        make_room(opened, start);
         let range = start..start.saturating_add(packet.len);
         let bytes = opened.get(range.clone()).unwrap_or_default();
         match packet.fragment {
@@ -297,7 +332,7 @@ impl Deliveries {
     /// Delivers the packet at `range` among `opened`, padding included, if it goes on where the packet
     /// delivered last ends, and differs from it in nothing that the filter looks at: the permit for it
     /// covers this one. Returns the packet's length.
-    pub(super) fn join_opened(&mut self, opened: &[u8], range: Range<usize>) -> Option<usize> {
+    pub(super) fn join_opened(&mut self, opened: &mut [u8], range: Range<usize>) -> Option<usize> {
         let last = self.stretches.last_mut()?;
         if last.origin != Origin::Opened {
             return None;
@@ -305,6 +340,8 @@ impl Deliveries {
         let first = self.headers.get(last.header.clone())?;
         let start = range.start;
         let len = last.stretch.as_mut()?.join(first, opened.get(range)?)?;
+        // Where the whole is not to be, they are written one by one.
+        make_room(opened, start);
         self.packets.push(start..start.saturating_add(len));
         Some(len)
     }
@@ -320,7 +357,11 @@ impl Deliveries {
             return;
         };
         stretch.close();
+        // One that nothing was joined to is written as it came: in one piece, with the checksum that it has. For the kernel that is less
+        // work than pieces, whose checksum it would not have to look at.
+        let is_joined = self.packets.len() > last.first.saturating_add(1);
         let header = self.headers.get_mut(last.header.clone());
+        let header = header.filter(|_| is_joined);
         match header.and_then(|header| stretch.finish(header)) {
             Some(offload) => last.offload = offload,
             // They are written as they came.
@@ -431,7 +472,7 @@ mod tests {
         out.end_stretch();
         assert_eq!(delivered(&out), [packet(1), packet(2)]);
         let whole: Vec<_> = out.joined().map(|joined| joined.tails().count()).collect();
-        assert_eq!(whole, [1, 1], "never joined");
+        assert_eq!(whole, [0, 0], "each as it came");
     }
 
     #[test]
@@ -524,16 +565,84 @@ mod tests {
         }
     }
 
+    /// Messages one behind the other, opened in place, and where their packets are.
+    fn messages<const N: usize>(packets: [Vec<u8>; N]) -> (Vec<u8>, [Range<usize>; N]) {
+        let mut bytes = Vec::new();
+        let ranges = packets.map(|packet| {
+            bytes.extend_from_slice(&[0xf0; CONTENTS_AT]);
+            let start = bytes.len();
+            bytes.extend_from_slice(&packet);
+            let range = start..bytes.len();
+            bytes.extend_from_slice(&[0x0f; 16]);
+            range
+        });
+        (bytes, ranges)
+    }
+
+    #[test]
+    fn an_opened_packet_lies_behind_zeros_and_nothing_else_does() {
+        let permit = Permit::for_own_answer();
+        let behind = |out: &Deliveries| -> Vec<Option<Vec<u8>>> {
+            let joined = out.joined();
+            let found = joined.map(|one| one.behind_zeros(10).map(<[u8]>::to_vec));
+            found.collect()
+        };
+        let wanted = |n| Some([&[0; 10][..], &packet(n)].concat());
+        // Alone, and two that are not joined; what else lies around them stays.
+        let (mut bytes, ranges) = messages([packet(1), packet(2)]);
+        let before = bytes.clone();
+        let mut out = Deliveries::default();
+        for (n, range) in (1..).zip(&ranges) {
+            let parsed = IpPacket::parse(&packet(n)).unwrap();
+            out.deliver_opened(&permit, &parsed, &mut bytes, range.start);
+        }
+        out.end_stretch();
+        for range in &ranges {
+            bytes[range.start - CONTENTS_AT..range.start].fill(0xf0);
+        }
+        assert_eq!(bytes, before);
+        // Where they are not zero, as here again, there is no such piece.
+        out.opened = bytes.clone();
+        assert_eq!(behind(&out), [None, None]);
+        for range in &ranges {
+            make_room(&mut bytes, range.start);
+        }
+        out.opened.clone_from(&bytes);
+        assert_eq!(behind(&out), [wanted(1), wanted(2)]);
+        let lone = out.joined().next().unwrap();
+        assert_eq!(lone.behind_zeros(CONTENTS_AT + 1), None);
+        // Joined, what the host has left to do is not nothing.
+        let mut out = Deliveries::default();
+        let (mut bytes, [one, two]) = messages([packet(1), packet(2)]);
+        let parsed = IpPacket::parse(&packet(1)).unwrap();
+        out.deliver_opened(&permit, &parsed, &mut bytes, one.start);
+        assert!(out.join_opened(&mut bytes, two).is_some());
+        // And what was made here lies elsewhere.
+        out.room(parsed.len).copy_from_slice(&packet(3));
+        out.deliver_made(&permit, &parsed);
+        out.end_stretch();
+        out.opened = bytes;
+        assert_eq!(behind(&out), [None, None]);
+        // In the beginning of the buffers nothing is before it.
+        let mut out = Deliveries::default();
+        let mut bytes = packet(1);
+        out.deliver_opened(&permit, &parsed, &mut bytes, 0);
+        out.end_stretch();
+        assert_eq!(bytes, packet(1));
+        out.opened = bytes;
+        assert_eq!(behind(&out), [None]);
+    }
+
     /// An answer of ours may come in between.
     #[test]
     fn what_was_joined_so_far_is_whole_when_something_is_made() {
         let mut out = Deliveries::default();
-        let bytes = [packet(1), packet(2)].concat();
+        let (mut bytes, [one, two]) = messages([packet(1), packet(2)]);
         let len = packet(1).len();
-        let first = IpPacket::parse(&bytes[..len]).unwrap();
+        let first = IpPacket::parse(&packet(1)).unwrap();
         out.begin_opening();
-        out.deliver_opened(&Permit::for_own_answer(), &first, &bytes, 0);
-        assert_eq!(out.join_opened(&bytes, len..2 * len), Some(len));
+        out.deliver_opened(&Permit::for_own_answer(), &first, &mut bytes, one.start);
+        assert_eq!(out.join_opened(&mut bytes, two), Some(len));
         out.room(len).copy_from_slice(&packet(3));
         out.deliver_made(&Permit::for_own_answer(), &first);
         out.end_stretch();

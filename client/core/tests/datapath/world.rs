@@ -205,7 +205,7 @@ impl World {
     pub(crate) fn send_offloaded(&mut self, node: usize, packet: &[u8], offload: Offload) {
         let mut batch = Batch::new(1, 65_600);
         batch.slot().unwrap()[..packet.len()].copy_from_slice(packet);
-        batch.commit_offloaded(packet.len(), offload);
+        batch.commit_offloaded(0, packet.len(), offload);
         let mut out = Outbox::new();
         self.nodes[node]
             .path

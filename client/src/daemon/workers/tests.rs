@@ -149,7 +149,7 @@ fn linux_shows_the_threads_by_different_names() {
     assert_eq!(names, ["gatereeve-w0", "gatereeve-w1", "gatereeve-timer"]);
     assert!(names.iter().all(|name| name.len() <= SHOWN));
     // The largest machines have so many cores.
-    assert!(super::worker_name(1023).len() <= SHOWN);
+    assert!(worker_name(1023).len() <= SHOWN);
 }
 
 #[test]
