@@ -343,7 +343,7 @@ impl TunQueue for Queue {
         let (mut bytes, mut count) = (0, 0);
         while bytes < BATCH_BYTES && count < most {
             let Some(slot) = batch.slot() else { break };
-            // Header and packet in one piece, so that the packet begins where it would without.
+            // In one piece: of several the kernel fills one after the other.
             let offset = if self.shared.tso {
                 PACKET_AT - HEADER
             } else {
@@ -471,7 +471,7 @@ impl Queue {
 
     /// Writes a packet that may be many in one, as it is.
     fn write_packet(&self, packet: &Joined<'_>) -> Result<(), Errno> {
-        // As most are that nothing was joined to: one piece is two copies and a list of pieces less for the kernel.
+        // As what nothing was joined to is, as a rule: one copy for the kernel, and no list of pieces.
         match packet.behind_zeros(HEADER) {
             Some(whole) => write(&self.device, whole).map(drop),
             None => self.write(&packet.offload, packet.head, packet.tails()),

@@ -232,6 +232,7 @@ mod tests {
             (Verdict::Ok, "12.0 MiB".to_owned())
         );
     }
+
     #[test]
     fn equal_is_what_all_replies_together_cannot_tell_apart() {
         let against = "best peer (boringtun)";

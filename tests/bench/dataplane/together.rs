@@ -26,9 +26,9 @@ const LEAST_LAPS: usize = 20;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Together {
     pub(crate) ratio: f64,
-    /// Nineteen in twenty draws have more.
+    /// One draw in forty has less.
     pub(crate) low: f64,
-    /// Nineteen in twenty draws have less.
+    /// One draw in forty has more.
     pub(crate) high: f64,
 }
 
@@ -85,7 +85,7 @@ fn ratio<'a>(laps: impl Iterator<Item = &'a Pair<'a>>, share: f64) -> Option<f64
         ours.extend_from_slice(our);
         theirs.extend_from_slice(their);
     }
-    let ratio = percentile(&ours, share) / percentile(&theirs, share);
+    let ratio = percentile(&mut ours, share) / percentile(&mut theirs, share);
     ratio.is_finite().then_some(ratio)
 }
 

@@ -18,7 +18,8 @@ use crate::wg::CONTENTS_AT;
 /// compared with each.
 const MAX_BEGUN: usize = 64;
 
-/// Bytes before a packet that was opened in place, which were its message's header and are zero once it is delivered.
+/// Bytes before a packet that was opened in place, which were its message's header. They are zero once it is delivered, but where it was
+/// joined to another.
 const ROOM: usize = CONTENTS_AT;
 
 /// What one batch has for the host, in order. Filled with proofs of the filter only.
@@ -97,7 +98,7 @@ impl<'a> Joined<'a> {
     #[must_use]
     pub fn behind_zeros(&self, count: usize) -> Option<&'a [u8]> {
         let roomy = self.roomy?;
-        // A header that is something else would be an order to the host.
+        // A header that is something else would be an order to the host. What was joined to another has its message's there still.
         let (room, _) = roomy.split_first_chunk::<ROOM>()?;
         if *room != [0; ROOM] {
             return None;
@@ -332,7 +333,7 @@ impl Deliveries {
     /// Delivers the packet at `range` among `opened`, padding included, if it goes on where the packet
     /// delivered last ends, and differs from it in nothing that the filter looks at: the permit for it
     /// covers this one. Returns the packet's length.
-    pub(super) fn join_opened(&mut self, opened: &mut [u8], range: Range<usize>) -> Option<usize> {
+    pub(super) fn join_opened(&mut self, opened: &[u8], range: Range<usize>) -> Option<usize> {
         let last = self.stretches.last_mut()?;
         if last.origin != Origin::Opened {
             return None;
@@ -340,8 +341,6 @@ impl Deliveries {
         let first = self.headers.get(last.header.clone())?;
         let start = range.start;
         let len = last.stretch.as_mut()?.join(first, opened.get(range)?)?;
-        // Where the whole is not to be, they are written one by one.
-        make_room(opened, start);
         self.packets.push(start..start.saturating_add(len));
         Some(len)
     }
@@ -597,26 +596,26 @@ mod tests {
             out.deliver_opened(&permit, &parsed, &mut bytes, range.start);
         }
         out.end_stretch();
+        out.opened.clone_from(&bytes);
+        assert_eq!(behind(&out), [wanted(1), wanted(2)]);
+        let first = out.joined().next().unwrap();
+        assert_eq!(first.behind_zeros(CONTENTS_AT + 1), None);
+        // Where one of the bytes is something else there is no such piece, also where it would not be of the piece.
+        for at in [0, CONTENTS_AT - 1] {
+            out.opened[ranges[1].start - CONTENTS_AT + at] = 1;
+            assert_eq!(behind(&out), [wanted(1), None]);
+            out.opened.clone_from(&bytes);
+        }
         for range in &ranges {
             bytes[range.start - CONTENTS_AT..range.start].fill(0xf0);
         }
         assert_eq!(bytes, before);
-        // Where they are not zero, as here again, there is no such piece.
-        out.opened = bytes.clone();
-        assert_eq!(behind(&out), [None, None]);
-        for range in &ranges {
-            make_room(&mut bytes, range.start);
-        }
-        out.opened.clone_from(&bytes);
-        assert_eq!(behind(&out), [wanted(1), wanted(2)]);
-        let lone = out.joined().next().unwrap();
-        assert_eq!(lone.behind_zeros(CONTENTS_AT + 1), None);
         // Joined, what the host has left to do is not nothing.
         let mut out = Deliveries::default();
         let (mut bytes, [one, two]) = messages([packet(1), packet(2)]);
         let parsed = IpPacket::parse(&packet(1)).unwrap();
         out.deliver_opened(&permit, &parsed, &mut bytes, one.start);
-        assert!(out.join_opened(&mut bytes, two).is_some());
+        assert!(out.join_opened(&bytes, two).is_some());
         // And what was made here lies elsewhere.
         out.room(parsed.len).copy_from_slice(&packet(3));
         out.deliver_made(&permit, &parsed);
@@ -642,7 +641,7 @@ mod tests {
         let first = IpPacket::parse(&packet(1)).unwrap();
         out.begin_opening();
         out.deliver_opened(&Permit::for_own_answer(), &first, &mut bytes, one.start);
-        assert_eq!(out.join_opened(&mut bytes, two), Some(len));
+        assert_eq!(out.join_opened(&bytes, two), Some(len));
         out.room(len).copy_from_slice(&packet(3));
         out.deliver_made(&Permit::for_own_answer(), &first);
         out.end_stretch();

@@ -120,9 +120,9 @@ impl Runner {
     }
 
     fn conclude(self, record: &mut Record) {
-        let all = self.laps.concat();
-        record.set(Figure::IdleMedian, percentile(&all, 0.5));
-        record.set(Figure::IdleP99, percentile(&all, 0.99));
+        let mut all = self.laps.concat();
+        record.set(Figure::IdleMedian, percentile(&mut all, 0.5));
+        record.set(Figure::IdleP99, percentile(&mut all, 0.99));
         record.keep("idle_ms_by_lap", json!(self.laps));
         if let Some(status) = self.running.status() {
             record.keep("idle_status", status);

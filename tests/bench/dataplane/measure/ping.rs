@@ -70,11 +70,11 @@ impl Subject<'_> {
                 .map_err(|_| anyhow!("the ping's thread panicked"))?;
             load.and(replies)
         })?;
-        let times: Vec<f64> = replies.iter().map(|reply| reply.millis).collect();
+        let mut times: Vec<f64> = replies.iter().map(|reply| reply.millis).collect();
         ensure!(times.len() >= FEWEST, "only {} replies", times.len());
-        record.set(Figure::LoadedMedian, percentile(&times, 0.5));
-        record.set(Figure::LoadedP99, percentile(&times, 0.99));
         record.keep("loaded_ms", json!(times));
+        record.set(Figure::LoadedMedian, percentile(&mut times, 0.5));
+        record.set(Figure::LoadedP99, percentile(&mut times, 0.99));
         Ok(())
     }
 
