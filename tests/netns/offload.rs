@@ -53,6 +53,10 @@ pub(crate) fn contents_survive_offloads() -> anyhow::Result<()> {
             for fault in FAULTS {
                 ensure!(!status.drops.contains_key(fault), "{:?}", status.drops);
             }
+            // What was joined, or put together of fragments, was taken as a whole.
+            let offloads = status.offloads.context("no offloads")?;
+            let refused = |what: &String| what.contains("joining");
+            ensure!(!offloads.missing.iter().any(refused), "{offloads:?}");
         }
     }
     Ok(())

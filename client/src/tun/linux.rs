@@ -56,6 +56,7 @@ struct Shared {
     uso: bool,
     tcp: Joining,
     udp: Joining,
+    fragments: Joining,
     steering: Steering,
     /// Packets with a header that is not known.
     unreadable: AtomicU64,
@@ -101,6 +102,11 @@ impl LinuxTun {
             tso,
             uso,
             udp: if uso {
+                Joining::default()
+            } else {
+                Joining::refused()
+            },
+            fragments: if tso {
                 Joining::default()
             } else {
                 Joining::refused()
@@ -173,6 +179,7 @@ impl LinuxTun {
         let joining = [
             (self.shared.tso, &self.shared.tcp, "tcp"),
             (self.shared.uso, &self.shared.udp, "udp"),
+            (self.shared.tso, &self.shared.fragments, "fragment"),
         ];
         for (is_there, joining, name) in joining {
             if is_there && !joining.is_on() {
@@ -443,6 +450,7 @@ impl Queue {
         let joining = packet.offload.segments.map(|segments| match segments.kind {
             SegmentKind::Tcp4 | SegmentKind::Tcp6 => &self.shared.tcp,
             SegmentKind::Udp => &self.shared.udp,
+            SegmentKind::Fragments => &self.shared.fragments,
         });
         if joining.is_some_and(|joining| !joining.is_on()) {
             return Whole::NotUnderstood;

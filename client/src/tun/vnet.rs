@@ -9,6 +9,8 @@ pub const HEADER: usize = 10;
 const NEEDS_CHECKSUM: u8 = 1;
 const GSO_NONE: u8 = 0;
 const GSO_TCP_V4: u8 = 1;
+/// A datagram of UDP that was, and is to be, in fragments. The device does not offer to take such from the host.
+const GSO_UDP_FRAGMENTS: u8 = 3;
 const GSO_TCP_V6: u8 = 4;
 const GSO_UDP: u8 = 5;
 /// A flag beside the kind: the first segment alone has CWR. Cutting sees that in the TCP header itself.
@@ -56,6 +58,7 @@ pub fn encode(offload: &Offload) -> [u8; HEADER] {
                 SegmentKind::Tcp4 => GSO_TCP_V4,
                 SegmentKind::Tcp6 => GSO_TCP_V6,
                 SegmentKind::Udp => GSO_UDP,
+                SegmentKind::Fragments => GSO_UDP_FRAGMENTS,
             };
             (gso, segments.header, segments.size)
         }
@@ -135,6 +138,22 @@ mod tests {
         header[0] |= 2 | 4;
         header[1] |= GSO_ECN;
         assert_eq!(decode(&header), Some(samples()[2]));
+    }
+
+    #[test]
+    fn what_is_to_be_cut_into_fragments_is_written_and_never_read() {
+        let offload = Offload {
+            checksum: None,
+            segments: Some(SegmentsOf {
+                kind: SegmentKind::Fragments,
+                header: 0x0030,
+                size: 0x0558,
+            }),
+        };
+        let [flags, gso, ..] = encode(&offload);
+        // VIRTIO_NET_HDR_GSO_UDP of `linux/virtio_net.h`.
+        assert_eq!((flags, gso), (0, 3));
+        assert_eq!(decode(&encode(&offload)), None);
     }
 
     #[test]

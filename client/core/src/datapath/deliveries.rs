@@ -8,7 +8,7 @@ use super::arena::Arena;
 use super::batch::Batch;
 use crate::filter::Permit;
 use crate::packet::IpPacket;
-use crate::packet::fragment::{FRAGMENT_HEADER, WHOLE_HEADER, reunited};
+use crate::packet::fragment::reunited;
 use crate::packet::ip::Fragment;
 use crate::packet::join::{MAX_TAILS, Stretch};
 use crate::packet::offload::Offload;
@@ -289,22 +289,23 @@ impl Deliveries {
     fn reunite(&mut self, opened: &[u8], last: Range<usize>) -> Option<()> {
         let bytes = opened.get(last.clone())?;
         // They come in the order of their first fragments, which was another run.
-        let (place, stretch, first, header) =
+        let (place, stretch, first, datagram) =
             self.begun.iter().enumerate().find_map(|(place, stretch)| {
                 let first = self.packets.get(self.stretches.get(*stretch)?.first)?;
-                let header = reunited(opened.get(first.clone())?, bytes)?;
-                Some((place, *stretch, first.clone(), header))
+                let datagram = reunited(opened.get(first.clone())?, bytes)?;
+                Some((place, *stretch, first.clone(), datagram))
             })?;
         self.begun.remove(place);
         let whole = self.stretches.get_mut(stretch)?;
         let start = self.headers.len();
-        self.headers.extend_from_slice(&header);
+        self.headers.extend_from_slice(datagram.header());
+        whole.offload.segments = datagram.segments;
         whole.header = start..self.headers.len();
         whole.pair = Some(self.pairs.len());
         self.pairs.push(Pair {
             rest: [
-                first.start.saturating_add(WHOLE_HEADER)..first.end,
-                last.start.saturating_add(FRAGMENT_HEADER)..last.end,
+                first.start.saturating_add(datagram.first_from)..first.end,
+                last.start.saturating_add(datagram.last_from)..last.end,
             ],
             fragments: [first, last],
         });
@@ -531,6 +532,29 @@ mod tests {
             out.headers.len(),
         ];
         assert_eq!(left, [0; 5]);
+    }
+
+    #[test]
+    fn of_ipv6_only_udp_is_put_together_and_is_to_be_cut_again() {
+        let addresses = ["fd00::1", "fd00::2"].map(|text| text.parse().unwrap());
+        let pair = (addresses[0], addresses[1]);
+        for (protocol, counts) in [(17, &[2][..]), (58, &[1, 1])] {
+            let fragment =
+                |units, more| samples::fragment(pair, protocol, 9, units, more, &[5; 16]);
+            let fragments = [fragment(0, true), fragment(2, false)];
+            let (mut batch, mut out) = (Batch::new(2, 100), Deliveries::default());
+            assert!(fragments.iter().all(|one| batch.push(one, None)));
+            deliver(&mut batch, &mut out);
+            let joined: Vec<_> = out.joined().collect();
+            assert!(joined.iter().map(Joined::count).eq(counts.iter().copied()));
+            let sizes = joined.iter().map(|one| Some(one.offload.segments?.size));
+            assert_eq!(
+                sizes.flatten().collect::<Vec<_>>(),
+                [16][..2 - counts.len()]
+            );
+            // As they came, where the host does not take the whole.
+            assert_eq!(delivered(&out), fragments);
+        }
     }
 
     /// What is alone is written as if it were among others.

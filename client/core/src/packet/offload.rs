@@ -39,6 +39,9 @@ pub enum SegmentKind {
     Tcp6,
     /// UDP over either.
     Udp,
+    /// A datagram of UDP over IPv6 that came in two fragments, and is cut into fragments again where it is sent on. Written
+    /// only: nobody is asked to leave such to us.
+    Fragments,
 }
 
 /// The two bits of explicit congestion notification in an IP header (RFC 3168).
