@@ -197,7 +197,7 @@ impl Session {
         let pair = Pair::new(&self.arguments, &self.tools)?;
         let running = program.start(&pair, &self.arguments, &self.tools)?;
         if !running.daemons.is_empty() {
-            let idle = usage::resident_mib(&running.daemons)?;
+            let idle = usage::resident_mib(&running.daemons, usage::Resident::Now)?;
             record.set(Figure::MemoryIdle, idle);
         }
         let subject = Subject {

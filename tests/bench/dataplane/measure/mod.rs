@@ -172,12 +172,12 @@ impl Subject<'_> {
         }
     }
 
-    /// What the larger daemon holds after a test that loads it.
+    /// The most that the larger daemon has held, after a test that loads it: what it gives back before it is looked at was there.
     fn memory(&self, record: &mut Record) -> anyhow::Result<()> {
         if !self.running.daemons.is_empty() {
             record.raise(
                 Figure::MemoryLoad,
-                usage::resident_mib(&self.running.daemons)?,
+                usage::resident_mib(&self.running.daemons, usage::Resident::Most)?,
             );
         }
         Ok(())

@@ -66,17 +66,30 @@ fn process_ticks(id: u32) -> anyhow::Result<f64> {
     Ok(ticks(11)? + ticks(12)?)
 }
 
+/// Which of the kernel's figures of resident memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Resident {
+    /// What is resident now.
+    Now,
+    /// The most that was at any time.
+    Most,
+}
+
 /// Resident memory of the largest of these processes, in MiB.
 ///
 /// # Errors
 /// Where one of them is gone.
-pub(crate) fn resident_mib(processes: &[u32]) -> anyhow::Result<f64> {
+pub(crate) fn resident_mib(processes: &[u32], which: Resident) -> anyhow::Result<f64> {
+    let label = match which {
+        Resident::Now => "VmRSS:",
+        Resident::Most => "VmHWM:",
+    };
     processes
         .iter()
         .map(|id| {
             let path = PathBuf::from(format!("/proc/{id}/status"));
             let text = std::fs::read_to_string(path)?;
-            let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            let line = text.lines().find_map(|line| line.strip_prefix(label));
             let number = line.and_then(|line| line.split_whitespace().next());
             let kib: f64 = number
                 .ok_or_else(|| anyhow!("process {id} has no memory left"))?
