@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 
 use gatereeve_runtime::sandbox::{Access, Calls, Confinement, Files, Sandbox};
 
+use super::program_pages::Tables;
 use crate::config::Config;
 use crate::helper::PreparedHelper;
 use crate::posture::watch::Sight;
@@ -21,6 +22,8 @@ pub(super) struct Confined {
     pub(super) confinement: Confinement,
     /// Where there is no other collector, or no other way to look names up.
     pub(super) helper: Option<PreparedHelper>,
+    /// Where they were found.
+    pub(super) tables: Option<Tables>,
     /// Whose processes the daemon can look at.
     pub(super) sight: Sight,
 }
@@ -30,6 +33,7 @@ pub(super) struct Confined {
 /// # Errors
 /// When the helper cannot be started, or the state directory cannot be made.
 pub(super) fn confine(config: &Config) -> Result<Confined> {
+    let tables = Tables::find();
     let is_root = nix::unistd::geteuid().is_root();
     // Directories can be granted only where they are.
     make(&config.state_dir, 0o700)?;
@@ -58,6 +62,7 @@ pub(super) fn confine(config: &Config) -> Result<Confined> {
     Ok(Confined {
         confinement,
         helper,
+        tables,
         sight: if sees_all { Sight::All } else { Sight::Own },
     })
 }

@@ -17,6 +17,7 @@ pub mod host;
 pub mod joined;
 mod local_api;
 pub mod ping;
+mod program_pages;
 mod requests;
 pub mod saver;
 pub mod state_dir;
@@ -57,6 +58,7 @@ use engine_loop::{EngineInput, EngineLoop};
 use host::Host;
 use joined::Joined;
 use local_api::Call;
+use program_pages::Tables;
 use state_dir::StateDir;
 
 pub use local_api::{OPERATIONS, address};
@@ -226,6 +228,7 @@ impl Daemon {
             joined = daemon.engine.joined.is_some(),
             "the daemon runs"
         );
+        confined.tables.iter().for_each(Tables::let_go);
         Ok(daemon)
     }
 

@@ -75,7 +75,8 @@ pub(crate) enum Resident {
     Most,
 }
 
-/// Resident memory of the largest of these processes, in MiB.
+/// Resident memory of the largest of these daemons, in MiB, with what processes that it has started have for themselves now (what they
+/// have in common with it, such as the program's code, is counted once).
 ///
 /// # Errors
 /// Where one of them is gone.
@@ -94,10 +95,39 @@ pub(crate) fn resident_mib(processes: &[u32], which: Resident) -> anyhow::Result
             let kib: f64 = number
                 .ok_or_else(|| anyhow!("process {id} has no memory left"))?
                 .parse()?;
-            Ok(kib / 1024.0)
+            let helpers: f64 = children(*id)?.iter().map(|child| own_kib(*child)).sum();
+            Ok((kib + helpers) / 1024.0)
         })
         .try_fold(
             0.0,
             |most: f64, one: anyhow::Result<f64>| Ok(most.max(one?)),
         )
+}
+
+/// The processes that one has started, and that still run.
+fn children(id: u32) -> anyhow::Result<Vec<u32>> {
+    let mut all = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{id}/task"))? {
+        // A thread may be gone by now.
+        let Ok(text) = std::fs::read_to_string(task?.path().join("children")) else {
+            continue;
+        };
+        all.extend(
+            text.split_whitespace()
+                .filter_map(|id| id.parse::<u32>().ok()),
+        );
+    }
+    Ok(all)
+}
+
+/// Memory that no other process has mapped, in KiB; none where the process is gone.
+fn own_kib(id: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{id}/smaps_rollup")).unwrap_or_default();
+    let figure = |line: &str| -> Option<f64> {
+        let rest = line
+            .strip_prefix("Private_Clean:")
+            .or_else(|| line.strip_prefix("Private_Dirty:"))?;
+        rest.split_whitespace().next()?.parse().ok()
+    };
+    text.lines().filter_map(figure).sum()
 }
