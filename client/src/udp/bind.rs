@@ -150,6 +150,7 @@ pub(super) fn bind_one(
     Ok(Port {
         local: socket.local_addr()?,
         peer: None,
+        coalescing: Arc::default(),
         segmentation: Arc::new(Segmentation::new(
             options.offload && state.max_gso_segments() > 1,
         )),

@@ -320,6 +320,7 @@ impl Udp {
         let port = Port {
             peer: Some(to),
             segmentation: Arc::clone(&shared.segmentation),
+            coalescing: Arc::clone(&shared.coalescing),
             ..port
         };
         Ok(Made {

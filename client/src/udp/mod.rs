@@ -4,6 +4,7 @@
 //! datagrams come to one worker, in order. That worker may have a socket for this peer alone ([`connected`]).
 
 mod bind;
+mod coalescing;
 mod connected;
 mod control;
 mod pages;
@@ -27,6 +28,7 @@ pub use receive::Receiver;
 pub use send::{Sender, TooBig};
 
 use crate::routes::changes::NetworkChanges;
+use coalescing::Coalescing;
 use segmentation::Segmentation;
 
 /// One socket.
@@ -38,6 +40,7 @@ pub struct Port {
     /// Whom it is connected to, if it is.
     peer: Option<SocketAddr>,
     segmentation: Arc<Segmentation>,
+    coalescing: Arc<Coalescing>,
     coalesces: bool,
 }
 
@@ -151,6 +154,13 @@ impl Udp {
         }
     }
 
+    /// Whether many datagrams came, and none of them coalesced.
+    fn comes_singly(&self) -> bool {
+        let mut ports = self.workers.iter().flatten();
+        let none = ports.clone().all(|port| !port.coalescing.came());
+        none && ports.any(|port| port.coalescing.could_have())
+    }
+
     /// What of the kernel's help was asked for and is not used, and why.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
@@ -171,6 +181,13 @@ impl Udp {
         }
         if self.options.offload && !gro {
             missing.push("udp gro: the kernel does not have it (5.0 and later do)".to_owned());
+        }
+        if gro && self.comes_singly() {
+            missing.push(
+                "udp gro: datagrams come one by one, although many wait: where they come in, the interface may not \
+                 coalesce them (`ethtool -k` tells)"
+                    .to_owned(),
+            );
         }
         let workers = self.workers.len();
         if workers < self.options.workers {

@@ -98,6 +98,9 @@ impl Receiver {
         if counts || coalesced {
             self.shape.note(offered, filled, coalesced);
         }
+        if coalesced || filled == MANY {
+            port.coalescing.note(coalesced);
+        }
         Ok(filled == offered)
     }
 

@@ -209,6 +209,41 @@ fn a_run_comes_coalesced_with_its_marking_where_the_kernel_can() {
     }
 }
 
+/// What an interface does not coalesce shows in what comes only.
+#[test]
+fn many_that_come_one_by_one_are_told_of_until_one_comes_coalesced() {
+    let udp = loopback(1);
+    let (port, from) = (&udp.ports(0)[0], other());
+    let (mut receiver, mut batch) = (Receiver::new(), Batch::new(64, 2048));
+    let is_told = || udp.missing().iter().any(|what| what.contains("one by one"));
+    let mut singles = || {
+        for _ in 0..100 {
+            for _ in 0..64 {
+                from.send_to(&[1; 40], port.local()).unwrap();
+            }
+            while receiver.receive(port, usize::MAX, &mut batch).unwrap() {
+                batch.clear();
+            }
+            batch.clear();
+        }
+    };
+    assert!(!is_told(), "nothing came");
+    singles();
+    assert!(is_told(), "{:?}", udp.missing());
+    let bytes = six();
+    let (two, sender) = (loopback(1), &mut Sender::default());
+    let run = Run {
+        to: port.local(),
+        ecn: Ecn::default(),
+        segment: 100,
+        bytes: &bytes,
+    };
+    sender.send(&two, 0, [run]);
+    said(port, usize::MAX, &mut Batch::new(4, SLOT));
+    assert!(!is_told());
+    assert!(udp.offloads().gro);
+}
+
 #[test]
 fn a_lone_datagram_comes_with_its_marking_or_with_none() {
     for address in ["127.0.0.1:0", "[::1]:0"] {
