@@ -147,7 +147,7 @@ impl Outbound<'_> {
             }
             None => {
                 let bytes = bytes.get_mut(..packet.len).ok_or(DropReason::Malformed)?;
-                finish_whole(bytes, &offload).ok_or(DropReason::Malformed)?;
+                finish_whole(bytes, packet, &offload).ok_or(DropReason::Malformed)?;
                 send(bytes);
             }
         }

@@ -7,6 +7,9 @@ use super::{put, u8_at, u16_at, u32_at};
 
 /// More bytes of headers than any host puts before the payload of a packet to be cut.
 const MAX_HEADER: usize = 160;
+/// Most segments of one packet. A peer with the least segments that Linux makes (48 bytes, `TCP_MIN_SND_MSS`, options included) is
+/// sent 1,800 in one; what says more would keep a worker at it, and its memory.
+const MAX_SEGMENTS: usize = 2048;
 
 /// Completes a checksum that holds the sum of the pseudo-header only. `None` where it is not in the
 /// packet.
@@ -79,6 +82,9 @@ impl<'a> Segments<'a> {
             size
         };
         if packet.fragment != Fragment::Whole || size == 0 || header_len >= packet.len {
+            return None;
+        }
+        if packet.len.checked_sub(header_len)?.div_ceil(size) > MAX_SEGMENTS {
             return None;
         }
         let mut header = [0; MAX_HEADER];
@@ -176,11 +182,34 @@ impl<'a> Segments<'a> {
     }
 }
 
-/// Does what `offload` asks for on a packet that is not cut. `None` where it cannot be done.
+/// Does what `offload` asks for on a packet that is not cut, and was judged as `packet`. `None` where it cannot be done, or would make
+/// another packet of it: who may write packets of their own form (a container, say) also choose the place of the checksum, which may
+/// be a port.
 #[must_use]
-pub fn finish_whole(packet: &mut [u8], offload: &Offload) -> Option<()> {
-    match offload.checksum {
-        Some(at) => complete_checksum(packet, at),
-        None => Some(()),
-    }
+pub fn finish_whole(bytes: &mut [u8], packet: &IpPacket, offload: &Offload) -> Option<()> {
+    let Some(at) = offload.checksum else {
+        return Some(());
+    };
+    complete_checksum(bytes, at)?;
+    (is_own_checksum(at, packet) || is_still(bytes, packet)).then_some(())
+}
+
+/// Whether `at` is where the checksum of the packet's own transport is.
+fn is_own_checksum(at: ChecksumAt, packet: &IpPacket) -> bool {
+    let offset = match packet.transport {
+        Transport::Tcp { .. } => 16,
+        Transport::Udp { .. } => 6,
+        Transport::Echo { .. }
+        | Transport::Error(..)
+        | Transport::Control
+        | Transport::Other { .. } => return false,
+    };
+    packet.fragment == Fragment::Whole
+        && (usize::from(at.start), at.offset) == (packet.transport_at, offset)
+}
+
+/// Whether the bytes are still what was judged. That of a tunnel's contents is elsewhere, for one, and honest.
+#[cold]
+fn is_still(bytes: &[u8], packet: &IpPacket) -> bool {
+    IpPacket::parse(bytes).is_ok_and(|now| now == *packet)
 }

@@ -357,6 +357,56 @@ fn what_contradicts_its_header_is_dropped_whole() {
     assert_eq!(world.received(1).len(), 5, "the control");
 }
 
+/// Whoever writes packets in this form on the host (a container, say) chooses where the checksum goes, and by two bytes of payload what it
+/// is: what was judged as port 443 must not leave for another.
+#[test]
+fn a_checksum_makes_no_other_packet_of_what_was_judged() {
+    let mut world = connected(&["tcp:443", "udp:443"]);
+    let mut wrong = 0;
+    for (from, to) in [(v4(0), v4(1)), (v6(0), v6(1))] {
+        for packet in [
+            udp(from, to, &bytes(100)),
+            tcp(from, to, 1, TcpFlags::ACK, &bytes(100)),
+        ] {
+            let good = offload(&packet, None);
+            let own = good.checksum.expect("one that is left to us");
+            for offset in (0..own.start + 20).step_by(2) {
+                let checksum = Some(ChecksumAt { start: 0, offset });
+                world.send_offloaded(0, &packet, Offload { checksum, ..good });
+                for received in world.received(1) {
+                    let ports = transport_at(&packet)..transport_at(&packet) + 4;
+                    assert_eq!(received[ports.clone()], packet[ports], "{offset}");
+                }
+            }
+            for offset in [0, 2] {
+                let checksum = Some(ChecksumAt { offset, ..own });
+                world.send_offloaded(0, &packet, Offload { checksum, ..good });
+                assert!(world.received(1).is_empty(), "{offset}");
+                wrong += 1;
+            }
+            // Another place that says nothing to the filter: the payload, as of a tunnel.
+            let offset = 40;
+            for checksum in [own, ChecksumAt { offset, ..own }] {
+                let checksum = Some(checksum);
+                world.send_offloaded(0, &packet, Offload { checksum, ..good });
+                assert_eq!(world.received(1).len(), 1, "the control");
+            }
+        }
+    }
+    assert!(world.drops(0, "malformed") >= wrong);
+}
+
+#[test]
+fn what_would_be_cut_into_thousands_is_dropped() {
+    let mut world = connected(&["tcp:443"]);
+    let packet = tcp(v4(0), v4(1), 1, TcpFlags::ACK, &bytes(4_096));
+    for (size, segments) in [(1, 0), (2, 2048)] {
+        world.send_offloaded(0, &packet, offload(&packet, Some(size)));
+        assert_eq!(world.received(1).len(), segments, "{size}");
+    }
+    assert_eq!(world.drops(0, "malformed"), 1);
+}
+
 #[test]
 fn what_waits_for_a_handshake_waits_in_pieces() {
     let mut world = World::pair(&["tcp:443"]);
