@@ -2,6 +2,7 @@
 //! host that they are for would do (RFC 791, section 3.2; RFC 8200, section 4.5).
 
 use super::checksum::Sum;
+use super::ip::protocol::UDP;
 use super::offload::{SegmentKind, SegmentsOf};
 use super::{put, u8_at, u16_at};
 
@@ -18,7 +19,6 @@ const FLOW: usize = 8;
 const HEADER_V6: usize = 40;
 const FRAGMENT_V6: usize = HEADER_V6 + 8;
 const FRAGMENT: u8 = 44;
-const UDP: u8 = 17;
 /// In IPv6 the bit stands below the offset, so that this field is the offset in bytes in a last fragment.
 const MORE_FRAGMENTS_V6: u16 = 1;
 
@@ -50,8 +50,13 @@ pub(crate) fn reunited(first: &[u8], last: &[u8]) -> Option<Reunited> {
     }
 }
 
+/// Whether two headers have the same bytes at a place; `None` where one does not reach so far.
+fn alike(one: &[u8], other: &[u8]) -> impl Fn(usize, usize) -> Option<bool> {
+    |from, to| Some(one.get(from..to)? == other.get(from..to)?)
+}
+
 fn reunited_v4(first: &[u8], last: &[u8]) -> Option<Reunited> {
-    let same = |from: usize, to: usize| Some(first.get(from..to)? == last.get(from..to)?);
+    let same = alike(first, last);
     // Version, header length, class; identification; time to live, protocol; addresses.
     let are_alike = same(0, 2)? && same(4, 6)? && same(8, 10)? && same(12, 20)?;
     let payload = first.len().checked_sub(HEADER)?;
@@ -81,7 +86,7 @@ fn reunited_v4(first: &[u8], last: &[u8]) -> Option<Reunited> {
 /// Of UDP only: in IPv6 nobody cuts a packet on its way, so the whole goes with an order to cut it where the host is not its end
 /// but sends it on (to a container, say, whose link may be narrower). Linux has such an order for UDP.
 fn reunited_v6(first: &[u8], last: &[u8]) -> Option<Reunited> {
-    let same = |from: usize, to: usize| Some(first.get(from..to)? == last.get(from..to)?);
+    let same = alike(first, last);
     // Version, class and flow label; next header, hop limit, addresses, next header behind the fragment header; identification.
     let are_alike = same(0, 4)? && same(6, 41)? && same(44, 48)?;
     let payload = first.len().checked_sub(FRAGMENT_V6)?;
