@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
+
+use gatereeve_client_core::api::{FlowOpener, FlowView, LocalReply};
 
 use gatereeve_tests::clock::wait_for;
 use gatereeve_tests::traffic::icmp::ping;
 use gatereeve_tests::traffic::sniff::Sniffer;
-use gatereeve_tests::traffic::tcp::{Attempt, TcpSource, attempt};
+use gatereeve_tests::traffic::tcp::{Attempt, Download, TcpSource, attempt};
 use gatereeve_tests::traffic::udp::{UdpReceiver, UdpSender};
 
 use crate::scene::{LIMIT, QUIET, apply, ensure_closed, open_pair, pair, rule, wait_open, world};
@@ -140,7 +142,6 @@ pub(crate) fn the_underlay_sees_no_plaintext() -> anyhow::Result<()> {
 
 /// `ping`, `peers`, `whois` and `why` of the command line speak of the one peer there is.
 pub(crate) fn the_command_line_shows_the_peer() -> anyhow::Result<()> {
-    use gatereeve_client_core::api::LocalReply;
     let mut world = world()?;
     let (client, server) = pair(&mut world)?;
     let _source = TcpSource::start(&server.namespace, 80)?;
@@ -190,5 +191,90 @@ pub(crate) fn the_command_line_shows_the_peer() -> anyhow::Result<()> {
         explained.allowed && explained.rule.is_some(),
         "{explained:?}"
     );
+    Ok(())
+}
+
+/// `flows` counts what passes packet by packet: for UDP what the applications count, for TCP what they read and the headers
+/// that it came in, and both ends the same; all flows together are what `peers` says. It names device, user and rule.
+pub(crate) fn flows_are_counted_with_names() -> anyhow::Result<()> {
+    let mut world = world()?;
+    let (client, server) = pair(&mut world)?;
+    let _source = TcpSource::start_unpaced(&server.namespace, 80)?;
+    let receiver = UdpReceiver::start(&server.namespace, 53, true)?;
+    ensure!(client.flows()?.is_empty(), "nothing has passed");
+    apply(&world, &open_pair())?;
+    wait_open(&client, &server, 80)?;
+
+    let sender = UdpSender::start(
+        &client.namespace,
+        server.v6(53)?,
+        7,
+        Duration::from_millis(2),
+    )?;
+    wait_for("answers", LIMIT, || {
+        Ok((sender.answers() > 200).then_some(()))
+    })?;
+    drop(sender);
+    let download = Download::start(&client.namespace, server.v4(80)?, LIMIT)?;
+    wait_for("20 MB", LIMIT, || {
+        Ok((download.bytes() > 20_000_000).then_some(()))
+    })?;
+    drop(download);
+
+    wait_for("equal counts at both ends", LIMIT, || {
+        let (ours, theirs) = (client.flows()?, server.flows()?);
+        let same = |(one, other): (&FlowView, &FlowView)| {
+            one.own == other.theirs && one.sent == other.received && one.received == other.sent
+        };
+        let is_same = ours.len() == theirs.len() && ours.iter().zip(&theirs).all(same);
+        Ok(is_same.then_some(()))
+    })?;
+    let flows = client.flows()?;
+    for flow in &flows {
+        ensure!(
+            flow.name.as_str() == "server" && flow.opened_by == FlowOpener::ThisDevice,
+            "{flow:?}"
+        );
+        ensure!(flow.allowed && !flow.rule.as_str().is_empty(), "{flow:?}");
+    }
+    let peers = client.peers()?;
+    let sum = |bytes: fn(&FlowView) -> u64| flows.iter().map(bytes).sum::<u64>();
+    ensure!(
+        peers[0].tx_bytes == sum(|flow| flow.sent.bytes)
+            && peers[0].rx_bytes == sum(|flow| flow.received.bytes),
+        "{peers:?} {flows:?}"
+    );
+
+    let most = flows.first().context("a flow")?;
+    ensure!(
+        most.protocol == "tcp" && most.theirs.port == 80,
+        "{flows:?}"
+    );
+    let (packets, bytes) = (most.received.packets, most.received.bytes);
+    // No segment is longer than the interface's packets, however many came in one write.
+    ensure!(
+        bytes > 20_000_000 && bytes.div_ceil(1420) <= packets && packets < 2 * bytes.div_ceil(1420),
+        "{most:?}"
+    );
+    let udp = flows.iter().find(|flow| flow.protocol == "udp");
+    let udp = udp.context("the datagrams' flow")?;
+    let counted = receiver.flow(7).packets;
+    // 200 bytes behind the headers of UDP and IPv6.
+    ensure!(
+        udp.sent.packets == counted && udp.sent.bytes == counted * 248,
+        "{counted} received, {udp:?}"
+    );
+    // The same with a word of the command line for one peer, and none for one that there is not.
+    let of_server = client.cli.run(&["flows", "server", "-n", "1"])?;
+    let LocalReply::Flows {
+        flows: one,
+        tracked,
+    } = of_server.json(&[0])?
+    else {
+        anyhow::bail!("flows answered something else");
+    };
+    ensure!(one.len() == 1 && tracked == flows.len(), "{one:?}");
+    let nobody = client.cli.run(&["flows", "nobody"])?;
+    ensure!(nobody.status == Some(4), "{nobody:?}");
     Ok(())
 }

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
             access::a_rule_opens_what_it_names,
             access::the_underlay_sees_no_plaintext,
             access::the_command_line_shows_the_peer,
+            access::flows_are_counted_with_names,
             knowledge::an_outsider_learns_nothing,
             names::a_name_is_had_by_who_may_use_it,
             names::nobody_else_asks,

@@ -23,6 +23,13 @@ pub enum LocalRequest {
     Status,
     /// The peers of this device.
     Peers,
+    /// The flows between this device and its peers, those that have carried the most first.
+    Flows {
+        /// Name, device ID or overlay address; those of all peers where there is none.
+        peer: Option<String>,
+        /// How many at most.
+        limit: u32,
+    },
     /// Round trips to a peer through the tunnel.
     Ping {
         /// Name, device ID or overlay address.
@@ -93,6 +100,13 @@ pub enum LocalReply {
     Peers {
         /// By name.
         peers: Vec<PeerView>,
+    },
+    /// To [`LocalRequest::Flows`].
+    Flows {
+        /// The most bytes first.
+        flows: Vec<FlowView>,
+        /// How many flows are tracked, listed or not.
+        tracked: usize,
     },
     /// To [`LocalRequest::Ping`].
     Pinged {
@@ -354,6 +368,87 @@ pub struct PeerView {
     pub generation: Generation,
     /// When the last of its leases ends.
     pub leases_end: Option<UnixMillis>,
+}
+
+/// A flow between this device and a peer, and what has passed in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowView {
+    /// The peer.
+    pub device: DeviceId,
+    /// Its name.
+    pub name: DeviceName,
+    /// Its user, where it may reach this device.
+    pub user: Option<UserName>,
+    /// `tcp`, `udp`, `icmp`, or another protocol's number.
+    pub protocol: String,
+    /// Who sent the first packet.
+    pub opened_by: FlowOpener,
+    /// This device's end.
+    pub own: FlowEnd,
+    /// The peer's.
+    pub theirs: FlowEnd,
+    /// The rule that allowed it, as judged last.
+    pub rule: RuleId,
+    /// The generation at that judgement.
+    pub generation: Generation,
+    /// Whether a rule allows it now: the next packet of one that is not is dropped.
+    pub allowed: bool,
+    /// How far it has come.
+    pub phase: FlowPhaseView,
+    /// Seconds since its first packet.
+    pub age_secs: u64,
+    /// Seconds since its last one.
+    pub idle_secs: u64,
+    /// What this device has sent in it.
+    pub sent: TrafficView,
+    /// What it has received in it.
+    pub received: TrafficView,
+}
+
+/// Who sent a flow's first packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FlowOpener {
+    /// This device.
+    ThisDevice,
+    /// The peer.
+    Peer,
+}
+
+/// One end of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowEnd {
+    /// The overlay address.
+    pub address: IpAddr,
+    /// The port; 0 where the protocol has none.
+    pub port: u16,
+}
+
+/// How far a flow has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FlowPhaseView {
+    /// TCP that has not been agreed on by both sides.
+    Opening,
+    /// TCP that has.
+    Established,
+    /// TCP that one side has ended its part of.
+    Closing,
+    /// TCP that both sides have ended.
+    Closed,
+    /// TCP that was broken off.
+    Reset,
+    /// A protocol that says nothing of connections.
+    Datagrams,
+}
+
+/// What has passed in one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficView {
+    /// Packets, as they go through the tunnel.
+    pub packets: u64,
+    /// Their bytes, IP headers included.
+    pub bytes: u64,
 }
 
 /// How a peer is reached.

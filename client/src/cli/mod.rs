@@ -6,6 +6,7 @@
 pub mod bug_report;
 mod client;
 mod collect;
+mod flows;
 mod join;
 mod log_level;
 mod manual;
@@ -37,6 +38,7 @@ Examples:
                                            ask to take part, and wait for an administrator
   gatereeve status                         how it goes
   gatereeve peers                          whom this device may reach, and who may reach it
+  gatereeve flows                          what passes, with whom and through which rule
   gatereeve why web:22                     may I reach it, through which rule, or what is missing
   gatereeve ping web -c 3                  round trips through the tunnel
 
@@ -88,6 +90,15 @@ pub enum Command {
     Status,
     /// The peers of this device, and the rules between.
     Peers,
+    /// The flows between this device and its peers: who, through which rule, and how much.
+    #[command(after_help = flows::EXAMPLES)]
+    Flows {
+        /// Name, device ID or overlay address; without one, those of all peers.
+        peer: Option<String>,
+        /// How many to list, of those that have carried the most.
+        #[arg(short = 'n', long, value_name = "COUNT", default_value_t = flows::USUAL, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+        limit: u32,
+    },
     /// Send echo requests to a peer through the tunnel.
     #[command(after_help = "Example: gatereeve ping web -c 3")]
     Ping {
@@ -314,6 +325,7 @@ fn run(cli: Cli, printer: &mut Printer) -> Result<u8, Failure> {
         Command::Down => LocalRequest::Down,
         Command::Status => LocalRequest::Status,
         Command::Peers => LocalRequest::Peers,
+        Command::Flows { peer, limit } => LocalRequest::Flows { peer, limit },
         Command::Ping { peer, count } => LocalRequest::Ping { peer, count },
         Command::Why { target } => LocalRequest::Why {
             peer: target.peer,
@@ -340,6 +352,7 @@ fn status_of(reply: &LocalReply) -> u8 {
         LocalReply::Pinged { round_trips_ms, .. } => u8::from(round_trips_ms.is_empty()),
         LocalReply::Status(_)
         | LocalReply::Peers { .. }
+        | LocalReply::Flows { .. }
         | LocalReply::Why(_)
         | LocalReply::Posture { .. }
         | LocalReply::Whois { .. }

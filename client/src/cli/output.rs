@@ -106,6 +106,7 @@ pub fn table(reply: &LocalReply) -> String {
     match reply {
         LocalReply::Status(status) => status_table(status),
         LocalReply::Peers { peers } => peers_table(peers),
+        LocalReply::Flows { flows, tracked } => super::flows::text(flows, *tracked),
         LocalReply::Pinged {
             peer,
             address,
@@ -508,7 +509,7 @@ fn pairs(rows: Vec<(&'static str, String)>) -> String {
     text
 }
 
-fn grid(header: &[&str]) -> Table {
+pub(super) fn grid(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)

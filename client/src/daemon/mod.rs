@@ -3,7 +3,7 @@
 //!
 //! * [`engine_loop`]: the engine and what it is told, which waits for nothing else.
 //! * [`joined`]: all that exists while the device is in a network, and the carrying out.
-//! * [`requests`]: what the local API asks.
+//! * [`requests`]: what the local API asks; [`flows`] has one of the answers.
 //! * [`workers`], [`enforced`]: the data-path threads, and the watch over what they enforce.
 //! * [`host`]: interface, addresses and routes. [`state_dir`], [`saver`]: what is kept on disk.
 //! * [`confine`]: the sandbox, entered before anything else.
@@ -13,6 +13,7 @@ pub mod collector;
 pub mod confine;
 pub mod enforced;
 mod engine_loop;
+mod flows;
 pub mod host;
 pub mod joined;
 mod local_api;

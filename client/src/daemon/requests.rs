@@ -19,6 +19,7 @@ use gatereeve_shared::policy::port::Protocol;
 use gatereeve_shared::wire::map::OverlayAddresses;
 
 use super::Daemon;
+use super::flows::flows;
 use super::joined::Joined;
 use super::local_api::Call;
 use super::ping::Pings;
@@ -35,6 +36,9 @@ impl Daemon {
             LocalRequest::Peers => self.joined().map(|joined| LocalReply::Peers {
                 peers: peers(joined),
             }),
+            LocalRequest::Flows { peer, limit } => self
+                .joined()
+                .and_then(|joined| flows(joined, peer.as_deref(), limit)),
             LocalRequest::Posture => self.joined().map(|joined| {
                 let (facts, checks) = joined.engine.posture(Clock::now());
                 LocalReply::Posture { facts, checks }
@@ -403,20 +407,38 @@ fn addresses(joined: &Joined, text: &str) -> Result<(DeviceName, IpAddr, IpAddr)
         .collect();
     known.push((own_device, own_name, own));
     let address: Option<IpAddr> = text.parse().ok();
-    let found = known.into_iter().find(|(device, name, addresses)| {
-        name.as_str() == text
-            || device.to_string() == text
-            || address
-                .is_some_and(|a| a == IpAddr::V4(addresses.v4) || a == IpAddr::V6(addresses.v6))
-    });
-    let (_, name, theirs) = found.ok_or_else(|| {
-        error(4, &format!("no peer {text:?}: no rule connects this device with it, or there is none; `gatereeve why {text}` tells more"))
-    })?;
+    let found = known
+        .into_iter()
+        .find(|(device, name, addresses)| is_called(text, *device, name, addresses));
+    let (_, name, theirs) = found.ok_or_else(|| no_peer(text))?;
     Ok(if address.is_some_and(|a| a.is_ipv6()) {
         (name, own.v6.into(), theirs.v6.into())
     } else {
         (name, own.v4.into(), theirs.v4.into())
     })
+}
+
+/// Whether `text` is this device's name, ID or one of its addresses.
+pub(super) fn is_called(
+    text: &str,
+    device: DeviceId,
+    name: &DeviceName,
+    addresses: &OverlayAddresses,
+) -> bool {
+    let is_address =
+        |address| address == IpAddr::V4(addresses.v4) || address == IpAddr::V6(addresses.v6);
+    name.as_str() == text
+        || device.to_string() == text
+        || text.parse::<IpAddr>().is_ok_and(is_address)
+}
+
+pub(super) fn no_peer(text: &str) -> LocalError {
+    error(
+        4,
+        &format!(
+            "no peer {text:?}: no rule connects this device with it, or there is none; `gatereeve why {text}` tells more"
+        ),
+    )
 }
 
 fn note(pings: &Pings, why: Option<&WhyView>) -> Option<String> {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use gatereeve_client_core::api::{
-    BlackholeView, Connection, Join, LocalError, LocalFact, LocalReply, LocalRequest, NamesState,
-    NamesView, OffloadView, PathView, PeerView, PlaceView, RepairView, RuleStatus, StatusView,
-    TunOffloads, UdpOffloads, WhyView,
+    BlackholeView, Connection, FlowEnd, FlowOpener, FlowPhaseView, FlowView, Join, LocalError,
+    LocalFact, LocalReply, LocalRequest, NamesState, NamesView, OffloadView, PathView, PeerView,
+    PlaceView, RepairView, RuleStatus, StatusView, TrafficView, TunOffloads, UdpOffloads, WhyView,
 };
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::identity::fingerprint::Fingerprint;
@@ -26,6 +26,7 @@ fn operation(request: &LocalRequest) -> &'static str {
     match request {
         LocalRequest::Status => "status",
         LocalRequest::Peers => "peers",
+        LocalRequest::Flows { .. } => "flows",
         LocalRequest::Ping { .. } => "ping",
         LocalRequest::Why { .. } => "why",
         LocalRequest::Posture => "posture",
@@ -42,6 +43,14 @@ pub(crate) fn requests() -> Vec<LocalRequest> {
     let mut all = vec![
         LocalRequest::Status,
         LocalRequest::Peers,
+        LocalRequest::Flows {
+            peer: Some("web".into()),
+            limit: 10_000,
+        },
+        LocalRequest::Flows {
+            peer: None,
+            limit: 0,
+        },
         LocalRequest::Ping {
             peer: "web".into(),
             count: 3,
@@ -76,6 +85,7 @@ fn of_operation(reply: &LocalReply) -> &'static str {
     match reply {
         LocalReply::Status(_) => "status",
         LocalReply::Peers { .. } => "peers",
+        LocalReply::Flows { .. } => "flows",
         LocalReply::Pinged { .. } => "ping",
         LocalReply::Why(_) => "why",
         LocalReply::Posture { .. } => "posture",
@@ -89,6 +99,10 @@ pub(crate) fn replies() -> Vec<(&'static str, LocalReply)> {
     let peers = vec![peer(true), peer(false)];
     let mut all = vec![
         LocalReply::Peers { peers },
+        LocalReply::Flows {
+            flows: flows(),
+            tracked: 9,
+        },
         LocalReply::Posture {
             facts: facts(),
             checks: checks(),
@@ -268,6 +282,48 @@ fn peer(full: bool) -> PeerView {
         generation: generation(),
         leases_end: full.then_some(LATER),
     }
+}
+
+/// One for each phase.
+fn flows() -> Vec<FlowView> {
+    let traffic = |packets| TrafficView {
+        packets,
+        bytes: packets * 1420,
+    };
+    let end = |address: &str, port| FlowEnd {
+        address: address.parse().unwrap(),
+        port,
+    };
+    let phases = [
+        (FlowPhaseView::Opening, true),
+        (FlowPhaseView::Established, false),
+        (FlowPhaseView::Closing, true),
+        (FlowPhaseView::Closed, false),
+        (FlowPhaseView::Reset, true),
+        (FlowPhaseView::Datagrams, false),
+    ];
+    let flow = |(phase, full): (_, bool)| FlowView {
+        device: DEVICE,
+        name: "web".parse().unwrap(),
+        user: full.then(|| "alice@example.com".parse().unwrap()),
+        protocol: "tcp".into(),
+        opened_by: if full {
+            FlowOpener::ThisDevice
+        } else {
+            FlowOpener::Peer
+        },
+        own: end("100.64.0.1", 51_234),
+        theirs: end("fd00::2", 22),
+        rule: "a-rule".parse().unwrap(),
+        generation: generation(),
+        allowed: full,
+        phase,
+        age_secs: 60,
+        idle_secs: 1,
+        sent: traffic(3),
+        received: traffic(7),
+    };
+    phases.map(flow).into()
 }
 
 fn offloads() -> OffloadView {

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow, bail, ensure};
 
 use gatereeve_client_core::api::{
-    Connection, LocalReply, PeerView, RepairView, StatusView, WhyView,
+    Connection, FlowView, LocalReply, PeerView, RepairView, StatusView, WhyView,
 };
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::wire::map::OverlayAddresses;
@@ -261,6 +261,20 @@ impl DeviceHost {
             Ok(peers)
         } else {
             Err(anyhow!("peers answered {reply:?}"))
+        }
+    }
+
+    /// `flows`, all there are.
+    ///
+    /// # Errors
+    /// Where the command fails.
+    pub fn flows(&self) -> anyhow::Result<Vec<FlowView>> {
+        let reply = self.cli.ask(&["flows", "-n", "10000"])?;
+        if let LocalReply::Flows { flows, tracked } = reply {
+            ensure!(flows.len() == tracked, "{tracked} flows, not all listed");
+            Ok(flows)
+        } else {
+            Err(anyhow!("flows answered {reply:?}"))
         }
     }
 

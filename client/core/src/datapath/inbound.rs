@@ -166,10 +166,13 @@ impl<'a> Inbound<'a> {
             return;
         }
         // What goes on where the packet before ends is covered by its permit: same peer, same table, same
-        // time, same addresses and ports.
-        if let Some(len) = cx.out.delivered.join_opened(all, range.clone()) {
-            let len = u64::try_from(len).unwrap_or(0);
-            held.state.rx = held.state.rx.saturating_add(len);
+        // time, same addresses and ports. It is of the same flow, which has to be there to be counted in.
+        if let Some(flow) = held
+            .delivered
+            .filter(|flow| held.state.filter.stands(*flow))
+            && let Some(len) = cx.out.delivered.join_opened(all, range.clone())
+        {
+            held.state.received(flow, len);
             return;
         }
         let start = range.start;
@@ -200,8 +203,10 @@ impl<'a> Inbound<'a> {
                 cx.out
                     .delivered
                     .deliver_opened(&permit, &packet, all, start);
-                let len = u64::try_from(packet.len).unwrap_or(0);
-                held.state.rx = held.state.rx.saturating_add(len);
+                held.delivered = permit.flow();
+                if let Some(flow) = held.delivered {
+                    held.state.received(flow, packet.len);
+                }
             }
             Err(reason) => {
                 let denial = Denial {

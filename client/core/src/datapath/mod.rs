@@ -38,12 +38,13 @@ pub use spec::{LocalKey, PeerSpec, RuleSpec, SelfName, TableSpec};
 pub use worker::WorkerMark;
 
 use crate::drop_reason::DropReason;
+use crate::filter::FlowList;
 use crate::peers::PeerState;
 use crate::wg::TunnelFactory;
 use inbound::Inbound;
 use outbound::Outbound;
 use publish::Builder;
-use table::ForwardingTable;
+use table::{ForwardingTable, TablePeer};
 use watch::Watch;
 use worker::Marks;
 
@@ -289,6 +290,21 @@ impl DataPath {
             }
         });
         stats.collect()
+    }
+
+    /// The tracked flows that have carried the most, at most `most` of them, of one peer or of all.
+    #[must_use]
+    pub fn flows(&self, device: Option<DeviceId>, most: usize, now: Mono) -> FlowList {
+        let table = self.table.load();
+        let mut list = FlowList::new(most);
+        let is_asked = |peer: &&TablePeer| device.is_none_or(|device| device == peer.device);
+        for peer in table.peers.iter().filter(is_asked) {
+            let state = peer.state.lock();
+            if state.is_alive {
+                peer.filter.list(&state.filter, peer.device, now, &mut list);
+            }
+        }
+        list
     }
 
     fn is_open(&self, now: Mono) -> bool {

@@ -10,7 +10,7 @@ use super::shared::{Denial, Shared};
 use super::table::{ForwardingTable, TablePeer};
 use crate::dns;
 use crate::drop_reason::DropReason;
-use crate::filter::Permit;
+use crate::filter::{FlowRef, Permit};
 use crate::packet::answer::Refusal;
 use crate::packet::fragment::{Fragments, may_be_cut};
 use crate::packet::ip::Transport;
@@ -25,6 +25,8 @@ pub(super) struct Held<'a> {
     pub(super) position: usize,
     pub(super) peer: &'a TablePeer,
     pub(super) state: MutexGuard<'a, PeerState>,
+    /// The flow of the packet that was delivered to the host last: what joins it is counted there.
+    pub(super) delivered: Option<FlowRef>,
     shared: &'a Shared,
 }
 
@@ -52,6 +54,7 @@ impl<'a> Held<'a> {
             position,
             peer,
             state: peer.state.lock(),
+            delivered: None,
             shared,
         })
     }

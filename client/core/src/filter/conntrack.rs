@@ -1,15 +1,12 @@
-//! Tracked flows of one peer: who opened them, through which rule, and until when.
+//! The tracked flows of one peer: how many there may be, which make room, and what has passed in each.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use gatereeve_shared::generation::Generation;
-use gatereeve_shared::ids::RuleId;
-use gatereeve_shared::policy::port::Protocol;
 use gatereeve_shared::time::Mono;
 
-use super::lru::{ListId, Lru, Place};
+use super::lru::{Lru, Place};
+use super::tracked::{Class, Flow};
 use crate::datapath::Direction;
 use crate::keyed::HashKey;
 use crate::packet::FlowKey;
@@ -20,67 +17,10 @@ pub const FLOWS_PER_PEER: usize = 16_384;
 /// Flows that a peer has whatever the others hold.
 pub const FLOWS_RESERVED: usize = 256;
 /// Flows that all peers may track together beyond their reserves: this and 256 for each peer are the most
-/// there can be, with 1,000 peers 387,072. A flow takes 120 bytes with its share of the look-up, and a table has
-/// room for four times its flows at the most: at the very worst 63 MB for these, and 123 KB for a peer's
+/// there can be, with 1,000 peers 387,072. A flow takes 160 bytes with its share of the look-up, and a table has
+/// room for four times its flows at the most: at the very worst 84 MB for these, and 164 KB for a peer's
 /// reserve.
 pub const FLOWS_TOTAL: usize = 131_072;
-
-/// How long after the opener's last packet those of the other side still count as use, where it is not TCP. The
-/// flow ends at most a [`Class::limit`] later: for UDP, ten minutes after the opener fell silent.
-///
-/// Whoever was asked once could otherwise keep the way to the asker's port open for as long as the rule lasts,
-/// and would reach whatever takes that port next, without a rule of its own. RFC 4787 leaves it open whether
-/// inbound packets count (REQ-6), for this reason. QUIC acknowledges all the time. A stream whose receiver says nothing
-/// after its first packet (RTP, whose reports have a port of their own) needs a rule from its sender to go on.
-const UNASKED: Duration = Duration::from_secs(8 * 60);
-
-/// How long a flow is kept without a packet. Flows of a class have a list of their own: in order of last
-/// use is then in order of expiry too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    /// TCP after a RST: what is still under way may arrive.
-    Reset,
-    /// TCP after both FINs: what was lost may be sent again, ever more seldom (RFC 6298).
-    Ended,
-    /// TCP until its opener has acknowledged the answer, and echo.
-    Brief,
-    /// UDP, and protocols that say nothing of connections.
-    Datagrams,
-    /// TCP that both sides have agreed on. Longer than the two hours after which Linux sends the first keepalive
-    /// (`tcp_keepalive_time`), as RFC 5382 asks (REQ-5, at least 2 hours 4 minutes): the side that accepted
-    /// could not send it through a flow that has just been forgotten.
-    Established,
-}
-
-impl Class {
-    const ALL: [Self; 5] = [
-        Self::Reset,
-        Self::Ended,
-        Self::Brief,
-        Self::Datagrams,
-        Self::Established,
-    ];
-
-    fn limit(self) -> Duration {
-        let secs = match self {
-            Self::Reset => 10,
-            Self::Brief => 30,
-            Self::Ended | Self::Datagrams => 120,
-            Self::Established => (2 * 60 + 5) * 60,
-        };
-        Duration::from_secs(secs)
-    }
-
-    fn list(self) -> ListId {
-        match self {
-            Self::Reset => 0,
-            Self::Ended => 1,
-            Self::Brief => 2,
-            Self::Datagrams => 3,
-            Self::Established => 4,
-        }
-    }
-}
 
 /// How many flows all peers may still track together, beyond the reserve that each has.
 #[derive(Clone, Debug)]
@@ -112,166 +52,12 @@ impl FlowBudget {
     }
 }
 
-/// One tracked flow.
-#[derive(Clone, Debug)]
-pub(super) struct Flow {
-    pub(super) opener: Direction,
-    /// The rule that allows it, as judged last.
-    pub(super) rule: Arc<RuleId>,
-    /// The map's generation at that judgement.
-    pub(super) generation: Generation,
-    /// The table at that judgement: finer than the generation, so that a renewed or shortened lease
-    /// counts too.
-    pub(super) serial: u64,
-    /// When the rule ends.
-    pub(super) end: Mono,
-    /// When a packet counted as use.
-    last: Mono,
-    /// When the opener was heard, in seconds: a whole instant would make every flow a word larger.
-    asked: u32,
-    tcp: TcpPhase,
-}
-
-/// An instant in whole seconds; they reach for 136 years of uptime.
-fn seconds(at: Mono) -> u32 {
-    u32::try_from(at.since(Mono(0)).as_secs()).unwrap_or(u32::MAX)
-}
-
+/// Which tracked flow of its peer a packet is part of. Good while no flow of that peer has gone, and for use at once: it is
+/// not to be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TcpPhase {
-    /// Only the opener was heard.
-    HalfOpen {
-        /// By a SYN. A connection that is older than this device's memory of it begins with any segment.
-        asks: bool,
-        fin: bool,
-    },
-    /// Its SYN was answered, and it has not acknowledged that. Whoever only asks, and lets the host answer, is left with
-    /// what passes soon: connections that nobody has would take the places of those of others for hours.
-    Answered {
-        /// As below.
-        fins: (bool, bool),
-    },
-    Established {
-        /// FIN of the opener, of the other side.
-        fins: (bool, bool),
-    },
-    /// After both FINs.
-    Ended,
-    Reset,
-}
-
-impl TcpPhase {
-    /// Of a connection that both sides were heard on, by whether they have sent a FIN.
-    fn of(opener: bool, other: bool) -> Self {
-        if opener && other {
-            Self::Ended
-        } else {
-            Self::Established {
-                fins: (opener, other),
-            }
-        }
-    }
-}
-
-impl Flow {
-    pub(super) fn new(
-        opener: Direction,
-        rule: Arc<RuleId>,
-        generation: Generation,
-        serial: u64,
-        end: Mono,
-        now: Mono,
-    ) -> Self {
-        Self {
-            opener,
-            rule,
-            generation,
-            serial,
-            end,
-            last: now,
-            asked: seconds(now),
-            tcp: TcpPhase::HalfOpen {
-                asks: false,
-                fin: false,
-            },
-        }
-    }
-
-    /// Takes note of a packet that passes: one of TCP has flags. Says whether it counts as use.
-    pub(super) fn saw(&mut self, direction: Direction, flags: Option<TcpFlags>, now: Mono) -> bool {
-        let is_opener = direction == self.opener;
-        let second = seconds(now);
-        if is_opener {
-            self.asked = self.asked.max(second);
-        } else if flags.is_none()
-            && u64::from(second.saturating_sub(self.asked)) >= UNASKED.as_secs()
-        {
-            return false;
-        }
-        self.last = self.last.max(now);
-        if let Some(flags) = flags {
-            self.saw_segment(is_opener, flags);
-        }
-        true
-    }
-
-    fn saw_segment(&mut self, is_opener: bool, flags: TcpFlags) {
-        if flags.has(TcpFlags::RST) {
-            self.tcp = TcpPhase::Reset;
-            return;
-        }
-        let fin = flags.has(TcpFlags::FIN);
-        self.tcp = match self.tcp {
-            // Its FIN may be the first that is seen of a connection that is older than this device's memory of it.
-            TcpPhase::HalfOpen { asks, fin: before } if is_opener => TcpPhase::HalfOpen {
-                asks: asks || flags.opens(),
-                fin: (before || fin) && !flags.opens(),
-            },
-            TcpPhase::HalfOpen {
-                asks: true,
-                fin: before,
-            } => TcpPhase::Answered {
-                fins: (before, fin),
-            },
-            TcpPhase::HalfOpen {
-                asks: false,
-                fin: before,
-            } => TcpPhase::of(before, fin),
-            TcpPhase::Answered {
-                fins: (ours, theirs),
-            } if !is_opener => TcpPhase::Answered {
-                fins: (ours, theirs || fin),
-            },
-            TcpPhase::Answered { .. } if flags.opens() => self.tcp,
-            TcpPhase::Answered {
-                fins: (ours, theirs),
-            } => TcpPhase::of(ours || fin, theirs),
-            TcpPhase::Established {
-                fins: (ours, theirs),
-            } => TcpPhase::of(ours || (is_opener && fin), theirs || (!is_opener && fin)),
-            TcpPhase::Ended | TcpPhase::Reset if is_opener && flags.opens() => TcpPhase::HalfOpen {
-                asks: true,
-                fin: false,
-            },
-            TcpPhase::Ended | TcpPhase::Reset => self.tcp,
-        };
-    }
-
-    fn class(&self, key: &FlowKey) -> Class {
-        match (key.asked_of_rules(self.opener).0, self.tcp) {
-            (Protocol::Tcp, TcpPhase::Reset) => Class::Reset,
-            (Protocol::Tcp, TcpPhase::Ended) => Class::Ended,
-            (Protocol::Tcp, TcpPhase::HalfOpen { .. } | TcpPhase::Answered { .. })
-            | (Protocol::Icmp, _) => Class::Brief,
-            (Protocol::Tcp, TcpPhase::Established { .. }) => Class::Established,
-            (Protocol::Udp | Protocol::Any, _) => Class::Datagrams,
-        }
-    }
-
-    /// When it is forgotten, if no packet comes before.
-    fn expires(&self, class: Class) -> Mono {
-        self.last.saturating_add(class.limit())
-    }
+pub(crate) struct FlowRef {
+    place: Place,
+    removals: u32,
 }
 
 /// The flows of one peer.
@@ -306,6 +92,36 @@ impl Conntrack {
         self.flows.at(place)
     }
 
+    /// The flow at a place, for [`Self::count`].
+    pub(super) fn reference(&self, place: Place) -> FlowRef {
+        FlowRef {
+            place,
+            removals: self.flows.removals(),
+        }
+    }
+
+    /// Whether `flow` is the flow that it was, for certain.
+    #[inline]
+    pub(super) fn stands(&self, flow: FlowRef) -> bool {
+        flow.removals == self.flows.removals()
+    }
+
+    /// Counts a packet of `bytes` that went through the tunnel; not where it cannot be told any more whose it is.
+    #[inline]
+    pub(super) fn count(&mut self, flow: FlowRef, direction: Direction, bytes: u64) {
+        debug_assert!(self.stands(flow), "a flow that was kept for too long");
+        if self.stands(flow)
+            && let Some(flow) = self.flows.at(flow.place)
+        {
+            flow.count(direction, bytes);
+        }
+    }
+
+    /// All flows, those that have idled out included.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&FlowKey, &Flow)> {
+        self.flows.iter()
+    }
+
     /// Takes note of a packet that passes, of the flow at a place.
     pub(super) fn saw(
         &mut self,
@@ -323,14 +139,14 @@ impl Conntrack {
         }
     }
 
-    /// Tracks a flow. Beyond the peer's reserve, where the budget of all peers is spent, it takes the place of
-    /// another one of the same peer.
-    pub(super) fn insert(&mut self, key: FlowKey, flow: Flow) {
+    /// Tracks a flow, and says where it is. Beyond the peer's reserve, where the budget of all peers is spent, it takes the
+    /// place of another one of the same peer.
+    pub(super) fn insert(&mut self, key: FlowKey, flow: Flow) -> Option<Place> {
         if self.flows.place(&key).is_none() && !self.may_grow() {
             self.make_room();
         }
         let class = flow.class(&key);
-        self.flows.insert(key, flow, class.list());
+        self.flows.insert(key, flow, class.list())
     }
 
     /// Whether there may be one more, which is paid for then.

@@ -3,9 +3,10 @@
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::time::Mono;
 
-use super::conntrack::{Conntrack, Flow, FlowBudget};
+use super::conntrack::{Conntrack, FlowBudget, FlowRef};
 use super::fragments::{DatagramKey, Fragments, Verdict};
 use super::lru::Place;
+use super::tracked::Flow;
 use super::{Permit, Rules};
 use crate::datapath::{Direction, RuleSpec};
 use crate::drop_reason::DropReason;
@@ -25,7 +26,7 @@ pub struct PeerFilter {
 /// The mutable part: tracked flows and fragment verdicts of one peer.
 #[derive(Debug)]
 pub struct FilterState {
-    flows: Conntrack,
+    pub(super) flows: Conntrack,
     fragments: Fragments,
 }
 
@@ -43,6 +44,18 @@ impl FilterState {
     #[must_use]
     pub fn flows(&self) -> usize {
         self.flows.len()
+    }
+
+    /// Whether what passes as part of `flow` may be counted there still.
+    #[inline]
+    pub(crate) fn stands(&self, flow: FlowRef) -> bool {
+        self.flows.stands(flow)
+    }
+
+    /// Counts a packet of `bytes` that went through the tunnel, in the flow that its permit names.
+    #[inline]
+    pub(crate) fn count(&mut self, flow: FlowRef, direction: Direction, bytes: u64) {
+        self.flows.count(flow, direction, bytes);
     }
 
     /// When [`Self::prune`] has something to forget next; `None` where nothing is tracked.
@@ -111,13 +124,13 @@ impl PeerFilter {
         direction: Direction,
         now: Mono,
     ) -> Result<Permit, DropReason> {
-        match packet.fragment {
+        let place = match packet.fragment {
             Fragment::Whole => self.whole(state, packet, direction, now)?,
             Fragment::First { id, covers } => {
                 let datagram = DatagramKey::new(packet, id, direction);
                 // A second first fragment stands for itself: what the earlier one was allowed is over.
                 state.fragments.forget(&datagram);
-                self.whole(state, packet, direction, now)?;
+                let place = self.whole(state, packet, direction, now)?;
                 let flow = FlowKey::of(packet, direction).ok_or(DropReason::BadFragment)?;
                 let verdict = Verdict {
                     flow,
@@ -125,6 +138,7 @@ impl PeerFilter {
                     at: now,
                 };
                 state.fragments.allow(datagram, verdict);
+                place
             }
             Fragment::Later { id, offset } => {
                 let datagram = DatagramKey::new(packet, id, direction);
@@ -136,32 +150,34 @@ impl PeerFilter {
                     state.fragments.forget(&datagram);
                     return Err(DropReason::BadFragment);
                 }
-                if self.covered(state, &verdict.flow, now).is_none() {
-                    return Err(DropReason::FragmentWithoutVerdict);
-                }
+                self.covered(state, &verdict.flow, now)
+                    .ok_or(DropReason::FragmentWithoutVerdict)?
             }
-        }
-        Ok(Permit::new())
+        };
+        Ok(Permit::of(state.flows.reference(place)))
     }
 
+    /// Judges a packet that does not hang on an earlier one, and says where the flow is that it passes as part of. An error
+    /// about a packet passes as part of the flow of that packet.
     fn whole(
         &self,
         state: &mut FilterState,
         packet: &IpPacket,
         direction: Direction,
         now: Mono,
-    ) -> Result<(), DropReason> {
+    ) -> Result<Place, DropReason> {
         let (flags, is_reply_only) = match packet.transport {
             Transport::Control => return Err(DropReason::ControlIcmp),
             Transport::Error(quoted) => {
                 let is_ours =
                     quoted.source == packet.destination && quoted.destination == packet.source;
                 let flow = FlowKey::quoted(&quoted, direction);
-                return if is_ours && self.covered(state, &flow, now).is_some() {
-                    Ok(())
+                let covering = if is_ours {
+                    self.covered(state, &flow, now)
                 } else {
-                    Err(DropReason::UntrackedError)
+                    None
                 };
+                return covering.ok_or(DropReason::UntrackedError);
             }
             Transport::Tcp { flags, .. } => (Some(flags), false),
             Transport::Echo { request, .. } => (None, !request),
@@ -174,7 +190,7 @@ impl PeerFilter {
             && !(flow.opener != direction && flags.is_some_and(TcpFlags::opens))
         {
             state.flows.saw(place, &key, direction, flags, now);
-            return Ok(());
+            return Ok(place);
         }
         if is_reply_only {
             return Err(DropReason::NoRule);
@@ -186,8 +202,8 @@ impl PeerFilter {
             .ok_or(DropReason::NoRule)?;
         let mut flow = Flow::new(direction, rule, self.generation, self.serial, end, now);
         flow.saw(direction, flags, now);
-        state.flows.insert(key, flow);
-        Ok(())
+        // There is room: `insert` makes it.
+        state.flows.insert(key, flow).ok_or(DropReason::NoRule)
     }
 
     /// Where the flow is, if it is tracked and its opener's rules still allow it. It is judged again when
@@ -206,6 +222,13 @@ impl PeerFilter {
         }
         state.flows.remove(key);
         None
+    }
+
+    /// Whether the rules that [`Self::judge`] would ask allow the flow still.
+    pub(super) fn allows(&self, key: &FlowKey, flow: &Flow, now: Mono) -> bool {
+        let (protocol, port) = key.asked_of_rules(flow.opener);
+        let is_known = flow.serial == self.serial && now < flow.end;
+        is_known || self.rules(flow.opener).allow(protocol, port, now).is_some()
     }
 
     fn rules(&self, direction: Direction) -> &Rules {

@@ -10,15 +10,20 @@
 mod conntrack;
 mod fragments;
 mod judge;
+mod listing;
 mod lru;
 mod permit;
 mod rules;
+mod tracked;
 
+pub(crate) use conntrack::FlowRef;
 pub use conntrack::{FLOWS_PER_PEER, FLOWS_RESERVED, FLOWS_TOTAL, FlowBudget};
 pub use fragments::VERDICTS_PER_PEER;
 pub use judge::{FilterState, PeerFilter};
+pub use listing::{FlowList, FlowStats};
 pub use permit::Permit;
 pub use rules::Rules;
+pub use tracked::{FlowPhase, Traffic};
 
 #[cfg(test)]
 mod tests;

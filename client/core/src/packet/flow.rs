@@ -1,7 +1,7 @@
 //! What makes two packets part of one flow, whichever way they go.
 
 use std::hash::{Hash, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use gatereeve_shared::policy::port::Protocol;
 
@@ -110,6 +110,24 @@ impl FlowKey {
                 direction,
             ),
         }
+    }
+
+    /// IP protocol number.
+    #[must_use]
+    pub fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    /// This device's address and port. For echo: the identifier.
+    #[must_use]
+    pub fn own(&self) -> SocketAddr {
+        SocketAddr::new(self.ours, self.our_port)
+    }
+
+    /// The peer's address and port. For echo: 0 where this device asks, 1 where the peer does.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        SocketAddr::new(self.theirs, self.their_port)
     }
 
     /// What a rule says about it: the protocol, and the port that `opener`'s traffic goes to.

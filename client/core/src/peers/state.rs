@@ -12,7 +12,7 @@ use super::path_probe::{Kind, PathMessage, SHORT};
 use super::queue::{Queue, QueueBudget};
 use crate::datapath::{DataPathEvent, Direction, Lane, Outbox, Shared};
 use crate::drop_reason::DropReason;
-use crate::filter::{FilterState, PeerFilter, Permit};
+use crate::filter::{FilterState, FlowRef, PeerFilter, Permit};
 use crate::packet::answer::Refusal;
 use crate::packet::offload::Ecn;
 use crate::packet::{IpPacket, ip};
@@ -116,6 +116,14 @@ impl PeerState {
         self.initiations.take(now);
     }
 
+    /// Counts a packet of `len` bytes that is delivered to the host.
+    #[inline]
+    pub(crate) fn received(&mut self, flow: FlowRef, len: usize) {
+        let len = u64::try_from(len).unwrap_or(0);
+        self.rx = self.rx.saturating_add(len);
+        self.filter.count(flow, Direction::Inbound, len);
+    }
+
     /// Seals and sends a packet that passed, or keeps it until there is a session.
     pub(crate) fn send(&mut self, permit: &Permit, packet: &[u8], cx: &mut Context<'_>) {
         let lane = cx.out.lane_of(packet);
@@ -144,6 +152,9 @@ impl PeerState {
             if self.seal(position, permit, packet, (to, lane), cx) {
                 let len = u64::try_from(packet.len()).unwrap_or(0);
                 self.tx = self.tx.saturating_add(len);
+                if let Some(flow) = permit.flow() {
+                    self.filter.count(flow, Direction::Outbound, len);
+                }
                 self.improve(position, cx);
                 if self.path.is_due(packet.len(), cx.now) {
                     self.probe(SOONEST, cx);

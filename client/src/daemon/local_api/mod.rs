@@ -22,8 +22,9 @@ const PREFIX: &str = "/v1/";
 /// The name of the operation, in a [`LocalRequest`] as JSON.
 const NAME: &str = "request";
 /// Every operation there is.
-pub const OPERATIONS: [&str; 11] = [
-    "status", "peers", "ping", "why", "posture", "whois", "join", "leave", "up", "down", "repair",
+pub const OPERATIONS: [&str; 12] = [
+    "status", "peers", "flows", "ping", "why", "posture", "whois", "join", "leave", "up", "down",
+    "repair",
 ];
 /// Everybody on the host may ask; who may change is decided by credentials.
 const SOCKET_MODE: u32 = 0o666;
@@ -34,6 +35,8 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Requests that one ping may send; the command line takes no more either.
 const MOST_PINGS: u32 = 1000;
+/// Flows that one answer may list; the same holds for the command line.
+const MOST_FLOWS: u32 = 10_000;
 
 /// One request, and where its answer goes.
 #[derive(Debug)]
@@ -106,6 +109,32 @@ fn parse(url: &str, body: &[u8]) -> Result<LocalRequest, LocalError> {
     serde_json::from_value(Value::Object(object)).map_err(malformed)
 }
 
+/// Refuses what would be too much of something.
+fn check_amount(request: &LocalRequest) -> Result<(), LocalError> {
+    let (amount, allowed, what) = match request {
+        LocalRequest::Ping { count, .. } => (*count, 1..=MOST_PINGS, "requests of a ping"),
+        LocalRequest::Flows { limit, .. } => (*limit, 0..=MOST_FLOWS, "flows to list"),
+        LocalRequest::Status
+        | LocalRequest::Peers
+        | LocalRequest::Why { .. }
+        | LocalRequest::Posture
+        | LocalRequest::Whois { .. }
+        | LocalRequest::Join(_)
+        | LocalRequest::Leave
+        | LocalRequest::Up
+        | LocalRequest::Down
+        | LocalRequest::Repair => return Ok(()),
+    };
+    if allowed.contains(&amount) {
+        return Ok(());
+    }
+    let (least, most) = allowed.into_inner();
+    Err(failed(
+        2,
+        format!("{what}: {least} to {most}, not {amount}"),
+    ))
+}
+
 /// Who may make changes.
 #[derive(Clone, Debug)]
 struct Rights {
@@ -138,6 +167,7 @@ fn is_change(request: &LocalRequest) -> bool {
     match request {
         LocalRequest::Status
         | LocalRequest::Peers
+        | LocalRequest::Flows { .. }
         | LocalRequest::Ping { .. }
         | LocalRequest::Why { .. }
         | LocalRequest::Posture
@@ -162,12 +192,7 @@ async fn answer(
     tokio::task::spawn_blocking(move || rights.permit(caller, &asked))
         .await
         .map_err(|error| failed(1, format!("who asks could not be looked up: {error}")))??;
-    if let LocalRequest::Ping { count, .. } = &request
-        && !(1..=MOST_PINGS).contains(count)
-    {
-        let message = format!("a ping sends 1 to {MOST_PINGS} requests");
-        return Err(failed(2, message));
-    }
+    check_amount(&request)?;
     let (answer, inbox) = oneshot::channel();
     let call = Call { request, answer };
     let stopping = || failed(6, "the daemon is stopping".into());

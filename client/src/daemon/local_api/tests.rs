@@ -60,6 +60,7 @@ async fn what_is_no_request_is_refused() {
         ("/v1/ping", "{\"peer\":\"web\",\"count\":-1}", 2),
         ("/v1/ping", "{\"peer\":\"web\",\"count\":0}", 2),
         ("/v1/ping", "{\"peer\":\"web\",\"count\":1001}", 2),
+        ("/v1/flows", "{\"peer\":null,\"limit\":10001}", 2),
         ("/v1/ping", "{\"peer\":\"web\",\"count\":1,\"x\":1}", 2),
         ("/v1/status", "{\"request\":\"leave\"}", 2),
         ("/v1/status", "[]", 2),

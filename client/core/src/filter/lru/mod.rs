@@ -30,6 +30,8 @@ pub(super) struct Lru<K, V, const LISTS: usize> {
     lists: [List; LISTS],
     /// The one used last, in whichever list.
     latest: Place,
+    /// How often a place may have become another entry's.
+    removals: u32,
     capacity: usize,
 }
 
@@ -68,8 +70,24 @@ impl<K: Hash + Eq + Copy, V, const LISTS: usize> Lru<K, V, LISTS> {
             free: Vec::new(),
             lists: [List::EMPTY; LISTS],
             latest: NONE,
+            removals: 0,
             capacity,
         }
+    }
+
+    /// Counts removals: places that were found at one count are good while it stands. It wraps after four thousand million
+    /// of them, so a place is not to be kept for long.
+    #[inline]
+    pub(super) fn removals(&self) -> u32 {
+        self.removals
+    }
+
+    /// All entries, those used last first within each list.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        let newest = self.lists.into_iter().map(|list| list.newest);
+        newest
+            .flat_map(|place| std::iter::successors(self.node(place), |node| self.node(node.older)))
+            .map(|node| (&node.key, &node.value))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -120,17 +138,17 @@ impl<K: Hash + Eq + Copy, V, const LISTS: usize> Lru<K, V, LISTS> {
         }
     }
 
-    /// Puts an entry in, as the most recently used of `list`. `false` where it is full.
-    pub(super) fn insert(&mut self, key: K, value: V, list: ListId) -> bool {
+    /// Puts an entry in, as the most recently used of `list`, and says where; `None` where it is full.
+    pub(super) fn insert(&mut self, key: K, value: V, list: ListId) -> Option<Place> {
         if let Some(place) = self.place(&key) {
             if let Some(old) = self.at(place) {
                 *old = value;
             }
             self.touch(place, list);
-            return true;
+            return Some(place);
         }
         if self.is_full() {
-            return false;
+            return None;
         }
         let node = Node {
             key,
@@ -159,7 +177,7 @@ impl<K: Hash + Eq + Copy, V, const LISTS: usize> Lru<K, V, LISTS> {
         } else {
             self.chain(place);
         }
-        true
+        Some(place)
     }
 
     pub(super) fn remove(&mut self, key: &K) -> bool {
@@ -174,6 +192,7 @@ impl<K: Hash + Eq + Copy, V, const LISTS: usize> Lru<K, V, LISTS> {
                 }
                 self.unlink(place);
                 self.free.push(place);
+                self.removals = self.removals.wrapping_add(1);
                 if self.latest == place {
                     self.latest = NONE;
                 }
@@ -199,7 +218,9 @@ impl<K: Hash + Eq + Copy, V, const LISTS: usize> Lru<K, V, LISTS> {
     }
 
     pub(super) fn clear(&mut self) {
+        let removals = self.removals.wrapping_add(1);
         *self = Self::new(self.capacity, self.hash);
+        self.removals = removals;
     }
 
     #[inline]

@@ -13,10 +13,12 @@ proptest! {
         let mut model: Vec<(u8, usize, u8)> = Vec::new();
         for (step, (action, key, list)) in steps.into_iter().enumerate() {
             let at = model.iter().position(|(k, ..)| *k == key);
+            let removals = lru.removals();
+            let found: Vec<_> = (0..60).filter_map(|key| Some((key, lru.place(&key)?))).collect();
             match action {
                 0..=5 => {
                     let has_room = at.is_some() || model.len() < capacity;
-                    prop_assert_eq!(lru.insert(key, step, list), has_room);
+                    prop_assert_eq!(lru.insert(key, step, list).is_some(), has_room);
                     if let Some(at) = at {
                         model.remove(at);
                     }
@@ -54,6 +56,16 @@ proptest! {
                     }
                 }
             }
+            // What was found before stays where it was, unless something was removed.
+            for (key, place) in found {
+                let is_there = lru.node(place).is_some_and(|node| node.key == key);
+                prop_assert!(is_there || lru.removals() != removals);
+            }
+            let mut all: Vec<_> = lru.iter().map(|(key, value)| (*key, *value)).collect();
+            let mut known: Vec<_> = model.iter().map(|(key, value, _)| (*key, *value)).collect();
+            all.sort_unstable();
+            known.sort_unstable();
+            prop_assert_eq!(all, known);
             prop_assert_eq!(lru.len(), model.len());
             prop_assert!(lru.nodes.capacity() <= (model.len() * 4).max(FEWEST * 2));
             prop_assert!(lru.buckets.len() <= (model.len() * 4).max(FEWEST * 2));
@@ -79,7 +91,7 @@ fn chains_stay_short_whatever_the_keys() {
         if lru.is_full() {
             lru.remove_oldest(0);
         }
-        assert!(lru.insert(key.wrapping_mul(16_384), (), 0));
+        assert!(lru.insert(key.wrapping_mul(16_384), (), 0).is_some());
     }
     assert_eq!(lru.len(), 16_384);
     let lengths = lru.buckets.iter().map(|first| {
@@ -102,7 +114,7 @@ fn an_entry_takes_two_words_more_than_what_it_holds() {
 fn what_is_removed_gives_its_memory_back() {
     let mut lru = Lru::<u64, (), 2>::new(16_384, HashKey::new([3; 16]));
     for key in 0..16_384 {
-        assert!(lru.insert(key, (), u8::from(key % 3 == 0)));
+        assert!(lru.insert(key, (), u8::from(key % 3 == 0)).is_some());
     }
     assert!(lru.nodes.capacity() >= 16_384, "positive control");
     for key in 100..16_384 {
