@@ -75,6 +75,7 @@ fn main() -> ExitCode {
             narrow::a_path_below_the_least_packet_is_sent_fragments,
             narrow::a_path_that_drops_in_silence_is_found_out,
             narrow::a_silent_hole_for_long_packets_alone_is_found_out,
+            narrow::the_interface_follows_the_way_out,
             admission::an_invite_lets_in_once,
             admission::approval_comes_from_an_administrator,
             admission::a_bad_policy_changes_nothing,

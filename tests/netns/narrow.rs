@@ -4,8 +4,9 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use rtnetlink::RouteMessageBuilder;
+use gatereeve_client_core::api::PathView;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMetric};
+use rtnetlink::{LinkUnspec, RouteMessageBuilder};
 
 use gatereeve_tests::netns::Namespace;
 use gatereeve_tests::netns::links::{UNDERLAY_INTERFACE, index};
@@ -13,6 +14,8 @@ use gatereeve_tests::suite::Skip;
 use gatereeve_tests::traffic::bulk::{bursts, exchange, exchange_and};
 use gatereeve_tests::traffic::tcp::TcpSource;
 use gatereeve_tests::traffic::trickle::Trickle;
+use gatereeve_tests::world::device::TUN;
+use gatereeve_tests::world::host_state::ip;
 use gatereeve_tests::world::{DeviceHost, World, firewall};
 
 use crate::scene::{apply, rule, wait_open, world};
@@ -148,6 +151,91 @@ pub(crate) fn a_silent_hole_for_long_packets_alone_is_found_out() -> anyhow::Res
 }
 
 /// Two devices, and a router between them that says nothing.
+/// The interface has what fits into the host's way out, and follows it. So no packet of a connection is too long from the first one
+/// on, also of what the other side sends, which does not know.
+pub(crate) fn the_interface_follows_the_way_out() -> anyhow::Result<()> {
+    let mut world = world()?;
+    let server = world.device("server", &["--tag", "tag:server"])?;
+    let mut client = world.host("client")?;
+    set_mtu(&client.namespace, 1400)?;
+    let invite = world.controller.cli.invite(&["--tag", "tag:client"])?;
+    client.join(&invite)?;
+    ensure!(
+        (interface_mtu(&client)?, interface_mtu(&server)?) == (1320, 1420),
+        "{:?}, {:?}",
+        client.status()?.mtu,
+        server.status()?.mtu
+    );
+    apply(
+        &world,
+        &rule("tag:client", "tag:server", r#"["tcp:80-81"]"#, ""),
+    )?;
+    let source = TcpSource::start(&server.namespace, 81)?;
+    wait_open(&client, &server, 81)?;
+    drop(source);
+    let transfer = || {
+        let (from, to) = (&client.namespace, &server.namespace);
+        exchange(from, to, server.v4(80)?, BYTES, LIMIT)
+    };
+    transfer()?;
+    for device in [&client, &server] {
+        let peers = device.peers()?;
+        let path = peers.first().and_then(|peer| peer.path.as_ref());
+        // Probes tell how much the path carries, which is no less than what the hosts send.
+        let fits = matches!(
+            path,
+            Some(PathView::Direct {
+                mtu: Some(1320..),
+                ..
+            })
+        );
+        ensure!(fits, "{peers:?}");
+        let drops = device.status()?.drops;
+        ensure!(!drops.contains_key("too_big"), "{drops:?}");
+    }
+    // It changes while the device takes part: the link, and a default route that says less than its link.
+    set_mtu(&client.namespace, 1500)?;
+    client.wait_until("a wider interface", |status| status.mtu == Some(1420))?;
+    ensure!(interface_mtu(&client)? == 1420);
+    let router = server.underlay.v4;
+    default_route(&client.namespace, router, 1380)?;
+    client.wait_until("a narrower one", |status| status.mtu == Some(1300))?;
+    ensure!(interface_mtu(&client)? == 1300);
+    transfer()
+}
+
+fn set_mtu(namespace: &Namespace, mtu: u32) -> anyhow::Result<()> {
+    namespace.netlink(async |netlink| {
+        let interface = index(&netlink, UNDERLAY_INTERFACE).await?;
+        let link = LinkUnspec::new_with_index(interface).mtu(mtu).build();
+        let set = netlink.link().set(link).execute().await;
+        set.with_context(|| format!("an MTU of {mtu}"))
+    })
+}
+
+fn default_route(from: &Namespace, gateway: Ipv4Addr, mtu: u32) -> anyhow::Result<()> {
+    from.netlink(async |netlink| {
+        let interface = index(&netlink, UNDERLAY_INTERFACE).await?;
+        let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .output_interface(interface)
+            .gateway(gateway)
+            .build();
+        let metrics = vec![RouteMetric::Mtu(mtu)];
+        route.attributes.push(RouteAttribute::Metrics(metrics));
+        let added = netlink.route().add(route).execute().await;
+        added.context("a default route")
+    })
+}
+
+/// What the kernel says, and `status` the same.
+fn interface_mtu(device: &DeviceHost) -> anyhow::Result<u32> {
+    let link = ip(&device.namespace, &["-o", "link", "show", TUN])?;
+    let mut words = link.split_whitespace().skip_while(|word| *word != "mtu");
+    let mtu = words.nth(1).with_context(|| link.clone())?.parse()?;
+    ensure!(device.status()?.mtu == Some(mtu), "{mtu}");
+    Ok(mtu)
+}
+
 fn silent() -> anyhow::Result<Scene> {
     firewall::nft().ok_or_else(|| Skip("nft is not installed".into()))?;
     let scene = Scene::new()?;

@@ -71,7 +71,7 @@ pub(crate) fn open_flows_survive_another_address() -> anyhow::Result<()> {
                 .peers()?
                 .iter()
                 .any(|peer| {
-                    matches!(&peer.path, Some(PathView::Direct { endpoint }) if endpoint.ip() == IpAddr::V4(new) || endpoint.is_ipv6())
+                    matches!(&peer.path, Some(PathView::Direct { endpoint, .. }) if endpoint.ip() == IpAddr::V4(new) || endpoint.is_ipv6())
                 })
                 .then_some(()))
         })?;
@@ -154,7 +154,7 @@ pub(crate) fn another_source_address_is_taken_up() -> anyhow::Result<()> {
     let knows = || -> anyhow::Result<bool> {
         let peers = server.peers()?;
         Ok(peers.iter().any(|peer| {
-            matches!(&peer.path, Some(PathView::Direct { endpoint }) if endpoint.ip() == IpAddr::V4(new))
+            matches!(&peer.path, Some(PathView::Direct { endpoint, .. }) if endpoint.ip() == IpAddr::V4(new))
         }))
     };
     ensure!(!knows()?, "control: it is the old one");

@@ -187,6 +187,9 @@ pub struct StatusView {
     pub listen_port: u16,
     /// The TUN interface.
     pub interface: String,
+    /// Its MTU; `None` while the device does not take part, and from a daemon that does not say.
+    #[serde(default)]
+    pub mtu: Option<u32>,
     /// What the kernel takes off the data path; `None` while the device does not take part.
     pub offloads: Option<OffloadView>,
     /// What seals and opens packets; `None` from a daemon that does not say.
@@ -459,6 +462,10 @@ pub enum PathView {
     Direct {
         /// Where.
         endpoint: SocketAddr,
+        /// The largest packet of the overlay that goes there whole, as far as it is known; `None` from a daemon that does
+        /// not say.
+        #[serde(default)]
+        mtu: Option<u16>,
     },
 }
 

@@ -210,7 +210,11 @@ fn status_table(status: &StatusView) -> String {
             .addresses
             .map(|own| format!("{}, {}", own.v4, own.v6)),
     );
-    optional("interface", Some(status.interface.clone()));
+    let interface = status.mtu.map_or_else(
+        || status.interface.clone(),
+        |mtu| format!("{}, MTU {mtu}", status.interface),
+    );
+    optional("interface", Some(interface));
     optional("UDP port", Some(status.listen_port.to_string()));
     optional("offloads", status.offloads.as_ref().map(offloads_text));
     optional("cipher", status.cipher.clone());
@@ -299,6 +303,9 @@ fn offloads_text(view: &OffloadView) -> String {
     )
 }
 
+/// What a path carries that is not narrow.
+const FULL: u16 = 1420;
+
 fn peers_table(peers: &[PeerView]) -> String {
     if peers.is_empty() {
         return "no peers: no rule connects this device with another, or it is not synced yet"
@@ -319,7 +326,10 @@ fn peers_table(peers: &[PeerView]) -> String {
         let path = peer.path.as_ref().map_or_else(
             || "none known".to_owned(),
             |path| match path {
-                PathView::Direct { endpoint } => endpoint.to_string(),
+                PathView::Direct { endpoint, mtu } => match mtu {
+                    Some(mtu) if *mtu < FULL => format!("{endpoint}\n{mtu} bytes"),
+                    Some(_) | None => endpoint.to_string(),
+                },
             },
         );
         let handshake = peer

@@ -90,6 +90,7 @@ fn status() -> StatusView {
         wg_key: None,
         listen_port: 51_840,
         interface: "gatereeve0".into(),
+        mtu: Some(1420),
         offloads: Some(OffloadView {
             tun: TunOffloads {
                 tso: true,
@@ -180,6 +181,7 @@ fn peers_show_both_directions() {
         user: None,
         path: Some(PathView::Direct {
             endpoint: "192.0.2.1:7".parse().unwrap(),
+            mtu: Some(1280),
         }),
         last_handshake_secs: None,
         rx_bytes: 1023,
@@ -198,6 +200,7 @@ fn peers_show_both_directions() {
         "db",
         "100.64.0.2",
         "192.0.2.1:7",
+        "1280 bytes",
         "never",
         "1023 B",
         "3.0 GiB",

@@ -22,6 +22,7 @@ use crate::routes::interfaces::NetworkView;
 use crate::routes::linux::{self, HostNetwork};
 use crate::routes::netlink::NetworkThread;
 use crate::routes::overlap::Overlap;
+use crate::routes::underlay::overlay_mtu;
 use crate::routes::{HostPlan, Place, survey};
 use crate::tun::linux::LinuxTun;
 use crate::tun::{self, Tun};
@@ -56,6 +57,8 @@ pub struct Host {
     events: mpsc::Sender<DataPathEvent>,
     undelivered: Arc<AtomicU64>,
     overlap: Overlap,
+    /// What the way out of this host carries, in bytes, where that is known.
+    underlay_mtu: Option<u32>,
     /// What of names is told to the host's resolver, and who tells it.
     names: (Names, Keeper),
     /// What stands is to be compared with the kernel's word, even if nothing else is wanted.
@@ -88,6 +91,7 @@ impl Host {
             events,
             undelivered: Arc::default(),
             overlap: Overlap::default(),
+            underlay_mtu: None,
             is_suspect: false,
             put_back: (0, Vec::new()),
             blackhole: None,
@@ -100,6 +104,19 @@ impl Host {
         let is_new = self.overlap != overlap;
         self.overlap = overlap;
         is_new && self.standing.is_some()
+    }
+
+    /// Takes what the way out carries; whether [`Self::apply`] has something to do.
+    pub fn set_underlay_mtu(&mut self, mtu: Option<u32>) -> bool {
+        let is_new = self.underlay_mtu != mtu;
+        self.underlay_mtu = mtu;
+        is_new && self.standing.is_some()
+    }
+
+    /// The MTU of the interface, while there is one.
+    #[must_use]
+    pub fn mtu(&self) -> Option<u32> {
+        self.standing.as_ref().map(|standing| standing.plan.mtu)
     }
 
     /// Something of ours may have gone; whether [`Self::apply`] has something to do.
@@ -140,7 +157,7 @@ impl Host {
         }
         let mut plan = HostPlan {
             tun: self.tun.clone(),
-            mtu: u32::from(wanted.mtu),
+            mtu: overlay_mtu(self.underlay_mtu, u32::from(wanted.mtu)),
             addresses,
             prefixes,
             overlap: self.overlap.clone(),
@@ -163,6 +180,15 @@ impl Host {
             }
             let changes = self.network.apply(&plan).await?;
             tune(&self.network, &standing.tun, &plan).await;
+            if standing.plan.mtu != plan.mtu {
+                let (before, mtu) = (standing.plan.mtu, plan.mtu);
+                tracing::info!(
+                    before,
+                    mtu,
+                    underlay = self.underlay_mtu,
+                    "the way out of this host is another"
+                );
+            }
             standing.plan = plan.clone();
             if is_same && !changes.is_empty() {
                 tracing::warn!(

@@ -376,6 +376,9 @@ impl Daemon {
 
     /// Makes the host what the engine wants, and says what was changed; where that fails, again a little later.
     async fn apply_host(&mut self) -> Vec<String> {
+        if let Some(interfaces) = &self.interfaces {
+            self.host.set_underlay_mtu(interfaces.borrow().underlay_mtu);
+        }
         let Some((wanted, controllers, datapath)) =
             self.engine.joined.as_mut().and_then(Joined::begin_host)
         else {
@@ -423,7 +426,8 @@ impl Daemon {
             tracing::warn!("{warning}");
         }
         self.overlaps = warnings;
-        if self.host.set_overlap(overlap) {
+        let is_new = self.host.set_overlap(overlap);
+        if self.host.set_underlay_mtu(view.underlay_mtu) || is_new {
             joined.host_due = Some(now);
         }
         let (seen, last) = self.disturbed;

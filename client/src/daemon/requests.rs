@@ -86,6 +86,7 @@ impl Daemon {
             wg_key: None,
             listen_port: self.udp.port(),
             interface: self.config.tun.clone(),
+            mtu: self.host.mtu(),
             offloads: self.host.offloads(),
             cipher: Some(gatereeve_cipher::implementation().to_string()),
             blackhole: self.host.blackhole(),
@@ -378,7 +379,8 @@ fn peers(joined: &Joined) -> Vec<PeerView> {
     for peer in &mut peers {
         if let Some(stats) = stats.get(&peer.device) {
             if let Some(endpoint) = stats.endpoint {
-                peer.path = Some(PathView::Direct { endpoint });
+                let mtu = u16::try_from(stats.mtu).ok();
+                peer.path = Some(PathView::Direct { endpoint, mtu });
             }
             peer.last_handshake_secs = stats.last_handshake.map(|at| now.mono.since(at).as_secs());
             peer.rx_bytes = stats.rx;

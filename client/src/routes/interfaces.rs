@@ -17,6 +17,7 @@ use ipnet::IpNet;
 
 use super::overlap::overlapped;
 use super::rule::MAIN;
+use super::underlay::{WaysOut, mtu_of};
 use super::{Place, route};
 
 /// Routes that overlap the overlay; more are not looked at.
@@ -57,6 +58,8 @@ pub struct NetworkView {
     pub addresses: Vec<InterfaceAddress>,
     /// Routes that overlap the overlay, ours aside.
     pub routes: Vec<HostRoute>,
+    /// What the way out of this host carries, in bytes; `None` where there is none.
+    pub underlay_mtu: Option<u32>,
     /// Counts the times that something of ours went away, or may have, by whomever.
     pub disturbed: u64,
 }
@@ -169,19 +172,38 @@ pub(super) async fn list(handle: &Handle, overlay: Option<OverlayPrefixes>) -> R
             });
         }
     }
-    if let Some(overlay) = overlay {
-        view.routes = list_routes(handle, &links, &overlay).await?;
-    }
+    let ways;
+    (view.routes, ways) = list_routes(handle, &links, overlay.as_ref()).await?;
+    let widest = || widest(&view.addresses, &links, overlay.as_ref());
+    view.underlay_mtu = ways.mtu().or_else(widest);
     Ok(view)
 }
 
-/// The host's routes that overlap the overlay.
+/// The largest MTU of the interfaces with an address of their own.
+fn widest(
+    addresses: &[InterfaceAddress],
+    links: &[LinkMessage],
+    overlay: Option<&OverlayPrefixes>,
+) -> Option<u32> {
+    let is_inside = |address| overlay.is_some_and(|overlay| overlay.contains(address));
+    let is_out = |name: &str| {
+        addresses
+            .iter()
+            .any(|held| held.interface == name && !is_inside(held.address))
+    };
+    let links = links
+        .iter()
+        .filter(|link| name_of(link).is_some_and(is_out));
+    links.filter_map(mtu_of).max()
+}
+
+/// The host's routes that overlap the overlay, and those that lead out.
 async fn list_routes(
     handle: &Handle,
     links: &[LinkMessage],
-    overlay: &OverlayPrefixes,
-) -> Result<Vec<HostRoute>> {
-    let mut found = Vec::new();
+    overlay: Option<&OverlayPrefixes>,
+) -> Result<(Vec<HostRoute>, WaysOut)> {
+    let (mut found, mut ways) = (Vec::new(), WaysOut::default());
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut query = RouteMessage::default();
         query.header.address_family = family;
@@ -191,14 +213,16 @@ async fn list_routes(
             .await
             .map_err(|error| anyhow!("cannot list the routes: {error}"))?
         {
-            let overlaps = route::destination_of(&message)
-                .is_some_and(|network| overlapped(overlay, network).is_some());
+            ways.see(&message, links);
+            let overlaps = overlay
+                .zip(route::destination_of(&message))
+                .is_some_and(|(overlay, network)| overlapped(overlay, network).is_some());
             if overlaps && found.len() < MOST_ROUTES {
                 found.extend(host_route(&message, links));
             }
         }
     }
-    Ok(found)
+    Ok((found, ways))
 }
 
 /// A route of the host's that packets would take if it were not for us.

@@ -28,6 +28,7 @@ pub mod overlap;
 mod route;
 mod rule;
 pub mod survey;
+pub mod underlay;
 pub mod watch;
 
 use gatereeve_shared::wire::map::{OverlayAddresses, OverlayPrefixes};

@@ -257,7 +257,7 @@ mod tests {
             routes: (0..40)
                 .map(|n| route("eth0", &format!("100.65.{n}.0/24"), true))
                 .collect(),
-            disturbed: 0,
+            ..NetworkView::default()
         };
         let known = BTreeSet::from(["100.64.5.9".parse().unwrap()]);
         let (overlap, warnings) = compare(&view, &overlay(), &known, "gatereeve0");

@@ -22,6 +22,7 @@ use super::changes::NetworkChanges;
 use super::interfaces::{NetworkView, address_of, list, name_of};
 use super::netlink::{Netlink, NetworkThread};
 use super::overlap::overlapped;
+use super::underlay::is_default;
 use super::{route, rule};
 
 /// Changes come in bursts; one look after the burst is enough.
@@ -277,7 +278,7 @@ impl Watcher {
         #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's list is open")]
         match message {
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
-                is_gone || (!route::is_ours(route) && overlaps(route))
+                is_gone || is_default(route) || (!route::is_ours(route) && overlaps(route))
             }
             RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => is_gone,
             _ => true,

@@ -96,7 +96,9 @@ fn of_operation(reply: &LocalReply) -> &'static str {
 }
 
 pub(crate) fn replies() -> Vec<(&'static str, LocalReply)> {
-    let peers = vec![peer(true), peer(false)];
+    let mut unknown = peer(true);
+    unknown.path = Some(direct(None));
+    let peers = vec![peer(true), peer(false), unknown];
     let mut all = vec![
         LocalReply::Peers { peers },
         LocalReply::Flows {
@@ -265,15 +267,20 @@ fn place(interface: Option<String>) -> PlaceView {
     }
 }
 
+fn direct(mtu: Option<u16>) -> PathView {
+    PathView::Direct {
+        endpoint: "192.0.2.1:51840".parse().unwrap(),
+        mtu,
+    }
+}
+
 fn peer(full: bool) -> PeerView {
     PeerView {
         device: DEVICE,
         name: "web".parse().unwrap(),
         addresses: addresses(),
         user: full.then(|| "alice@example.com".parse().unwrap()),
-        path: full.then(|| PathView::Direct {
-            endpoint: "192.0.2.1:51840".parse().unwrap(),
-        }),
+        path: full.then(|| direct(Some(1280))),
         last_handshake_secs: full.then_some(5),
         rx_bytes: 1,
         tx_bytes: 2,
@@ -361,6 +368,7 @@ fn status(full: bool) -> StatusView {
         wg_key: full.then(|| "AAAA".into()),
         listen_port: 51_840,
         interface: "gatereeve0".into(),
+        mtu: full.then_some(1420),
         offloads: full.then(offloads),
         cipher: full.then(|| "AVX-512".into()),
         blackhole: full.then(|| BlackholeView {

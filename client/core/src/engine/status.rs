@@ -175,6 +175,7 @@ impl Engine {
                     .get(&peer.device)
                     .map(|endpoint| PathView::Direct {
                         endpoint: *endpoint,
+                        mtu: None,
                     }),
                 last_handshake_secs: None,
                 rx_bytes: 0,
