@@ -31,9 +31,10 @@ pub(crate) struct Arguments {
     /// What to measure
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = Test::ALL)]
     pub(crate) tests: Vec<Test>,
-    /// What the cable between the two hosts does with large packets
-    #[arg(long, value_enum, default_value_t = Wire::On)]
-    pub(crate) wire: Wire,
+    /// What the cable between the two hosts does with large packets; of several, the first has all tests, the others those that
+    /// hang on it
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Wire::On, Wire::Off])]
+    pub(crate) wire: Vec<Wire>,
     /// TCP congestion control of the test traffic, as `cubic` or `bbr`; as the machine has it where not given
     #[arg(long, value_name = "NAME")]
     pub(crate) congestion: Option<String>,
@@ -59,7 +60,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub(crate) tools: Option<PathBuf>,
     /// Begin nothing new after so many minutes
-    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=1440))]
+    #[arg(long, default_value_t = 180, value_parser = clap::value_parser!(u32).range(1..=1440))]
     pub(crate) minutes: u32,
 }
 
@@ -74,6 +75,29 @@ impl Arguments {
         self.congestion
             .clone()
             .unwrap_or_else(machine::congestion_control)
+    }
+
+    /// What the cable does, of a [part](Self::by_wire).
+    pub(crate) fn wire(&self) -> Wire {
+        self.wire.first().copied().unwrap_or(Wire::On)
+    }
+
+    /// One part for each kind of cable: all that was asked for with the first, what hangs on it with the others.
+    pub(crate) fn by_wire(&self) -> Vec<Self> {
+        let mut parts: Vec<Self> = Vec::new();
+        for wire in &self.wire {
+            let mut part = Self {
+                wire: vec![*wire],
+                ..self.clone()
+            };
+            if !parts.is_empty() {
+                part.tests.retain(|test| test.hangs_on_the_wire());
+            }
+            if !part.tests.is_empty() && parts.iter().all(|part| part.wire() != *wire) {
+                parts.push(part);
+            }
+        }
+        parts
     }
 
     /// Whether `test` is to be shown.
@@ -100,4 +124,45 @@ pub(crate) enum Wire {
     Gro,
     /// One MTU per packet, never joined: as with a card that has no offloads
     Off,
+}
+
+impl Wire {
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Gro => "gro",
+            Self::Off => "off",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(line: &str) -> Vec<(Wire, Vec<Test>)> {
+        let words = std::iter::once("bench-dataplane").chain(line.split_whitespace());
+        let parts = Arguments::parse_from(words).by_wire().into_iter();
+        parts.map(|part| (part.wire(), part.tests)).collect()
+    }
+
+    #[test]
+    fn every_cable_has_the_tests_that_hang_on_it() {
+        let usual = parts("");
+        assert_eq!(usual.len(), 2);
+        assert_eq!(usual[0], (Wire::On, Test::ALL.to_vec()));
+        let (wire, tests) = &usual[1];
+        assert_eq!(*wire, Wire::Off);
+        assert!(tests.contains(&Test::Tcp1) && tests.contains(&Test::Udp64));
+        assert!(!tests.contains(&Test::Idle) && !tests.contains(&Test::Handshake));
+        assert_eq!(
+            parts("--wire gro,gro,on --tests idle,tcp1"),
+            [
+                (Wire::Gro, vec![Test::Idle, Test::Tcp1]),
+                (Wire::On, vec![Test::Tcp1])
+            ]
+        );
+        assert_eq!(parts("--tests idle"), [(Wire::On, vec![Test::Idle])]);
+    }
 }

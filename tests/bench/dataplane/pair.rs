@@ -41,7 +41,7 @@ impl Pair {
                 set_congestion_control(host, name)?;
             }
         }
-        if let Some(gro) = match arguments.wire {
+        if let Some(gro) = match arguments.wire() {
             Wire::On => None,
             Wire::Gro => Some("on"),
             Wire::Off => Some("off"),

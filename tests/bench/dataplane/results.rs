@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use crate::arguments::Arguments;
 use crate::figure::{Better, Figure};
 use crate::measure::Record;
 use crate::programs::Kind;
@@ -19,6 +20,13 @@ pub(crate) struct Turn {
     /// people's work.
     pub(crate) busy_before: f64,
     pub(crate) took: Duration,
+}
+
+/// What was asked for with one kind of cable, and what came of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) arguments: Arguments,
+    pub(crate) results: Results,
 }
 
 /// All turns, in the order in which they were taken.

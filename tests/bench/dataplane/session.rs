@@ -12,12 +12,12 @@ use tempfile::TempDir;
 use gatereeve_tests::clock::Stopwatch;
 use gatereeve_tests::{interrupt, process};
 
-use crate::arguments::{Arguments, Sessions};
+use crate::arguments::{Arguments, Sessions, Wire};
 use crate::figure::{Figure, digits};
 use crate::measure::{Record, Subject, Test, idle, usage};
 use crate::pair::Pair;
 use crate::programs::{Kind, Program};
-use crate::results::{Results, Turn};
+use crate::results::{Part, Results, Turn};
 use crate::statistics::median;
 use crate::tool::Tools;
 use crate::{machine, report, say};
@@ -31,7 +31,8 @@ pub(crate) struct Session {
     programs: Vec<Program>,
     tools: Tools,
     machine: Value,
-    results: Results,
+    /// By the kind of cable.
+    parts: Vec<Part>,
     watch: Stopwatch,
     _scratch: TempDir,
 }
@@ -59,13 +60,28 @@ impl Session {
                 Err(error) => say(&format!("without {kind}: {error:#}\n")),
             }
         }
-        ensure!(!programs.is_empty(), "there is nothing to measure");
+        let mut parts = arguments.by_wire();
+        if let Err(error) = tools.ethtool() {
+            let before = parts.len();
+            parts.retain(|part| part.wire() == Wire::On);
+            if parts.len() < before {
+                say(&format!("without --wire gro and off: {error:#}\n"));
+            }
+        }
+        ensure!(
+            !programs.is_empty() && !parts.is_empty(),
+            "there is nothing to measure"
+        );
+        let parts = parts.into_iter().map(|arguments| Part {
+            arguments,
+            results: Results::default(),
+        });
         Ok(Self {
             machine: machine::facts(),
+            parts: parts.collect(),
             arguments,
             programs,
             tools,
-            results: Results::default(),
             watch: Stopwatch::start(),
             _scratch: scratch,
         })
@@ -74,8 +90,8 @@ impl Session {
     /// Takes all turns and reports. Returns whether everything asked for was measured.
     pub(crate) fn run(mut self) -> anyhow::Result<bool> {
         let (rounds, count) = (self.arguments.rounds, self.programs.len());
-        let total = count * usize::try_from(rounds)?;
-        let mut complete = true;
+        let total = count * self.parts.len() * usize::try_from(rounds)?;
+        let (mut complete, mut done) = (true, 0);
         'rounds: for round in 1..=rounds {
             let (mut begun, busy) = self.idle(round)?;
             if self.is_idle_only() && !self.is_over() {
@@ -84,7 +100,9 @@ impl Session {
                 self.write_json()?;
                 continue;
             }
-            for at in 0..count {
+            for (part, at) in
+                (0..self.parts.len()).flat_map(|part| (0..count).map(move |at| (part, at)))
+            {
                 if self.is_over() {
                     say(&format!(
                         "{} minutes are over: the rest is left out\n",
@@ -96,26 +114,31 @@ impl Session {
                 }
                 let program = self.programs[at].clone();
                 let record = begun.remove(&program.kind).unwrap_or_default();
+                let arguments = self.parts[part].arguments.clone();
+                let wire = match self.parts.len() {
+                    1 => String::new(),
+                    _ => format!(", wire offload {}", arguments.wire().name()),
+                };
                 say(&format!(
-                    "round {round} of {rounds}, {} ({} of {count}):",
+                    "round {round} of {rounds}, {} ({} of {count}{wire}):",
                     program.kind,
                     at + 1
                 ));
-                let turn = self.turn(round, &program, record, busy)?;
+                let turn = self.turn(round, &program, &arguments, record, busy)?;
                 let took = turn.took.as_secs();
                 complete &= turn.record.failures.is_empty();
-                self.results.turns.push(turn);
-                let done = self.results.turns.len();
+                self.parts[part].results.turns.push(turn);
+                done += 1;
                 say(&format!(" · {took} s{}\n", self.left(done, total)));
                 self.write_json()?;
             }
         }
-        let text = report::tables(&self.results, &self.arguments);
+        let text = report::tables(&self.parts);
         // A closed pipe ends the report; the files below are still wanted.
         drop(writeln!(std::io::stdout(), "\n{text}"));
         self.write_json()?;
         if let Some(path) = &self.arguments.plot {
-            let drawing = report::plot(&self.results, &self.arguments, &self.machine);
+            let drawing = report::plot(&self.parts, &self.machine);
             replace(path, &drawing)?;
         }
         Ok(complete)
@@ -132,7 +155,7 @@ impl Session {
             let Some(record) = begun.remove(&program.kind) else {
                 continue;
             };
-            self.results.turns.push(Turn {
+            self.parts[0].results.turns.push(Turn {
                 round,
                 kind: program.kind,
                 record,
@@ -153,9 +176,8 @@ impl Session {
             Test::Idle
         ));
         let busy = look_at_others()?;
-        let records = idle::round(&self.programs, &self.arguments, &self.tools, || {
-            self.is_over()
-        });
+        let first = &self.parts[0].arguments;
+        let records = idle::round(&self.programs, first, &self.tools, || self.is_over());
         for (kind, record) in &records {
             if record.failures.is_empty() {
                 say(&format!(" {kind}{}", told(Test::Idle, record)));
@@ -170,12 +192,13 @@ impl Session {
         &self,
         round: u32,
         program: &Program,
+        arguments: &Arguments,
         mut record: Record,
         busy: f64,
     ) -> anyhow::Result<Turn> {
         let busy_before = look_at_others()?.max(busy);
         let watch = Stopwatch::start();
-        if let Err(error) = self.measure(program, &mut record) {
+        if let Err(error) = self.measure(program, arguments, &mut record) {
             say(&format!(" FAILED: {error:#}"));
             record.failures.push(format!("set-up: {error:#}"));
         }
@@ -188,25 +211,30 @@ impl Session {
         })
     }
 
-    fn measure(&self, program: &Program, record: &mut Record) -> anyhow::Result<()> {
-        if self.arguments.wants(Test::Handshake) && program.has_daemons() {
+    fn measure(
+        &self,
+        program: &Program,
+        arguments: &Arguments,
+        record: &mut Record,
+    ) -> anyhow::Result<()> {
+        if arguments.wants(Test::Handshake) && program.has_daemons() {
             say(&format!(" {}", Test::Handshake));
-            self.cold_starts(program, record)?;
+            self.cold_starts(program, arguments, record)?;
             say(&told(Test::Handshake, record));
         }
-        let pair = Pair::new(&self.arguments, &self.tools)?;
-        let running = program.start(&pair, &self.arguments, &self.tools)?;
+        let pair = Pair::new(arguments, &self.tools)?;
+        let running = program.start(&pair, arguments, &self.tools)?;
         if !running.daemons.is_empty() {
             let idle = usage::resident_mib(&running.daemons, usage::Resident::Now)?;
             record.set(Figure::MemoryIdle, idle);
         }
         let subject = Subject {
-            arguments: &self.arguments,
+            arguments,
             tools: &self.tools,
             pair: &pair,
             running: &running,
         };
-        for test in Subject::plan(&self.arguments) {
+        for test in Subject::plan(arguments) {
             if self.is_over() {
                 record.failures.push(format!("{test}: no time left"));
                 continue;
@@ -231,13 +259,18 @@ impl Session {
     }
 
     /// Sets the program up several times for the first reply alone.
-    fn cold_starts(&self, program: &Program, record: &mut Record) -> anyhow::Result<()> {
+    fn cold_starts(
+        &self,
+        program: &Program,
+        arguments: &Arguments,
+        record: &mut Record,
+    ) -> anyhow::Result<()> {
         let mut replies = Vec::new();
         for _ in 0..COLD_STARTS {
-            let pair = Pair::new(&self.arguments, &self.tools)?;
-            let running = program.start(&pair, &self.arguments, &self.tools)?;
+            let pair = Pair::new(arguments, &self.tools)?;
+            let running = program.start(&pair, arguments, &self.tools)?;
             let subject = Subject {
-                arguments: &self.arguments,
+                arguments,
                 tools: &self.tools,
                 pair: &pair,
                 running: &running,
@@ -273,12 +306,7 @@ impl Session {
         let Some(path) = &self.arguments.json else {
             return Ok(());
         };
-        let document = report::document(
-            &self.machine,
-            &self.arguments,
-            &self.programs,
-            &self.results,
-        );
+        let document = report::document(&self.machine, &self.programs, &self.parts);
         replace(path, &format!("{document:#}\n"))
     }
 }

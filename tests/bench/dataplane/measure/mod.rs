@@ -59,6 +59,20 @@ impl Test {
         Self::Memory,
     ];
 
+    /// Whether it differs with what the cable does to large packets.
+    pub(crate) fn hangs_on_the_wire(self) -> bool {
+        match self {
+            Self::Handshake | Self::Idle | Self::Memory => false,
+            Self::Tcp1
+            | Self::Tcp4
+            | Self::Bidir
+            | Self::Loaded
+            | Self::Udp64
+            | Self::Udp1400
+            | Self::Cpu => true,
+        }
+    }
+
     /// Its name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -2,39 +2,49 @@
 
 use serde_json::{Value, json};
 
-use crate::arguments::Arguments;
 use crate::programs::{Kind, Program};
-use crate::results::{Results, Turn};
+use crate::results::{Part, Results, Turn};
 use crate::statistics::Spread;
 use crate::together::{Together, together};
 use crate::{figure::Figure, targets};
 
 /// The whole session: the machine, what was asked for, every turn with its raw values, and what
 /// follows from them.
-pub(crate) fn document(
-    machine: &Value,
-    arguments: &Arguments,
-    programs: &[Program],
-    results: &Results,
-) -> Value {
+/// With more than one kind of cable, what belongs to the first is at the top, and the others are below
+/// `other_wires`.
+pub(crate) fn document(machine: &Value, programs: &[Program], parts: &[Part]) -> Value {
+    let mut parts = parts.iter();
+    let mut document = parts.next().map_or_else(|| json!({}), of_part);
+    document["machine"] = machine.clone();
+    document["programs"] = programs
+        .iter()
+        .map(|program| json!({ "name": program.kind.name(), "version": program.version }))
+        .collect();
+    document["other_wires"] = parts
+        .map(|part| {
+            let mut document = of_part(part);
+            // They are set for the cable that carries segmented sends whole.
+            document.as_object_mut().map(|part| part.remove("targets"));
+            document
+        })
+        .collect();
+    document
+}
+
+fn of_part(Part { arguments, results }: &Part) -> Value {
     let kinds = results.kinds();
     json!({
-        "machine": machine,
         "arguments": {
             "rounds": arguments.rounds,
             "secs": arguments.secs,
             "probe_secs": arguments.probe_secs,
-            "wire": format!("{:?}", arguments.wire).to_lowercase(),
+            "wire": arguments.wire().name(),
             "congestion": arguments.congestion(),
             "ipv6": arguments.ipv6,
             "sessions": format!("{:?}", arguments.sessions).to_lowercase(),
             "peers": arguments.peers,
             "tests": arguments.tests.iter().map(|test| test.name()).collect::<Vec<_>>(),
         },
-        "programs": programs
-            .iter()
-            .map(|program| json!({ "name": program.kind.name(), "version": program.version }))
-            .collect::<Vec<_>>(),
         "medians": kinds
             .iter()
             .map(|kind| (kind.name().to_owned(), results.medians(*kind)))

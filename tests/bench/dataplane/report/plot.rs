@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::arguments::{Arguments, Sessions};
+use crate::arguments::{Sessions, Wire};
 use crate::figure::{Better, Figure, digits};
 use crate::programs::Kind;
-use crate::results::Results;
+use crate::results::{Part, Results};
 use crate::statistics::median;
 
 const WIDTH: f64 = 1240.0;
@@ -23,13 +23,18 @@ const ROW: f64 = 21.0;
 const BAR: f64 = 14.0;
 const AXIS: f64 = 44.0;
 
-/// Draws all figures that were asked for.
-pub(crate) fn plot(results: &Results, arguments: &Arguments, machine: &Value) -> String {
-    let kinds = results.kinds();
-    let figures: Vec<Figure> = results
-        .figures()
-        .into_iter()
-        .filter(|figure| arguments.wants(figure.test()))
+/// Draws all figures that were asked for, those of one kind of cable after those of the one before.
+pub(crate) fn plot(parts: &[Part], machine: &Value) -> String {
+    let kinds = parts
+        .first()
+        .map_or_else(Vec::new, |part| part.results.kinds());
+    let figures: Vec<(&Part, Figure)> = parts
+        .iter()
+        .flat_map(|part| {
+            let figures = part.results.figures().into_iter();
+            figures.map(move |figure| (part, figure))
+        })
+        .filter(|(part, figure)| part.arguments.wants(figure.test()))
         .collect();
     let panel = TITLE + ROW * count(kinds.len()) + AXIS;
     let rows = figures.len().div_ceil(COLUMNS);
@@ -49,33 +54,31 @@ pub(crate) fn plot(results: &Results, arguments: &Arguments, machine: &Value) ->
         "font-size=\"20\" font-weight=\"bold\"",
         "Gatereeve's data path beside others",
     );
-    drawing.text(
-        MARGIN,
-        56.0,
-        "fill=\"#555555\"",
-        &subtitle(arguments, machine),
-    );
-    for (number, figure) in figures.iter().enumerate() {
+    drawing.text(MARGIN, 56.0, "fill=\"#555555\"", &subtitle(parts, machine));
+    for (number, (part, figure)) in figures.iter().enumerate() {
         let (column, row) = (number % COLUMNS, number / COLUMNS);
         let place = Place {
             x: MARGIN + count(column) * (width + GAP),
             y: HEAD + count(row) * panel,
             width,
         };
-        drawing.panel(results, &kinds, *figure, place);
+        drawing.panel(part, &kinds, *figure, place);
     }
     drawing.line("</svg>");
     drawing.0
 }
 
-fn subtitle(arguments: &Arguments, machine: &Value) -> String {
+fn subtitle(parts: &[Part], machine: &Value) -> String {
+    let Some(Part { arguments, .. }) = parts.first() else {
+        return String::new();
+    };
     let fact = |name: &str| {
         let value = &machine[name];
         value
             .as_str()
             .map_or_else(|| value.to_string(), str::to_owned)
     };
-    let wire = format!("{:?}", arguments.wire).to_lowercase();
+    let wire = arguments.wire().name();
     let sessions = match arguments.sessions {
         Sessions::One => "",
         Sessions::Each => " · a session each",
@@ -114,16 +117,23 @@ impl Drawing {
         ));
     }
 
-    fn panel(&mut self, results: &Results, kinds: &[Kind], figure: Figure, place: Place) {
+    fn panel(&mut self, part: &Part, kinds: &[Kind], figure: Figure, place: Place) {
+        let results = &part.results;
         let better = match figure.better() {
             Better::Higher => "more is better",
             Better::Lower => "less is better",
+        };
+        let title = match part.arguments.wire() {
+            Wire::On => figure.label().to_owned(),
+            other @ (Wire::Gro | Wire::Off) => {
+                format!("{}, wire offload {}", figure.label(), other.name())
+            }
         };
         self.text(
             place.x,
             place.y + 16.0,
             "font-size=\"14\" font-weight=\"bold\"",
-            figure.label(),
+            &title,
         );
         let end = place.x + place.width;
         self.text(
@@ -293,6 +303,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::arguments::Arguments;
     use crate::results::tests::made;
 
     #[test]
@@ -314,7 +325,15 @@ mod tests {
             ],
         );
         let arguments = Arguments::parse_from(["bench-dataplane"]);
-        let drawing = plot(&results, &arguments, &json!({ "cpu": "A & B", "cores": 2 }));
+        let parts: Vec<Part> = arguments
+            .by_wire()
+            .into_iter()
+            .map(|arguments| Part {
+                arguments,
+                results: results.clone(),
+            })
+            .collect();
+        let drawing = plot(&parts, &json!({ "cpu": "A & B", "cores": 2 }));
         for wanted in [
             "gatereeve",
             "nebula",
@@ -323,10 +342,12 @@ mod tests {
             "» 40000",
             "Mbit/s",
             "A &amp; B",
+            "TCP, 1 stream<",
+            "TCP, 1 stream, wire offload off",
         ] {
             assert!(drawing.contains(wanted), "{wanted} is missing");
         }
-        assert_eq!(drawing.matches("<circle").count(), 4);
+        assert_eq!(drawing.matches("<circle").count(), 2 * 4);
         assert!(drawing.starts_with("<svg") && drawing.ends_with("</svg>\n"));
     }
 }

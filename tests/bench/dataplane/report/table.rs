@@ -6,20 +6,28 @@ use crate::arguments::Arguments;
 use crate::figure::{Figure, digits};
 use crate::machine;
 use crate::programs::Kind;
-use crate::results::Results;
+use crate::results::{Part, Results};
 use crate::statistics::Spread;
 use crate::targets;
 
-/// Both tables and what went wrong.
-pub(crate) fn tables(results: &Results, arguments: &Arguments) -> String {
+/// A table of figures for each kind of cable, the marks, which are set for the first of them, and what went wrong.
+pub(crate) fn tables(parts: &[Part]) -> String {
     let mut text = String::from(
-        "Medians over the rounds; in brackets what gatereeve has of it, round by round.\n\n",
+        "Medians over the rounds; in brackets what gatereeve has of it, round by round.\n",
     );
-    text.push_str(&figures(results, arguments));
-    text.push_str(&noise(results));
-    text.push_str("\nWhat it must show\n\n");
-    text.push_str(&marks(results, arguments));
-    let failures = results.failures();
+    for Part { arguments, results } in parts {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "\nWire offload {}\n", arguments.wire().name());
+        text.push_str(&figures(results, arguments));
+    }
+    text.push_str(&noise(parts));
+    if let Some(Part { arguments, results }) = parts.first() {
+        let wire = arguments.wire().name();
+        let _ = writeln!(text, "\nWhat it must show (wire offload {wire})\n");
+        text.push_str(&marks(results, arguments));
+    }
+    let failures = parts.iter().flat_map(|part| part.results.failures());
+    let failures: Vec<_> = failures.collect();
     if !failures.is_empty() {
         text.push_str("\nWhat failed\n\n");
         for failure in failures {
@@ -31,8 +39,9 @@ pub(crate) fn tables(results: &Results, arguments: &Arguments) -> String {
 }
 
 /// How much else the machine had to do.
-fn noise(results: &Results) -> String {
-    let busy: Vec<f64> = results.turns.iter().map(|turn| turn.busy_before).collect();
+fn noise(parts: &[Part]) -> String {
+    let turns = parts.iter().flat_map(|part| &part.results.turns);
+    let busy: Vec<f64> = turns.map(|turn| turn.busy_before).collect();
     let Some(Spread { median, most, .. }) = Spread::of(&busy) else {
         return String::new();
     };
