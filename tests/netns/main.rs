@@ -70,6 +70,7 @@ fn main() -> ExitCode {
             roaming::another_source_address_is_taken_up,
             interop::wireguard_go_both_ways,
             offload::contents_survive_offloads,
+            offload::datagrams_in_fragments_are_sent_on,
             order::an_answer_moves_no_flow,
             narrow::a_narrower_path_loses_no_flow,
             narrow::a_path_below_the_least_packet_is_sent_fragments,

@@ -1,5 +1,6 @@
 //! Packets that the kernel cuts and joins arrive as they were sent, and as they do without.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -7,7 +8,8 @@ use anyhow::{Context as _, ensure};
 use gatereeve_cipher::{Implementation, implementation};
 use gatereeve_client_core::api::{Connection, StatusView};
 use gatereeve_tests::traffic::bulk::{bursts, exchange};
-use gatereeve_tests::world::DeviceHost;
+use gatereeve_tests::world::device::TUN;
+use gatereeve_tests::world::{DeviceHost, firewall};
 
 use crate::scene::{apply, pair, rule, wait_open, world};
 use gatereeve_tests::traffic::tcp::TcpSource;
@@ -16,6 +18,8 @@ use gatereeve_tests::traffic::tcp::TcpSource;
 const LIMIT: Duration = Duration::from_secs(20);
 /// Bytes in each direction.
 const BYTES: usize = 8 << 20;
+/// Datagrams one after the other: a socket's usual buffer has room for 46 in two fragments.
+const BURST: usize = 30;
 /// Payloads of UDP datagrams: tiny, odd, full, and such that IP has to make two fragments of them, or more.
 const SIZES: [usize; 10] = [1, 7, 64, 333, 1200, 1299, 1392, 1400, 2700, 4000];
 /// What is counted when a packet is not what its header says, or was cut or joined wrongly.
@@ -49,16 +53,76 @@ pub(crate) fn contents_survive_offloads() -> anyhow::Result<()> {
             bursts(near, far, udp, &SIZES, LIMIT).with_context(what)?;
         }
         for device in [&client, &server] {
-            let status = device.status()?;
-            for fault in FAULTS {
-                ensure!(!status.drops.contains_key(fault), "{:?}", status.drops);
-            }
-            // What was joined, or put together of fragments, was taken as a whole.
-            let offloads = status.offloads.context("no offloads")?;
-            let refused = |what: &String| what.contains("joining");
-            ensure!(!offloads.missing.iter().any(refused), "{offloads:?}");
+            ensure_taken(device)?;
         }
     }
+    Ok(())
+}
+
+/// Datagrams that came in two fragments are put together before the host has them; where the host sends them on, as to a container
+/// behind a published port, it cuts them again.
+pub(crate) fn datagrams_in_fragments_are_sent_on() -> anyhow::Result<()> {
+    let mut world = world()?;
+    let (client, server) = pair(&mut world)?;
+    let (inside, inner) = world.connect()?;
+    let rules = rule("tag:client", "tag:server", r#"["tcp:81", "udp:53"]"#, "");
+    apply(&world, &rules)?;
+    let source = TcpSource::start(&server.namespace, 81)?;
+    wait_open(&client, &server, 81)?;
+    drop(source);
+    server.namespace.run(|| {
+        for family in ["ipv4", "ipv6"] {
+            let path = format!("/proc/sys/net/{family}/conf/all/forwarding");
+            std::fs::write(&path, "1").context(path)?;
+        }
+        Ok(())
+    })?;
+    let publish = format!(
+        "table ip published {{ chain in {{ type nat hook prerouting priority dstnat; iifname \"{TUN}\" udp dport 53 dnat to {}; }}; }}; \
+         table ip6 published {{ chain in {{ type nat hook prerouting priority dstnat; iifname \"{TUN}\" udp dport 53 dnat to {}; }}; }}",
+        inner.v4, inner.v6
+    );
+    firewall::load(&server.namespace, &publish)?;
+    let receiver = inside.run(|| Ok(UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 53))?))?;
+    receiver.set_read_timeout(Some(LIMIT))?;
+    for to in [server.v4(53)?, server.v6(53)?] {
+        let sender = client.namespace.run(|| {
+            let any: IpAddr = match to {
+                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            Ok(UdpSocket::bind((any, 0))?)
+        })?;
+        // The first goes as it is, the others in two.
+        for len in [1200, 1400, 2000, 2700] {
+            let datagram: Vec<u8> = (0..len).map(|at: u32| at.to_be_bytes()[3]).collect();
+            // So many at once that both fragments are read in one batch.
+            for _ in 0..BURST {
+                sender.send_to(&datagram, to)?;
+            }
+            for number in 0..BURST {
+                let mut room = [0; 4096];
+                let what = || format!("{number} of {len} bytes to {to}, published at another host");
+                let (received, _) = receiver.recv_from(&mut room).with_context(what)?;
+                ensure!(
+                    room.get(..received) == Some(&datagram[..]),
+                    "{received} of {len}"
+                );
+            }
+        }
+    }
+    ensure_taken(&server)
+}
+
+/// The host took every packet as it was given: none was malformed, and what was joined, or put together of fragments, as a whole.
+fn ensure_taken(device: &DeviceHost) -> anyhow::Result<()> {
+    let status = device.status()?;
+    for fault in FAULTS {
+        ensure!(!status.drops.contains_key(fault), "{:?}", status.drops);
+    }
+    let offloads = status.offloads.context("no offloads")?;
+    let refused = |what: &String| what.contains("joining");
+    ensure!(!offloads.missing.iter().any(refused), "{offloads:?}");
     Ok(())
 }
 
