@@ -15,7 +15,7 @@ use gatereeve_shared::time::UnixMillis;
 use gatereeve_shared::wire::controller::Standing;
 use gatereeve_shared::wire::map::OverlayAddresses;
 
-/// What a local user may ask. Changes take root or the configured operator.
+/// What a local user may ask. Changes, and what others do, take root or the configured operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum LocalRequest {
@@ -23,7 +23,8 @@ pub enum LocalRequest {
     Status,
     /// The peers of this device.
     Peers,
-    /// The flows between this device and its peers, those that have carried the most first.
+    /// The flows between this device and its peers, those that have carried the most first. Takes what changes take: it tells
+    /// what others on this host do.
     Flows {
         /// Name, device ID or overlay address; those of all peers where there is none.
         peer: Option<String>,
@@ -394,13 +395,13 @@ pub struct FlowView {
     pub rule: RuleId,
     /// The generation at that judgement.
     pub generation: Generation,
-    /// Whether a rule allows it now: the next packet of one that is not is dropped.
+    /// Whether a rule allows it now. The next packet of one that is not is judged as the first of another flow.
     pub allowed: bool,
     /// How far it has come.
     pub phase: FlowPhaseView,
     /// Seconds since its first packet.
     pub age_secs: u64,
-    /// Seconds since its last one.
+    /// Seconds since the last one that keeps it from being forgotten.
     pub idle_secs: u64,
     /// What this device has sent in it.
     pub sent: TrafficView,
@@ -462,8 +463,7 @@ pub enum PathView {
     Direct {
         /// Where.
         endpoint: SocketAddr,
-        /// The largest packet of the overlay that goes there whole, as far as it is known; `None` from a daemon that does
-        /// not say.
+        /// The largest packet of the overlay that goes there whole, as far as it is known; `None` before anything was sent.
         #[serde(default)]
         mtu: Option<u16>,
     },

@@ -13,7 +13,8 @@ Examples:
   gatereeve flows -n 1000 --json    for a program
 
 A flow's arrow points away from who opened it. Counted is what goes through the tunnel, IP headers included, since the flow began.
-A closed connection stays for two minutes, other flows until nothing has passed in them for as long; TCP for two hours.";
+Flows are listed as long as they are tracked without a packet: open connections two hours, closed ones and UDP two minutes, echo and
+what is being opened 30 seconds, what was reset ten. Only root and the operator may look.";
 
 /// Flows to list unless another number is asked for.
 pub(super) const USUAL: u32 = 30;
@@ -51,7 +52,10 @@ pub(super) fn text(flows: &[FlowView], tracked: usize) -> String {
     let mut text = table.to_string();
     text.push('\n');
     if flows.len() < tracked {
-        let line = format!("{} of {tracked} flows; -n shows more", flows.len());
+        let line = format!(
+            "{} of {tracked} flows; -n COUNT shows up to 1000",
+            flows.len()
+        );
         push_line(&mut text, &line);
     }
     text
@@ -159,7 +163,7 @@ mod tests {
             "52 B in 1",
             "icmp 100.64.0.2 → 100.64.0.1",
             "cut",
-            "2 of 7 flows; -n shows more",
+            "2 of 7 flows; -n COUNT shows",
         ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }

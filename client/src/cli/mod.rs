@@ -96,7 +96,7 @@ pub enum Command {
         /// Name, device ID or overlay address; without one, those of all peers.
         peer: Option<String>,
         /// How many to list, of those that have carried the most.
-        #[arg(short = 'n', long, value_name = "COUNT", default_value_t = flows::USUAL, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+        #[arg(short = 'n', long, value_name = "COUNT", default_value_t = flows::USUAL, value_parser = clap::value_parser!(u32).range(0..=1_000))]
         limit: u32,
     },
     /// Send echo requests to a peer through the tunnel.

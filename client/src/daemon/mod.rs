@@ -426,11 +426,16 @@ impl Daemon {
             tracing::warn!("{warning}");
         }
         self.overlaps = warnings;
-        let is_new = self.host.set_overlap(overlap);
-        if self.host.set_underlay_mtu(view.underlay_mtu) || is_new {
+        if self.host.set_overlap(overlap) {
             joined.host_due = Some(now);
         }
         let (seen, last) = self.disturbed;
+        if self.host.set_underlay_mtu(view.underlay_mtu) {
+            // A way out that comes and goes is followed no faster than that.
+            let due = now.max(last.saturating_add(DISTURBANCE));
+            joined.host_due = Some(joined.host_due.map_or(due, |before| before.min(due)));
+            self.disturbed.1 = now;
+        }
         if (view.disturbed != seen || !self.host.has_addresses(&view)) && self.host.suspect() {
             joined.host_due = Some(now.max(last.saturating_add(DISTURBANCE)));
             self.disturbed = (view.disturbed, now);

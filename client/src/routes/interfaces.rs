@@ -17,7 +17,7 @@ use ipnet::IpNet;
 
 use super::overlap::overlapped;
 use super::rule::MAIN;
-use super::underlay::{WaysOut, mtu_of};
+use super::underlay::{self, mtu_of_wire};
 use super::{Place, route};
 
 /// Routes that overlap the overlay; more are not looked at.
@@ -172,38 +172,29 @@ pub(super) async fn list(handle: &Handle, overlay: Option<OverlayPrefixes>) -> R
             });
         }
     }
-    let ways;
-    (view.routes, ways) = list_routes(handle, &links, overlay.as_ref()).await?;
-    let widest = || widest(&view.addresses, &links, overlay.as_ref());
-    view.underlay_mtu = ways.mtu().or_else(widest);
+    if let Some(overlay) = &overlay {
+        view.routes = list_routes(handle, &links, overlay).await?;
+    }
+    view.underlay_mtu = underlay::mtu(&links).or_else(|| widest(&view.addresses, &links));
     Ok(view)
 }
 
-/// The largest MTU of the interfaces with an address of their own.
-fn widest(
-    addresses: &[InterfaceAddress],
-    links: &[LinkMessage],
-    overlay: Option<&OverlayPrefixes>,
-) -> Option<u32> {
-    let is_inside = |address| overlay.is_some_and(|overlay| overlay.contains(address));
-    let is_out = |name: &str| {
-        addresses
-            .iter()
-            .any(|held| held.interface == name && !is_inside(held.address))
-    };
+/// The largest MTU of the wires with an address.
+fn widest(addresses: &[InterfaceAddress], links: &[LinkMessage]) -> Option<u32> {
+    let has_address = |name: &str| addresses.iter().any(|held| held.interface == name);
     let links = links
         .iter()
-        .filter(|link| name_of(link).is_some_and(is_out));
-    links.filter_map(mtu_of).max()
+        .filter(|link| name_of(link).is_some_and(has_address));
+    links.filter_map(mtu_of_wire).max()
 }
 
-/// The host's routes that overlap the overlay, and those that lead out.
+/// The host's routes that overlap the overlay.
 async fn list_routes(
     handle: &Handle,
     links: &[LinkMessage],
-    overlay: Option<&OverlayPrefixes>,
-) -> Result<(Vec<HostRoute>, WaysOut)> {
-    let (mut found, mut ways) = (Vec::new(), WaysOut::default());
+    overlay: &OverlayPrefixes,
+) -> Result<Vec<HostRoute>> {
+    let mut found = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut query = RouteMessage::default();
         query.header.address_family = family;
@@ -213,16 +204,14 @@ async fn list_routes(
             .await
             .map_err(|error| anyhow!("cannot list the routes: {error}"))?
         {
-            ways.see(&message, links);
-            let overlaps = overlay
-                .zip(route::destination_of(&message))
-                .is_some_and(|(overlay, network)| overlapped(overlay, network).is_some());
+            let overlaps = route::destination_of(&message)
+                .is_some_and(|network| overlapped(overlay, network).is_some());
             if overlaps && found.len() < MOST_ROUTES {
                 found.extend(host_route(&message, links));
             }
         }
     }
-    Ok((found, ways))
+    Ok(found)
 }
 
 /// A route of the host's that packets would take if it were not for us.

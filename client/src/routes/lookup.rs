@@ -10,7 +10,9 @@ use nix::sys::socket::{
 };
 use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteVia};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteVia,
+};
 
 /// Protocol number of UDP.
 const UDP: u8 = 17;
@@ -37,6 +39,8 @@ pub struct Way {
     pub source: Option<IpAddr>,
     /// Where it leads first.
     pub next: Next,
+    /// What its route says that it carries, in bytes, if that says so.
+    pub mtu: Option<u32>,
 }
 
 /// Where a way leads first.
@@ -122,6 +126,7 @@ fn answer(bytes: &[u8]) -> io::Result<Way> {
     let mut way = Way {
         source: None,
         next: Next::default(),
+        mtu: None,
     };
     #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's list is open")]
     for attribute in message.attributes {
@@ -135,6 +140,12 @@ fn answer(bytes: &[u8]) -> io::Result<Way> {
             RouteAttribute::Oif(interface) => way.next.interface = Some(interface),
             RouteAttribute::Gateway(gateway) => way.next.gateway = Some(gateway),
             RouteAttribute::Via(via) => way.next.via = Some(via),
+            RouteAttribute::Metrics(metrics) => {
+                way.mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
             _ => {}
         }
     }

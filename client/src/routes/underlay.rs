@@ -1,104 +1,85 @@
 //! How long a packet the host's way out carries, and so what the interface's packets may have.
 //!
-//! Most of what leaves a host leaves by its default route, and IPv4 goes first where a peer has both. So the path
-//! that counts is the default route of IPv4, of several the one that the kernel prefers, or else that of IPv6; where there is
-//! neither, the widest of the interfaces with addresses. A peer whose path is narrower is found out to be so by
-//! itself, which costs it a moment; the interface is to spare that those for whom it is the rule.
+//! Peers are anywhere. The way to most of them is the one that the kernel takes to what it knows nothing special of: it is asked
+//! where it would send a datagram of the tunnel's own to a root name server, whose addresses are the best known there are
+//! (nothing is sent). Rules, tables of other programs and routes that are halves of everything count as they would for
+//! that datagram. IPv4 is asked about first, as peers are tried over it first. A host that has no way out has the
+//! widest of its links. A peer whose path is narrower is found out to be so by itself, which costs it a moment; the
+//! interface is to spare that those for whom it is the rule.
 
-use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteMetric, RouteType};
+use std::net::SocketAddr;
 
-use super::route;
-use super::rule::MAIN;
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::route::RouteMessage;
+
+use super::lookup::{self, Datagram, Way};
+use super::{FWMARK, route};
 
 /// The largest headers around a packet of the overlay: IPv6 40 bytes, UDP 8, WireGuard 32.
 const HEADERS: u32 = 80;
+/// Packets are padded to a multiple of this, but not beyond the most that there may be.
+const PADDING: u32 = 16;
 /// What every interface with IPv6 has to carry (RFC 8200, section 5).
 const LEAST: u32 = 1280;
+/// a.root-servers.net (root.hints of the IANA), of IPv4 and of IPv6.
+const FAR: [&str; 2] = ["198.41.0.4:53", "[2001:503:ba3e::2:30]:53"];
 
-/// The MTU of an interface whose packets are to fit, with all headers, into `underlay` bytes; at most `most`.
+/// The MTU of an interface whose packets are to fit, padded and with all headers, into `underlay` bytes; at most `most`.
 #[must_use]
 pub fn overlay_mtu(underlay: Option<u32>, most: u32) -> u32 {
-    underlay.map_or(most, |underlay| {
-        underlay.saturating_sub(HEADERS).max(LEAST).min(most)
+    let room = underlay.map_or(most, |underlay| underlay.saturating_sub(HEADERS));
+    if room >= most {
+        most
+    } else {
+        (room - room % PADDING).max(LEAST).min(most)
+    }
+}
+
+/// What the way out carries, in bytes; `links` are all interfaces.
+pub(super) fn mtu(links: &[LinkMessage]) -> Option<u32> {
+    FAR.iter().find_map(|to| {
+        let to: SocketAddr = to.parse().ok()?;
+        let datagram = Datagram {
+            to,
+            from: None,
+            port: 0,
+            mark: FWMARK,
+        };
+        carries(&lookup::ask(datagram).ok()?, links)
     })
 }
 
-/// The default routes that have been seen.
-#[derive(Debug, Default)]
-pub(super) struct WaysOut {
-    v4: Option<WayOut>,
-    v6: Option<WayOut>,
+/// A way carries what its route says, if it says so, and no more than its link.
+fn carries(way: &Way, links: &[LinkMessage]) -> Option<u32> {
+    let index = way.next.interface?;
+    let link = links.iter().find(|link| link.header.index == index)?;
+    mtu_of(link).into_iter().chain(way.mtu).min()
 }
 
-/// A default route. The kernel prefers the least metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct WayOut {
-    metric: u32,
-    mtu: u32,
+/// Whether a change of this route may make the way out another.
+pub(super) fn leads_far(message: &RouteMessage) -> bool {
+    message.header.destination_prefix_length <= 1 && !route::is_ours(message)
 }
 
-/// Whether a route is one that everything takes that has no better one.
-pub(super) fn is_default(message: &RouteMessage) -> bool {
-    message.header.destination_prefix_length == 0
-        && message.header.kind == RouteType::Unicast
-        && route::table_of(message) == MAIN
-        && !route::is_ours(message)
-}
-
-impl WaysOut {
-    /// Takes a route of the kernel's list; `links` are all interfaces.
-    pub(super) fn see(&mut self, message: &RouteMessage, links: &[LinkMessage]) {
-        if is_default(message)
-            && let Some(way) = way_out(message, links)
-        {
-            let is_v4 = message.header.address_family == AddressFamily::Inet;
-            let held = if is_v4 { &mut self.v4 } else { &mut self.v6 };
-            *held = Some(held.map_or(way, |held| held.min(way)));
-        }
-    }
-
-    /// What the way out carries, in bytes; `None` where there is no default route.
-    pub(super) fn mtu(&self) -> Option<u32> {
-        self.v4.or(self.v6).map(|way| way.mtu)
-    }
-}
-
-fn way_out(message: &RouteMessage, links: &[LinkMessage]) -> Option<WayOut> {
-    let (mut metric, mut own, mut interfaces) = (0, None, Vec::new());
-    for attribute in &message.attributes {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's list is open")]
-        match attribute {
-            RouteAttribute::Priority(priority) => metric = *priority,
-            RouteAttribute::Oif(index) => interfaces.push(*index),
-            RouteAttribute::MultiPath(hops) => {
-                interfaces.extend(hops.iter().map(|hop| hop.interface_index));
-            }
-            RouteAttribute::Metrics(metrics) => {
-                own = metrics.iter().find_map(|metric| match metric {
-                    RouteMetric::Mtu(mtu) => Some(*mtu),
-                    _ => None,
-                });
-            }
-            _ => {}
-        }
-    }
-    let of_links = interfaces.into_iter().filter_map(|index| {
-        let link = links.iter().find(|link| link.header.index == index)?;
-        mtu_of(link)
+/// What a link carries that is there, leads somewhere, and is no tunnel's: of us, or of a program that has a way out
+/// itself.
+pub(super) fn mtu_of_wire(link: &LinkMessage) -> Option<u32> {
+    let is_tunnel = link.attributes.iter().any(|attribute| {
+        let LinkAttribute::LinkInfo(infos) = attribute else {
+            return false;
+        };
+        let kinds = [InfoKind::Tun, InfoKind::Wireguard];
+        let is = |info: &LinkInfo| matches!(info, LinkInfo::Kind(kind) if kinds.contains(kind));
+        infos.iter().any(is)
     });
-    // Of several next hops each may be the one.
-    let mtu = of_links.chain(own).min()?;
-    Some(WayOut { metric, mtu })
+    let flags = link.header.flags;
+    let is_wire = flags.contains(LinkFlags::Up | LinkFlags::LowerUp)
+        && !flags.contains(LinkFlags::Loopback)
+        && !is_tunnel;
+    is_wire.then(|| mtu_of(link)).flatten()
 }
 
-/// The MTU of an interface that is up and leads somewhere.
-pub(super) fn mtu_of(link: &LinkMessage) -> Option<u32> {
-    let flags = link.header.flags;
-    if !flags.contains(LinkFlags::Up) || flags.contains(LinkFlags::Loopback) {
-        return None;
-    }
+fn mtu_of(link: &LinkMessage) -> Option<u32> {
     link.attributes.iter().find_map(|attribute| {
         if let LinkAttribute::Mtu(mtu) = attribute {
             Some(*mtu)
@@ -110,42 +91,23 @@ pub(super) fn mtu_of(link: &LinkMessage) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use rtnetlink::packet_route::route::RouteNextHop;
-
+    use super::super::lookup::Next;
     use super::*;
 
     fn link(index: u32, mtu: u32) -> LinkMessage {
         let mut link = LinkMessage::default();
         link.header.index = index;
-        link.header.flags = LinkFlags::Up;
+        link.header.flags = LinkFlags::Up | LinkFlags::LowerUp;
         link.attributes.push(LinkAttribute::Mtu(mtu));
         link
     }
 
-    fn default_route(family: AddressFamily, attributes: Vec<RouteAttribute>) -> RouteMessage {
-        let mut message = RouteMessage::default();
-        message.header.address_family = family;
-        message.header.kind = RouteType::Unicast;
-        message.header.table = 254;
-        message.attributes = attributes;
-        message
-    }
-
-    fn seen(routes: &[RouteMessage]) -> Option<u32> {
-        let mut down = link(9, 900);
-        down.header.flags = LinkFlags::empty();
-        let links = [link(1, 1500), link(2, 1400), link(3, 9000), down];
-        let mut ways = WaysOut::default();
-        routes.iter().for_each(|route| ways.see(route, &links));
-        ways.mtu()
-    }
-
     #[test]
-    fn the_interface_has_what_fits_into_the_path() {
+    fn what_the_interface_has_fits_into_the_path_when_it_is_padded() {
         for (underlay, overlay) in [
             (Some(1500), 1420),
-            (Some(1492), 1412),
-            (Some(1400), 1320),
+            (Some(1492), 1408),
+            (Some(1400), 1312),
             (Some(1300), 1280),
             (Some(0), 1280),
             (Some(9001), 1420),
@@ -153,45 +115,50 @@ mod tests {
         ] {
             assert_eq!(overlay_mtu(underlay, 1420), overlay, "{underlay:?}");
         }
+        for underlay in 1360..=1600 {
+            let longest = overlay_mtu(Some(underlay), 1420);
+            let padded = longest.next_multiple_of(16).min(1420);
+            assert!(padded + 80 <= underlay, "{longest} on {underlay}");
+            assert!(
+                longest + 16 + 80 > underlay.min(1500),
+                "{longest} on {underlay}"
+            );
+        }
     }
 
     #[test]
-    fn the_way_out_is_the_default_route_that_the_kernel_prefers() {
-        use AddressFamily::{Inet, Inet6};
-        use RouteAttribute::{Metrics, Oif, Priority};
-        let v4 = |metric, index| default_route(Inet, vec![Priority(metric), Oif(index)]);
-        let v6 = |index| default_route(Inet6, vec![Oif(index)]);
-        assert_eq!(seen(&[]), None);
-        assert_eq!(seen(&[v4(100, 1), v4(50, 2), v4(600, 3)]), Some(1400));
-        assert_eq!(seen(&[v6(2), v4(0, 1)]), Some(1500), "IPv4 goes first");
-        assert_eq!(seen(&[v6(2)]), Some(1400));
-        assert_eq!(seen(&[v4(0, 9), v6(2)]), Some(1400), "that is down");
-        // A route may say so itself, and several next hops are as good as the narrowest.
-        let told = Metrics(vec![RouteMetric::Mtu(1380)]);
-        let route = default_route(Inet, vec![Oif(1), told]);
-        assert_eq!(seen(&[route]), Some(1380));
-        let hops = [3, 2].map(|index| {
-            let mut hop = RouteNextHop::default();
-            hop.interface_index = index;
-            hop
+    fn a_way_carries_what_its_link_and_its_route_do() {
+        let links = [link(1, 1500), link(2, 1400)];
+        let way = |interface, mtu| Way {
+            source: None,
+            next: Next {
+                interface,
+                ..Next::default()
+            },
+            mtu,
+        };
+        assert_eq!(carries(&way(Some(2), None), &links), Some(1400));
+        assert_eq!(carries(&way(Some(1), Some(1380)), &links), Some(1380));
+        assert_eq!(carries(&way(Some(2), Some(1480)), &links), Some(1400));
+        assert_eq!(carries(&way(Some(3), None), &links), None);
+        assert_eq!(carries(&way(None, Some(1380)), &links), None);
+    }
+
+    #[test]
+    fn a_wire_is_there_and_no_tunnel() {
+        assert_eq!(mtu_of_wire(&link(1, 1450)), Some(1450));
+        let mut unplugged = link(1, 1500);
+        unplugged.header.flags = LinkFlags::Up;
+        let mut loopback = link(1, 65_536);
+        loopback.header.flags |= LinkFlags::Loopback;
+        let [tun, wireguard] = [InfoKind::Tun, InfoKind::Wireguard].map(|kind| {
+            let mut link = link(1, 1420);
+            let info = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]);
+            link.attributes.push(info);
+            link
         });
-        let route = default_route(Inet, vec![RouteAttribute::MultiPath(hops.into())]);
-        assert_eq!(seen(&[route]), Some(1400));
-    }
-
-    #[test]
-    fn other_routes_are_no_way_out() {
-        let oif = || vec![RouteAttribute::Oif(2)];
-        let mut narrower = default_route(AddressFamily::Inet, oif());
-        narrower.header.destination_prefix_length = 8;
-        let mut elsewhere = default_route(AddressFamily::Inet, oif());
-        elsewhere.header.table = 100;
-        let mut nowhere = default_route(AddressFamily::Inet, oif());
-        nowhere.header.kind = RouteType::Unreachable;
-        assert_eq!(seen(&[narrower, elsewhere, nowhere]), None);
-        assert_eq!(
-            seen(&[default_route(AddressFamily::Inet, oif())]),
-            Some(1400)
-        );
+        for link in [unplugged, loopback, tun, wireguard] {
+            assert_eq!(mtu_of_wire(&link), None, "{link:?}");
+        }
     }
 }

@@ -22,7 +22,7 @@ use super::changes::NetworkChanges;
 use super::interfaces::{NetworkView, address_of, list, name_of};
 use super::netlink::{Netlink, NetworkThread};
 use super::overlap::overlapped;
-use super::underlay::is_default;
+use super::underlay::leads_far;
 use super::{route, rule};
 
 /// Changes come in bursts; one look after the burst is enough.
@@ -278,9 +278,12 @@ impl Watcher {
         #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's list is open")]
         match message {
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
-                is_gone || is_default(route) || (!route::is_ours(route) && overlaps(route))
+                is_gone || leads_far(route) || (!route::is_ours(route) && overlaps(route))
             }
-            RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => is_gone,
+            // Of others they may lead elsewhere.
+            RouteNetlinkMessage::NewRule(rule) | RouteNetlinkMessage::DelRule(rule) => {
+                is_gone || !rule::is_ours(rule)
+            }
             _ => true,
         }
     }

@@ -68,10 +68,10 @@ fn every_reason_for_a_drop_is_explained() {
 }
 
 #[test]
-fn only_changes_can_be_refused() {
+fn only_changes_and_what_others_do_can_be_refused() {
     let document = Document::load();
     for path in document.paths() {
-        let is_change = ["join", "leave", "up", "down", "repair"]
+        let is_change = ["join", "leave", "up", "down", "repair", "flows"]
             .iter()
             .any(|name| path.ends_with(&format!("/{name}")));
         assert_eq!(document.has_response(&path, "403"), is_change, "{path}");

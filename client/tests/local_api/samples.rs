@@ -45,7 +45,7 @@ pub(crate) fn requests() -> Vec<LocalRequest> {
         LocalRequest::Peers,
         LocalRequest::Flows {
             peer: Some("web".into()),
-            limit: 10_000,
+            limit: 1_000,
         },
         LocalRequest::Flows {
             peer: None,

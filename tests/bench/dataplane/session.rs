@@ -60,14 +60,15 @@ impl Session {
                 Err(error) => say(&format!("without {kind}: {error:#}\n")),
             }
         }
-        let mut parts = arguments.by_wire();
+        let mut arguments = arguments;
         if let Err(error) = tools.ethtool() {
-            let before = parts.len();
-            parts.retain(|part| part.wire() == Wire::On);
-            if parts.len() < before {
-                say(&format!("without --wire gro and off: {error:#}\n"));
+            let before = arguments.wire.len();
+            arguments.wire.retain(|wire| *wire == Wire::On);
+            if arguments.wire.len() < before {
+                say(&format!("without the other wires: {error:#}\n"));
             }
         }
+        let parts = arguments.by_wire();
         ensure!(
             !programs.is_empty() && !parts.is_empty(),
             "there is nothing to measure"
@@ -124,6 +125,7 @@ impl Session {
                     program.kind,
                     at + 1
                 ));
+                let busy = if part == 0 { busy } else { 0.0 };
                 let turn = self.turn(round, &program, &arguments, record, busy)?;
                 let took = turn.took.as_secs();
                 complete &= turn.record.failures.is_empty();
@@ -224,7 +226,7 @@ impl Session {
         }
         let pair = Pair::new(arguments, &self.tools)?;
         let running = program.start(&pair, arguments, &self.tools)?;
-        if !running.daemons.is_empty() {
+        if arguments.wants(Test::Memory) && !running.daemons.is_empty() {
             let idle = usage::resident_mib(&running.daemons, usage::Resident::Now)?;
             record.set(Figure::MemoryIdle, idle);
         }

@@ -269,7 +269,7 @@ impl DeviceHost {
     /// # Errors
     /// Where the command fails.
     pub fn flows(&self) -> anyhow::Result<Vec<FlowView>> {
-        let reply = self.cli.ask(&["flows", "-n", "10000"])?;
+        let reply = self.cli.ask(&["flows", "-n", "1000"])?;
         if let LocalReply::Flows { flows, tracked } = reply {
             ensure!(flows.len() == tracked, "{tracked} flows, not all listed");
             Ok(flows)

@@ -303,6 +303,8 @@ impl DataPath {
             if state.is_alive {
                 peer.filter.list(&state.filter, peer.device, now, &mut list);
             }
+            drop(state);
+            list.cut();
         }
         list
     }

@@ -117,9 +117,16 @@ impl Conntrack {
         }
     }
 
-    /// All flows, those that have idled out included.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&FlowKey, &Flow)> {
-        self.flows.iter()
+    /// The flows that have not idled out, and where they are.
+    pub(super) fn iter(&self, now: Mono) -> impl Iterator<Item = (Place, &Flow)> {
+        let kept = move |(_, key, flow): &(_, &FlowKey, &Flow)| flow.expires(flow.class(key)) > now;
+        let kept = self.flows.iter().filter(kept);
+        kept.map(|(place, _, flow)| (place, flow))
+    }
+
+    /// The flow at a place, and what it is between.
+    pub(super) fn get(&self, place: Place) -> Option<(&FlowKey, &Flow)> {
+        self.flows.get(place)
     }
 
     /// Takes note of a packet that passes, of the flow at a place.

@@ -1,7 +1,6 @@
 //! The tracked flows, for whoever asks what passes.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use gatereeve_shared::ids::{DeviceId, RuleId};
 use gatereeve_shared::time::Mono;
 
 use super::judge::{FilterState, PeerFilter};
+use super::lru::Place;
 use super::tracked::{Flow, FlowPhase, Traffic};
 use crate::datapath::Direction;
 use crate::packet::FlowKey;
@@ -30,13 +30,14 @@ pub struct FlowStats {
     pub rule: Arc<RuleId>,
     /// The map's generation at that judgement.
     pub generation: Generation,
-    /// Whether a live rule allows it now: the next packet of one that is not is dropped, and the flow forgotten.
+    /// Whether a live rule allows it now. The next packet of one that is not is judged as the first of another flow.
     pub is_allowed: bool,
     /// How far it has come.
     pub phase: FlowPhase,
-    /// How long ago it began, to the second.
+    /// How long ago it began, to the second; where the opener has opened it again, since then.
     pub age: Duration,
-    /// How long ago its last packet was.
+    /// How long ago its last packet was, of those that keep it from being forgotten: for what is not TCP none of the other side's where the
+    /// opener has said nothing for eight minutes.
     pub idle: Duration,
     /// What this device has sent in it since.
     pub sent: Traffic,
@@ -48,9 +49,10 @@ pub struct FlowStats {
 #[derive(Debug)]
 pub struct FlowList {
     most: usize,
-    /// The one with the fewest bytes on top.
-    flows: BinaryHeap<Ranked>,
+    flows: Vec<(DeviceId, FlowStats)>,
     tracked: usize,
+    /// Of the peer that is looked at: the bytes of its flows, and where they are.
+    found: Vec<(u64, Place)>,
 }
 
 impl FlowList {
@@ -58,8 +60,9 @@ impl FlowList {
     pub(crate) fn new(most: usize) -> Self {
         Self {
             most,
-            flows: BinaryHeap::new(),
+            flows: Vec::new(),
             tracked: 0,
+            found: Vec::new(),
         }
     }
 
@@ -71,61 +74,34 @@ impl FlowList {
 
     /// The flows and whose they are, those that have carried the most first.
     #[must_use]
-    pub fn into_flows(self) -> Vec<(DeviceId, FlowStats)> {
-        let ranked = self.flows.into_sorted_vec();
-        ranked
-            .into_iter()
-            .map(|flow| (flow.device, flow.stats))
-            .collect()
+    pub fn into_flows(mut self) -> Vec<(DeviceId, FlowStats)> {
+        self.cut();
+        self.flows
     }
 
-    fn has_place_for(&self, bytes: u64) -> bool {
-        self.flows.len() < self.most || self.flows.peek().is_some_and(|least| least.bytes < bytes)
-    }
-
-    fn add(&mut self, flow: Ranked) {
-        self.flows.push(flow);
-        if self.flows.len() > self.most {
-            self.flows.pop();
-        }
-    }
-}
-
-/// In the order of a list: the most bytes first, of equal ones by whose they are.
-#[derive(Debug)]
-struct Ranked {
-    bytes: u64,
-    device: DeviceId,
-    stats: FlowStats,
-}
-
-impl Ord for Ranked {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let rank = |flow: &Self| {
-            let FlowStats { own, peer, .. } = flow.stats;
-            (Reverse(flow.bytes), flow.device, peer, own)
+    /// Forgets what others have more than, once another peer's flows have been added. Not to be called under a peer's lock.
+    pub(crate) fn cut(&mut self) {
+        let rank = |(device, flow): &(DeviceId, FlowStats)| {
+            let ends = (flow.peer, flow.own, flow.protocol);
+            (Reverse(flow.bytes()), *device, ends)
         };
-        rank(self).cmp(&rank(other))
+        self.flows.sort_unstable_by_key(rank);
+        self.flows.truncate(self.most);
     }
 }
 
-impl PartialOrd for Ranked {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+impl FlowStats {
+    /// Bytes in both directions.
+    fn bytes(&self) -> u64 {
+        self.sent.bytes.saturating_add(self.received.bytes)
     }
 }
-
-impl PartialEq for Ranked {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Ranked {}
 
 impl PeerFilter {
-    /// Adds the flows of `device`, whose filter this is, to a list. Takes time in proportion to the flows, of which there are at
-    /// most [`FLOWS_PER_PEER`](super::FLOWS_PER_PEER).
+    /// Adds the flows of `device`, whose filter this is, to a list: those of them that have carried the most.
+    ///
+    /// It is called under the peer's lock. What takes time for each flow, of which there are
+    /// [`FLOWS_PER_PEER`](super::FLOWS_PER_PEER) at most, is a look at its bytes; all else is for those that are listed.
     pub(crate) fn list(
         &self,
         state: &FilterState,
@@ -133,19 +109,21 @@ impl PeerFilter {
         now: Mono,
         list: &mut FlowList,
     ) {
-        let kept = |(key, flow): &(&FlowKey, &Flow)| flow.expires(flow.class(key)) > now;
-        for (key, flow) in state.flows.iter().filter(kept) {
-            list.tracked = list.tracked.saturating_add(1);
+        list.found.clear();
+        let all = state.flows.iter(now).map(|(place, flow)| {
             let bytes = flow.sent.bytes.saturating_add(flow.received.bytes);
-            if list.has_place_for(bytes) {
-                let stats = self.stats(key, flow, now);
-                list.add(Ranked {
-                    bytes,
-                    device,
-                    stats,
-                });
-            }
+            (bytes, place)
+        });
+        list.found.extend(all);
+        list.tracked = list.tracked.saturating_add(list.found.len());
+        if list.found.len() > list.most {
+            list.found
+                .select_nth_unstable_by_key(list.most, |(bytes, _)| Reverse(*bytes));
         }
+        let most = list.found.iter().take(list.most);
+        let most = most.filter_map(|(_, place)| state.flows.get(*place));
+        list.flows
+            .extend(most.map(|(key, flow)| (device, self.stats(key, flow, now))));
     }
 
     fn stats(&self, key: &FlowKey, flow: &Flow, now: Mono) -> FlowStats {

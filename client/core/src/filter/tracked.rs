@@ -219,7 +219,13 @@ impl Flow {
         }
         self.last = self.last.max(now);
         if let Some(flags) = flags {
+            let has_ended = matches!(self.tcp, TcpPhase::Ended | TcpPhase::Reset);
             self.saw_segment(is_opener, flags);
+            // Another connection between the same ports.
+            if has_ended && matches!(self.tcp, TcpPhase::HalfOpen { .. }) {
+                self.began = second;
+                (self.sent, self.received) = (Traffic::default(), Traffic::default());
+            }
         }
         true
     }

@@ -207,6 +207,59 @@ fn flows_that_go_in_the_middle_of_a_stretch_take_nothing_of_it() {
 }
 
 #[test]
+fn another_connection_between_the_same_ports_begins_anew() {
+    let mut world = World::pair(&["tcp:443"]);
+    world.allow(1, 0, &["tcp:1"], crate::world::FOREVER);
+    let segment = |from, flags| {
+        let (us, them) = ((v4(0), 1), (v4(1), 443));
+        let (source, destination) = if from == 0 { (us, them) } else { (them, us) };
+        samples::tcp(source, destination, flags)
+    };
+    let (syn, ack) = (TcpFlags::SYN, TcpFlags::ACK);
+    for (from, flags) in [(0, syn), (1, syn | ack), (0, ack), (0, TcpFlags::RST)] {
+        world.send(from, &segment(from, flags));
+    }
+    let before = flow(&world, 0, protocol::TCP, 1, 443);
+    assert_eq!((before.sent.packets, before.received.packets), (3, 1));
+    assert_eq!(before.phase, FlowPhase::Reset);
+    world.pass(Duration::from_secs(5));
+    // The opener's own, after the end of the one before.
+    let opens = segment(0, syn);
+    world.send(0, &opens);
+    let again = flow(&world, 0, protocol::TCP, 1, 443);
+    assert_eq!(
+        (again.sent, again.received),
+        (of([&opens]), Traffic::default())
+    );
+    assert!(again.age < Duration::from_secs(2), "{again:?}");
+    // The other side's: it is asked of the rules, and takes the place.
+    world.send(1, &segment(1, syn));
+    for node in [0, 1] {
+        let ports = if node == 0 { (1, 443) } else { (443, 1) };
+        let other = flow(&world, node, protocol::TCP, ports.0, ports.1);
+        assert_eq!(other.sent.packets + other.received.packets, 1);
+    }
+}
+
+#[test]
+fn what_is_sent_to_a_silent_opener_is_counted_and_does_not_keep_the_flow() {
+    let mut world = connected(&["udp:443", "tcp:443"]);
+    world.send(0, &samples::udp((v4(0), 9), (v4(1), 443), b"asked once"));
+    let answer = samples::udp((v4(1), 443), (v4(0), 9), b"and again");
+    for minute in 1..=8 {
+        world.pass(Duration::from_secs(60));
+        world.send(1, &answer);
+        let flow = flow(&world, 0, protocol::UDP, 9, 443);
+        assert_eq!(flow.received.packets, minute);
+        let kept_at = minute.min(7);
+        assert_eq!(flow.idle.as_secs(), (minute - kept_at) * 60, "{minute}");
+    }
+    world.pass(Duration::from_secs(60));
+    let is_udp = |flow: &FlowStats| flow.protocol == protocol::UDP;
+    assert!(!flows(&world, 0).iter().any(is_udp), "two minutes later");
+}
+
+#[test]
 fn the_busiest_are_listed_first_and_what_no_rule_allows_any_more_says_so() {
     let mut world = connected(&["udp:443", "tcp:443"]);
     for (port, len) in [(10_u16, 300), (11, 900), (12, 600)] {

@@ -36,7 +36,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// Requests that one ping may send; the command line takes no more either.
 const MOST_PINGS: u32 = 1000;
 /// Flows that one answer may list; the same holds for the command line.
-const MOST_FLOWS: u32 = 10_000;
+const MOST_FLOWS: u32 = 1_000;
 
 /// One request, and where its answer goes.
 #[derive(Debug)]
@@ -147,7 +147,7 @@ impl Rights {
     /// Looks the caller's groups up, where they matter: that may ask a directory server, and so take a while.
     fn permit(&self, caller: Caller, request: &LocalRequest) -> Result<(), LocalError> {
         let uid = caller.uid;
-        if !is_change(request) || uid == 0 || uid == self.own || Some(uid) == self.operator {
+        if !takes_rights(request) || uid == 0 || uid == self.own || Some(uid) == self.operator {
             return Ok(());
         }
         if self.group.is_some_and(|group| caller.is_member(group)) {
@@ -156,23 +156,24 @@ impl Rights {
         Err(LocalError {
             exit_status: 3,
             message: format!(
-                "user {uid} may not change this daemon; ask as root, or as the operator or a member of the operator_group that \
+                "user {uid} may not change this daemon, nor see what others do; ask as root, or as the operator or a member of the operator_group that \
                  client.toml names"
             ),
         })
     }
 }
 
-fn is_change(request: &LocalRequest) -> bool {
+/// Whether it changes something, or tells what others on this host do.
+fn takes_rights(request: &LocalRequest) -> bool {
     match request {
         LocalRequest::Status
         | LocalRequest::Peers
-        | LocalRequest::Flows { .. }
         | LocalRequest::Ping { .. }
         | LocalRequest::Why { .. }
         | LocalRequest::Posture
         | LocalRequest::Whois { .. } => false,
-        LocalRequest::Join(_)
+        LocalRequest::Flows { .. }
+        | LocalRequest::Join(_)
         | LocalRequest::Leave
         | LocalRequest::Up
         | LocalRequest::Down

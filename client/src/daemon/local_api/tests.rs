@@ -16,11 +16,15 @@ fn rights(own: u32) -> Rights {
     }
 }
 
-const CHANGES: [LocalRequest; 4] = [
+const CHANGES: [LocalRequest; 5] = [
     LocalRequest::Up,
     LocalRequest::Down,
     LocalRequest::Leave,
     LocalRequest::Repair,
+    LocalRequest::Flows {
+        peer: None,
+        limit: 1,
+    },
 ];
 
 #[test]
@@ -60,7 +64,7 @@ async fn what_is_no_request_is_refused() {
         ("/v1/ping", "{\"peer\":\"web\",\"count\":-1}", 2),
         ("/v1/ping", "{\"peer\":\"web\",\"count\":0}", 2),
         ("/v1/ping", "{\"peer\":\"web\",\"count\":1001}", 2),
-        ("/v1/flows", "{\"peer\":null,\"limit\":10001}", 2),
+        ("/v1/flows", "{\"peer\":null,\"limit\":1001}", 2),
         ("/v1/ping", "{\"peer\":\"web\",\"count\":1,\"x\":1}", 2),
         ("/v1/status", "{\"request\":\"leave\"}", 2),
         ("/v1/status", "[]", 2),

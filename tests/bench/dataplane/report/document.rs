@@ -23,7 +23,7 @@ pub(crate) fn document(machine: &Value, programs: &[Program], parts: &[Part]) ->
     document["other_wires"] = parts
         .map(|part| {
             let mut document = of_part(part);
-            // They are set for the cable that carries segmented sends whole.
+            // The marks are for the first.
             document.as_object_mut().map(|part| part.remove("targets"));
             document
         })

@@ -82,12 +82,23 @@ impl<K: Hash + Eq + Copy, V, const LISTS: usize> Lru<K, V, LISTS> {
         self.removals
     }
 
-    /// All entries, those used last first within each list.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+    /// All entries and where they are, those used last first within each list.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Place, &K, &V)> {
         let newest = self.lists.into_iter().map(|list| list.newest);
         newest
-            .flat_map(|place| std::iter::successors(self.node(place), |node| self.node(node.older)))
-            .map(|node| (&node.key, &node.value))
+            .flat_map(|place| {
+                std::iter::successors(self.whole(place), |(_, node)| self.whole(node.older))
+            })
+            .map(|(place, node)| (place, &node.key, &node.value))
+    }
+
+    fn whole(&self, place: Place) -> Option<(Place, &Node<K, V>)> {
+        self.node(place).map(|node| (place, node))
+    }
+
+    /// The entry at a place.
+    pub(super) fn get(&self, place: Place) -> Option<(&K, &V)> {
+        self.node(place).map(|node| (&node.key, &node.value))
     }
 
     pub(super) fn len(&self) -> usize {

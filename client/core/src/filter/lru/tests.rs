@@ -61,7 +61,8 @@ proptest! {
                 let is_there = lru.node(place).is_some_and(|node| node.key == key);
                 prop_assert!(is_there || lru.removals() != removals);
             }
-            let mut all: Vec<_> = lru.iter().map(|(key, value)| (*key, *value)).collect();
+            let mut all: Vec<_> = lru.iter().map(|(_, key, value)| (*key, *value)).collect();
+            prop_assert!(lru.iter().all(|(place, key, _)| lru.place(key) == Some(place)));
             let mut known: Vec<_> = model.iter().map(|(key, value, _)| (*key, *value)).collect();
             all.sort_unstable();
             known.sort_unstable();

@@ -425,6 +425,6 @@ fn a_stream_one_way_is_kept_with_few_packets_the_other_way() {
 }
 
 #[test]
-fn a_flow_takes_no_more_than_it_did() {
+fn a_flow_takes_what_its_bounds_are_reckoned_with() {
     assert_eq!((size_of::<FlowKey>(), size_of::<Flow>()), (40, 96));
 }
