@@ -131,6 +131,8 @@ struct Daemon {
     overlaps: Vec<String>,
     /// How often something of ours had gone from the host when that was looked at last, and when.
     disturbed: (u64, Mono),
+    /// When the way out carried something else last.
+    narrowed: Mono,
     calls: mpsc::Receiver<Call>,
     events: mpsc::Receiver<DataPathEvent>,
     /// Pings at a time: each takes a thread, and anybody on the host may ask for one.
@@ -208,6 +210,7 @@ impl Daemon {
             overlay,
             overlaps: Vec::new(),
             disturbed: (0, Mono(0)),
+            narrowed: Mono(0),
             calls,
             events,
             pings: Arc::new(Semaphore::new(PINGS)),
@@ -432,12 +435,13 @@ impl Daemon {
         let (seen, last) = self.disturbed;
         if self.host.set_underlay_mtu(view.underlay_mtu) {
             // A way out that comes and goes is followed no faster than that.
-            let due = now.max(last.saturating_add(DISTURBANCE));
+            let due = now.max(self.narrowed.saturating_add(DISTURBANCE));
             joined.host_due = Some(joined.host_due.map_or(due, |before| before.min(due)));
-            self.disturbed.1 = now;
+            self.narrowed = now;
         }
         if (view.disturbed != seen || !self.host.has_addresses(&view)) && self.host.suspect() {
-            joined.host_due = Some(now.max(last.saturating_add(DISTURBANCE)));
+            let due = now.max(last.saturating_add(DISTURBANCE));
+            joined.host_due = Some(joined.host_due.map_or(due, |before| before.min(due)));
             self.disturbed = (view.disturbed, now);
         }
     }

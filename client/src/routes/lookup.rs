@@ -11,7 +11,7 @@ use nix::sys::socket::{
 use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteVia,
 };
 
 /// Protocol number of UDP.
@@ -128,6 +128,9 @@ fn answer(bytes: &[u8]) -> io::Result<Way> {
         next: Next::default(),
         mtu: None,
     };
+    // IPv6 has ends for routes that routers announce, too, whose word it is.
+    let is_of_address = message.header.flags.contains(RouteFlags::Cloned);
+    let mut is_passing = false;
     #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's list is open")]
     for attribute in message.attributes {
         match attribute {
@@ -146,8 +149,13 @@ fn answer(bytes: &[u8]) -> io::Result<Way> {
                     _ => None,
                 });
             }
+            // What was learned of the path to this one address is no word of the route's.
+            RouteAttribute::CacheInfo(info) => is_passing = is_of_address && info.expires != 0,
             _ => {}
         }
+    }
+    if is_passing {
+        way.mtu = None;
     }
     Ok(way)
 }

@@ -1,13 +1,13 @@
 //! How long a packet the host's way out carries, and so what the interface's packets may have.
 //!
 //! Peers are anywhere. The way to most of them is the one that the kernel takes to what it knows nothing special of: it is asked
-//! where it would send a datagram of the tunnel's own to a root name server, whose addresses are the best known there are
-//! (nothing is sent). Rules, tables of other programs and routes that are halves of everything count as they would for
+//! where it would send a datagram with the tunnel's mark to a root name server, whose addresses are the best known there are
+//! (nothing is sent). Rules, those that go by ports aside, tables of other programs and routes that are halves of everything count as they would for
 //! that datagram. IPv4 is asked about first, as peers are tried over it first. A host that has no way out has the
 //! widest of its links. A peer whose path is narrower is found out to be so by itself, which costs it a moment; the
 //! interface is to spare that those for whom it is the rule.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::RouteMessage;
@@ -22,7 +22,12 @@ const PADDING: u32 = 16;
 /// What every interface with IPv6 has to carry (RFC 8200, section 5).
 const LEAST: u32 = 1280;
 /// a.root-servers.net (root.hints of the IANA), of IPv4 and of IPv6.
-const FAR: [&str; 2] = ["198.41.0.4:53", "[2001:503:ba3e::2:30]:53"];
+const FAR: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(198, 41, 0, 4)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 2, 0x30)),
+];
+/// The usual port of WireGuard: rules for names are not asked.
+const PORT: u16 = 51_820;
 
 /// The MTU of an interface whose packets are to fit, padded and with all headers, into `underlay` bytes; at most `most`.
 #[must_use]
@@ -37,12 +42,11 @@ pub fn overlay_mtu(underlay: Option<u32>, most: u32) -> u32 {
 
 /// What the way out carries, in bytes; `links` are all interfaces.
 pub(super) fn mtu(links: &[LinkMessage]) -> Option<u32> {
-    FAR.iter().find_map(|to| {
-        let to: SocketAddr = to.parse().ok()?;
+    FAR.into_iter().find_map(|to| {
         let datagram = Datagram {
-            to,
+            to: SocketAddr::new(to, PORT),
             from: None,
-            port: 0,
+            port: PORT,
             mark: FWMARK,
         };
         carries(&lookup::ask(datagram).ok()?, links)
@@ -58,7 +62,10 @@ fn carries(way: &Way, links: &[LinkMessage]) -> Option<u32> {
 
 /// Whether a change of this route may make the way out another.
 pub(super) fn leads_far(message: &RouteMessage) -> bool {
-    message.header.destination_prefix_length <= 1 && !route::is_ours(message)
+    let leads_there =
+        || route::destination_of(message).is_some_and(|net| FAR.iter().any(|to| net.contains(to)));
+    let is_everything = message.header.destination_prefix_length == 0;
+    (is_everything || leads_there()) && !route::is_ours(message)
 }
 
 /// What a link carries that is there, leads somewhere, and is no tunnel's: of us, or of a program that has a way out
@@ -123,6 +130,31 @@ mod tests {
                 longest + 16 + 80 > underlay.min(1500),
                 "{longest} on {underlay}"
             );
+        }
+    }
+
+    #[test]
+    fn a_route_leads_far_if_what_is_asked_for_is_behind_it() {
+        use rtnetlink::packet_route::route::RouteAttribute;
+        let leads = |to: &str, length| {
+            let mut message = RouteMessage::default();
+            message.header.destination_prefix_length = length;
+            let to: IpAddr = to.parse().unwrap();
+            if length > 0 {
+                message.attributes = vec![RouteAttribute::Destination(to.into())];
+            }
+            leads_far(&message)
+        };
+        for (to, length, far) in [
+            ("0.0.0.0", 0, true),
+            ("128.0.0.0", 1, true),
+            ("192.0.0.0", 3, true),
+            ("2000::", 3, true),
+            ("0.0.0.0", 1, false),
+            ("10.0.0.0", 8, false),
+            ("fd00::", 8, false),
+        ] {
+            assert_eq!(leads(to, length), far, "{to}/{length}");
         }
     }
 

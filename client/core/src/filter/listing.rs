@@ -9,6 +9,7 @@ use gatereeve_shared::generation::Generation;
 use gatereeve_shared::ids::{DeviceId, RuleId};
 use gatereeve_shared::time::Mono;
 
+use super::conntrack::FLOWS_PER_PEER;
 use super::judge::{FilterState, PeerFilter};
 use super::lru::Place;
 use super::tracked::{Flow, FlowPhase, Traffic};
@@ -62,7 +63,7 @@ impl FlowList {
             most,
             flows: Vec::new(),
             tracked: 0,
-            found: Vec::new(),
+            found: Vec::with_capacity(FLOWS_PER_PEER),
         }
     }
 
@@ -75,12 +76,18 @@ impl FlowList {
     /// The flows and whose they are, those that have carried the most first.
     #[must_use]
     pub fn into_flows(mut self) -> Vec<(DeviceId, FlowStats)> {
-        self.cut();
+        self.sort();
         self.flows
     }
 
     /// Forgets what others have more than, once another peer's flows have been added. Not to be called under a peer's lock.
     pub(crate) fn cut(&mut self) {
+        if self.flows.len() > self.most {
+            self.sort();
+        }
+    }
+
+    fn sort(&mut self) {
         let rank = |(device, flow): &(DeviceId, FlowStats)| {
             let ends = (flow.peer, flow.own, flow.protocol);
             (Reverse(flow.bytes()), *device, ends)
