@@ -15,6 +15,8 @@ use gatereeve_shared::time::UnixMillis;
 use gatereeve_shared::wire::controller::Standing;
 use gatereeve_shared::wire::map::OverlayAddresses;
 
+pub use crate::filter::{FlowPhase, Traffic};
+
 /// What a local user may ask. Changes, and what others do, take root or the configured operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
@@ -398,15 +400,15 @@ pub struct FlowView {
     /// Whether a rule allows it now. The next packet of one that is not is judged as the first of another flow.
     pub allowed: bool,
     /// How far it has come.
-    pub phase: FlowPhaseView,
+    pub phase: FlowPhase,
     /// Seconds since its first packet.
     pub age_secs: u64,
     /// Seconds since the last one that keeps it from being forgotten.
     pub idle_secs: u64,
     /// What this device has sent in it.
-    pub sent: TrafficView,
+    pub sent: Traffic,
     /// What it has received in it.
-    pub received: TrafficView,
+    pub received: Traffic,
 }
 
 /// Who sent a flow's first packet.
@@ -426,33 +428,6 @@ pub struct FlowEnd {
     pub address: IpAddr,
     /// The port; 0 where the protocol has none.
     pub port: u16,
-}
-
-/// How far a flow has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FlowPhaseView {
-    /// TCP that has not been agreed on by both sides.
-    Opening,
-    /// TCP that has.
-    Established,
-    /// TCP that one side has ended its part of.
-    Closing,
-    /// TCP that both sides have ended.
-    Closed,
-    /// TCP that was broken off.
-    Reset,
-    /// A protocol that says nothing of connections.
-    Datagrams,
-}
-
-/// What has passed in one direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrafficView {
-    /// Packets, as they go through the tunnel.
-    pub packets: u64,
-    /// Their bytes, IP headers included.
-    pub bytes: u64,
 }
 
 /// How a peer is reached.

@@ -1,6 +1,6 @@
 //! Flows, as a table.
 
-use gatereeve_client_core::api::{FlowEnd, FlowOpener, FlowPhaseView, FlowView, TrafficView};
+use gatereeve_client_core::api::{FlowEnd, FlowOpener, FlowPhase, FlowView, Traffic};
 use gatereeve_shared::text::{bytes, printable};
 
 use super::output::{grid, push_line};
@@ -73,12 +73,12 @@ fn state(flow: &FlowView) -> &'static str {
         return "cut";
     }
     match flow.phase {
-        FlowPhaseView::Opening => "opening",
-        FlowPhaseView::Established => "established",
-        FlowPhaseView::Closing => "closing",
-        FlowPhaseView::Closed => "closed",
-        FlowPhaseView::Reset => "reset",
-        FlowPhaseView::Datagrams => "open",
+        FlowPhase::Opening => "opening",
+        FlowPhase::Established => "established",
+        FlowPhase::Closing => "closing",
+        FlowPhase::Closed => "closed",
+        FlowPhase::Reset => "reset",
+        FlowPhase::Datagrams => "open",
     }
 }
 
@@ -90,7 +90,7 @@ fn time(secs: u64) -> String {
     }
 }
 
-fn traffic(traffic: TrafficView) -> String {
+fn traffic(traffic: Traffic) -> String {
     format!("{} in {}", bytes(traffic.bytes), traffic.packets)
 }
 
@@ -117,14 +117,14 @@ mod tests {
             rule: "ssh".parse().unwrap(),
             generation: Generation::default(),
             allowed: true,
-            phase: FlowPhaseView::Established,
+            phase: FlowPhase::Established,
             age_secs: 59,
             idle_secs: 7_200,
-            sent: TrafficView {
+            sent: Traffic {
                 packets: 12,
                 bytes: 3_000_000,
             },
-            received: TrafficView {
+            received: Traffic {
                 packets: 1,
                 bytes: 52,
             },
@@ -147,7 +147,7 @@ mod tests {
             },
             user: None,
             allowed: false,
-            phase: FlowPhaseView::Datagrams,
+            phase: FlowPhase::Datagrams,
             ..ours.clone()
         };
         let text = text(&[ours, echo], 7);

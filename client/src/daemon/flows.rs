@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use gatereeve_client_core::api::{
-    FlowEnd, FlowOpener, FlowPhaseView, FlowView, LocalError, LocalReply, PeerView, TrafficView,
-};
+use gatereeve_client_core::api::{FlowEnd, FlowOpener, FlowView, LocalError, LocalReply, PeerView};
 use gatereeve_client_core::datapath::Direction;
-use gatereeve_client_core::filter::{FlowPhase, FlowStats, Traffic};
+use gatereeve_client_core::filter::FlowStats;
 use gatereeve_client_core::packet::ip::protocol;
 use gatereeve_runtime::clock::Clock;
 use gatereeve_shared::ids::DeviceId;
@@ -68,11 +66,11 @@ fn view(peer: &PeerView, stats: &FlowStats) -> FlowView {
         rule: stats.rule.as_ref().clone(),
         generation: stats.generation,
         allowed: stats.is_allowed,
-        phase: phase(stats.phase),
+        phase: stats.phase,
         age_secs: stats.age.as_secs(),
         idle_secs: stats.idle.as_secs(),
-        sent: traffic(stats.sent),
-        received: traffic(stats.received),
+        sent: stats.sent,
+        received: stats.received,
     }
 }
 
@@ -83,19 +81,4 @@ fn protocol_name(number: u8) -> String {
         protocol::ICMP | protocol::ICMPV6 => "icmp".into(),
         other => other.to_string(),
     }
-}
-
-fn phase(phase: FlowPhase) -> FlowPhaseView {
-    match phase {
-        FlowPhase::Opening => FlowPhaseView::Opening,
-        FlowPhase::Established => FlowPhaseView::Established,
-        FlowPhase::Closing => FlowPhaseView::Closing,
-        FlowPhase::Closed => FlowPhaseView::Closed,
-        FlowPhase::Reset => FlowPhaseView::Reset,
-        FlowPhase::Datagrams => FlowPhaseView::Datagrams,
-    }
-}
-
-fn traffic(Traffic { packets, bytes }: Traffic) -> TrafficView {
-    TrafficView { packets, bytes }
 }

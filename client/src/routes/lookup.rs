@@ -193,6 +193,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_learned_of_one_address_is_no_word_of_its_route() {
+        use rtnetlink::packet_route::route::RouteCacheInfo;
+        let told = |flags, expires| {
+            let mut message = RouteMessage::default();
+            message.header.flags = flags;
+            // `rta_cacheinfo` of linux/rtnetlink.h: what ends it is the third of eight words.
+            let words: [u32; 8] = [0, 0, expires, 0, 0, 0, 0, 0];
+            let info = RouteCacheInfo::parse(&words.map(u32::to_ne_bytes).concat()).unwrap();
+            message.attributes = vec![
+                RouteAttribute::Metrics(vec![RouteMetric::Mtu(1280)]),
+                RouteAttribute::CacheInfo(info),
+            ];
+            let payload = NetlinkPayload::from(RouteNetlinkMessage::NewRoute(message));
+            let mut packet = NetlinkMessage::new(NetlinkHeader::default(), payload);
+            packet.finalize();
+            let mut bytes = vec![0; packet.buffer_len()];
+            packet.serialize(&mut bytes);
+            answer(&bytes).unwrap().mtu
+        };
+        assert_eq!(told(RouteFlags::Cloned, 500), None);
+        assert_eq!(told(RouteFlags::Cloned, 0), Some(1280), "the route's own");
+        assert_eq!(told(RouteFlags::empty(), 500), Some(1280), "a router's");
+    }
+
+    #[test]
     fn what_is_no_answer_is_an_error() {
         assert!(answer(&[]).is_err());
         assert!(answer(&[0; 64]).is_err());

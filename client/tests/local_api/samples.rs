@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use gatereeve_client_core::api::{
-    BlackholeView, Connection, FlowEnd, FlowOpener, FlowPhaseView, FlowView, Join, LocalError,
+    BlackholeView, Connection, FlowEnd, FlowOpener, FlowPhase, FlowView, Join, LocalError,
     LocalFact, LocalReply, LocalRequest, NamesState, NamesView, OffloadView, PathView, PeerView,
-    PlaceView, RepairView, RuleStatus, StatusView, TrafficView, TunOffloads, UdpOffloads, WhyView,
+    PlaceView, RepairView, RuleStatus, StatusView, Traffic, TunOffloads, UdpOffloads, WhyView,
 };
 use gatereeve_shared::generation::Generation;
 use gatereeve_shared::identity::fingerprint::Fingerprint;
@@ -293,7 +293,7 @@ fn peer(full: bool) -> PeerView {
 
 /// One for each phase.
 fn flows() -> Vec<FlowView> {
-    let traffic = |packets| TrafficView {
+    let traffic = |packets| Traffic {
         packets,
         bytes: packets * 1420,
     };
@@ -302,12 +302,12 @@ fn flows() -> Vec<FlowView> {
         port,
     };
     let phases = [
-        (FlowPhaseView::Opening, true),
-        (FlowPhaseView::Established, false),
-        (FlowPhaseView::Closing, true),
-        (FlowPhaseView::Closed, false),
-        (FlowPhaseView::Reset, true),
-        (FlowPhaseView::Datagrams, false),
+        (FlowPhase::Opening, true),
+        (FlowPhase::Established, false),
+        (FlowPhase::Closing, true),
+        (FlowPhase::Closed, false),
+        (FlowPhase::Reset, true),
+        (FlowPhase::Datagrams, false),
     ];
     let flow = |(phase, full): (_, bool)| FlowView {
         device: DEVICE,

@@ -7,6 +7,7 @@ use gatereeve_shared::generation::Generation;
 use gatereeve_shared::ids::RuleId;
 use gatereeve_shared::policy::port::Protocol;
 use gatereeve_shared::time::Mono;
+use serde::{Deserialize, Serialize};
 
 use super::lru::ListId;
 use crate::datapath::Direction;
@@ -14,7 +15,7 @@ use crate::packet::FlowKey;
 use crate::packet::ip::TcpFlags;
 
 /// What has passed in one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Packets as they go through the tunnel: each segment of what the host hands over as many in one.
     pub packets: u64,
@@ -31,7 +32,8 @@ impl Traffic {
 }
 
 /// How far a flow has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FlowPhase {
     /// TCP that has not been agreed on by both sides.
     Opening,
